@@ -1,0 +1,62 @@
+# One command each, the same here and in CI. Every target makes what it needs
+# in .venv and says what it does.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test train lint format proto bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+serve: .venv/.serve ## serve the bundled model: gRPC on 8001, metrics on 8002 (flags: ARGS="--grpc-port 9001")
+	@exec $(BIN)/python -m server $(ARGS)
+
+test: .venv/.develop ## run all tests (flags: ARGS="-k codec")
+	$(BIN)/python -m pytest $(ARGS)
+
+train: .venv/.train ## train on MNIST, export, compare, publish to models/ (flags: ARGS="--epochs 3")
+	@exec $(BIN)/python -m training $(ARGS)
+
+lint: .venv/.develop ## check style, types and the .proto
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	cd proto && ../$(BIN)/buf lint
+
+format: .venv/.develop ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: .venv/.develop ## generate the Python code of proto/
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto --pyi_out=proto \
+		--grpc_python_out=proto --mypy_grpc_out=quiet:proto \
+		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+		proto/forward/v1/forward.proto
+
+bench: .venv/.develop ## measure the server beside a bare echo
+	$(BIN)/python -m bench $(ARGS)
+
+clean: ## remove .venv and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	@echo "Creating .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+
+.venv/.serve: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing what serving needs (no torch)"
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+.venv/.train: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing what training needs (torch: some gigabytes)"
+	@$(PIP_INSTALL) --editable '.[train]'
+	@touch $@ .venv/.serve
+
+.venv/.develop: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing what development needs (torch: some gigabytes)"
+	@$(PIP_INSTALL) --editable '.[train,dev]'
+	@touch $@ .venv/.train .venv/.serve

@@ -1,0 +1,98 @@
+"""Command line of the client: `python -m client predict IMAGE.png [--trace]`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from client.connection import ForwardClient
+from client.display import as_records, show_prediction, show_trace
+from client.errors import ForwardError
+from client.pictures import PictureError, load_images
+from client.results import Trace
+
+IMAGE_HELP = (
+    "a picture of one digit (PNG or any other kind, any size and colour), or a NumPy file (.npy) "
+    "of shape [28, 28] or [N, 28, 28], uint8 or floating in 0..1"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 0, or 1 for an error or a server not serving."""
+    options = _parser().parse_args(arguments)
+    try:
+        with ForwardClient(options.address, timeout_seconds=options.timeout) as client:
+            if options.command == "health":
+                return _health(client, options.service)
+            return _predict(client, options)
+    except (ForwardError, PictureError, TypeError) as error:
+        print(f"python -m client: {error}", file=sys.stderr)
+        return 1
+
+
+def _health(client: ForwardClient, service: str) -> int:
+    status = client.health(service)
+    print(status)
+    return 0 if status == "SERVING" else 1
+
+
+def _predict(client: ForwardClient, options: argparse.Namespace) -> int:
+    console = Console(highlight=False)
+    color = console.color_system is not None
+    model = client.model()
+    for path in options.images:
+        images = load_images(path)
+        traced = options.command == "trace" or options.trace
+        answer = client.trace(images) if traced else client.predict(images)
+        if options.json:
+            for record in as_records(str(path), answer, model):
+                print(json.dumps(record))
+            continue
+        console.print(show_prediction(str(path), images, answer, model, color=color))
+        if isinstance(answer, Trace):
+            console.print(show_trace(answer))
+    return 0
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise ValueError
+    return seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--address", default="localhost:8001", help="host:port of the server (%(default)s)"
+    )
+    common.add_argument(
+        "--timeout", type=_seconds, default=10.0, help="seconds for each call (%(default)s)"
+    )
+    pictures = argparse.ArgumentParser(add_help=False)
+    pictures.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help=IMAGE_HELP)
+    pictures.add_argument("--json", action="store_true", help="print a JSON object for each image")
+
+    parser = argparse.ArgumentParser(
+        prog="python -m client", description="Call a Forward server.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    predict = commands.add_parser(
+        "predict", parents=[common, pictures], help="print the digit with its scores"
+    )
+    predict.add_argument(
+        "--trace", action="store_true", help="print every stage of the forward pass as well"
+    )
+    commands.add_parser("trace", parents=[common, pictures], help="the same as predict --trace")
+    health = commands.add_parser(
+        "health", parents=[common], help="print the server's health; exit status 1 if not serving"
+    )
+    health.add_argument("--service", default="", help="a service by name; default: the server")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

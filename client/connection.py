@@ -1,0 +1,143 @@
+"""The library client."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+import grpc
+import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from client.errors import ForwardError
+from client.results import Model, Prediction, Trace, TracedStage, array_of
+from forward.v1 import forward_pb2 as pb
+from forward.v1 import forward_pb2_grpc
+
+Detail = Literal["statistics", "full", "top_k"]
+Response = TypeVar("Response")
+
+DETAILS: dict[Detail, pb.Detail] = {
+    "statistics": pb.DETAIL_STATISTICS,
+    "full": pb.DETAIL_FULL,
+    "top_k": pb.DETAIL_TOP_K,
+}
+
+
+class ForwardClient:
+    """A connection to a Forward server; safe to use from several threads.
+
+        with ForwardClient("localhost:8001") as client:
+            prediction = client.predict(images)   # uint8 or float in 0..1, [N, 28, 28]
+            print(prediction.classes)
+
+    Every call ends within `timeout_seconds` and raises ForwardError if it fails.
+    """
+
+    def __init__(self, address: str = "localhost:8001", *, timeout_seconds: float = 10.0) -> None:
+        self._address = address
+        self._timeout = timeout_seconds
+        # The server bounds its answers; a second limit here would only hide them.
+        options = [("grpc.max_receive_message_length", -1)]
+        self._channel = grpc.insecure_channel(address, options=options)
+        self._stub = forward_pb2_grpc.ForwardServiceStub(self._channel)
+        self._check: Callable[..., health_pb2.HealthCheckResponse] = health_pb2_grpc.HealthStub(
+            self._channel
+        ).Check  # type: ignore[attr-defined] # the stubs leave the methods out
+
+    def __enter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; running calls end."""
+        self._channel.close()
+
+    def predict(self, images: np.ndarray) -> Prediction:
+        """Return the logits of images, [H, W] or [N, H, W], uint8 or floating in 0..1.
+
+        Raises:
+            TypeError: the array is neither uint8 nor floating.
+            ForwardError: the call failed.
+        """
+        response = self._call(self._stub.Predict, pb.PredictRequest(images=tensor_of(images)))
+        return Prediction(
+            logits=array_of(response.logits),
+            model_name=response.model.name,
+            model_version=response.model.version,
+            runtime=response.model.runtime,
+        )
+
+    def trace(
+        self,
+        images: np.ndarray,
+        stages: Sequence[str] | Mapping[str, Detail] = (),
+        *,
+        detail: Detail = "statistics",
+        top_k: int = 0,
+    ) -> Trace:
+        """Return the logits of images and the stages on the way.
+
+        Args:
+            images: as for `predict`.
+            stages: names of the stages, or a detail for each name; all if empty.
+            detail: detail of every stage that has none of its own.
+            top_k: values of each image for "top_k"; 0 is the server's default.
+
+        Raises:
+            TypeError: the array is neither uint8 nor floating.
+            ForwardError: the call failed.
+        """
+        own = stages if isinstance(stages, Mapping) else dict.fromkeys(stages, detail)
+        request = pb.TraceRequest(
+            images=tensor_of(images),
+            stages=[pb.StageSelection(name=name, detail=DETAILS[own[name]]) for name in own],
+            detail=DETAILS[detail],
+            top_k_count=top_k,
+        )
+        response = self._call(self._stub.Trace, request)
+        return Trace(
+            logits=array_of(response.logits),
+            model_name=response.model.name,
+            model_version=response.model.version,
+            runtime=response.model.runtime,
+            stages=tuple(TracedStage.of(stage) for stage in response.stages),
+            queue_seconds=response.queue_seconds,
+            run_seconds=response.run_seconds,
+        )
+
+    def model(self) -> Model:
+        """Return what the server serves."""
+        return Model.of(self._call(self._stub.GetModel, pb.GetModelRequest()))
+
+    def health(self, service: str = "") -> str:
+        """Return "SERVING" or "NOT_SERVING", of the whole server or of a service by name."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        status = self._call(self._check, request).status
+        return health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+
+    def _call(self, method: Callable[..., Response], request: object) -> Response:
+        try:
+            return method(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise ForwardError.from_call(error, self._address, self._timeout) from error
+
+
+def tensor_of(images: np.ndarray) -> pb.Tensor:
+    """Return images as a tensor: uint8 as they are, floating as FLOAT32."""
+    array = np.asarray(images)
+    if array.dtype == np.uint8:
+        dtype = pb.DATA_TYPE_UINT8
+    elif np.issubdtype(array.dtype, np.floating):
+        array, dtype = array.astype("<f4", copy=False), pb.DATA_TYPE_FLOAT32
+    else:
+        raise TypeError(f"expected uint8 (0..255) or floating (0..1) images, got {array.dtype}")
+    return pb.Tensor(dtype=dtype, shape=array.shape, data=array.tobytes())

@@ -1,0 +1,135 @@
+"""Predictions and traces in the terminal, and as JSON for programs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from client.results import Model, Prediction, Trace
+
+BAR_CELLS = 30
+SHADES = " ░▒▓█"
+STATISTICS = {
+    "min": "min",
+    "max": "max",
+    "mean": "mean",
+    "standard_deviation": "std",
+    "l2_norm": "norm",
+}
+
+
+def show_prediction(
+    title: str, images: np.ndarray, prediction: Prediction, model: Model, *, color: bool
+) -> RenderableType:
+    """Return one image, in color or in shades of text, beside its scores; or several as a table."""
+    if len(images) > 1:
+        return _table_of_images(title, prediction, model)
+    label = model.labels[prediction.classes[0]]
+    heading = Text.assemble(title, ": ", (label, "bold green"))
+    return Group(
+        heading,
+        Columns([show_image(images[0], color=color), _bars(prediction, model)], padding=(0, 3)),
+    )
+
+
+def show_trace(trace: Trace) -> Table:
+    """Return the stages as a table of shapes and statistics."""
+    who = f"{trace.model_name} version {trace.model_version} on {trace.runtime}"
+    table = Table(
+        title=f"{who}: run in {trace.run_seconds * 1e6:.0f} µs",
+        title_justify="left",
+        box=SIMPLE_HEAD,  # all columns in 80 characters
+    )
+    table.add_column("stage", style="bold", no_wrap=True)
+    for heading in ("shape", "FLOPs", *STATISTICS.values(), "zeros"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for stage in trace.stages:
+        table.add_row(
+            stage.name,
+            str(list(stage.shape)),
+            f"{stage.flops_per_image:,}",
+            *(f"{stage.statistics[name]:.3g}" for name in STATISTICS),
+            f"{stage.statistics['zero_share']:.0%}",
+        )
+    return table
+
+
+def show_image(image: np.ndarray, *, color: bool) -> Text:
+    """Return a grayscale image, [H, W], two pixels in a cell: upper and lower half."""
+    gray = image if image.dtype == np.uint8 else np.clip(image * 255, 0, 255).astype(np.uint8)
+    text = Text()
+    for upper, lower in zip(gray[0::2].tolist(), gray[1::2].tolist(), strict=False):
+        for above, below in zip(upper, lower, strict=True):
+            if color:
+                text.append("▀", f"rgb({above},{above},{above}) on rgb({below},{below},{below})")
+            else:
+                text.append(SHADES[(above + below) * len(SHADES) // 511])
+        text.append("\n")
+    return text
+
+
+def as_records(title: str, prediction: Prediction, model: Model) -> list[dict[str, Any]]:
+    """Return an object for each image, for JSON; the stages of a trace with the first."""
+    records: list[dict[str, Any]] = [
+        {
+            "file": title,
+            "index": index,
+            "label": model.labels[best],
+            "probability": float(probabilities[best]),
+            "logits": dict(zip(model.labels, map(float, logits), strict=True)),
+            "model": prediction.model_name,
+            "version": prediction.model_version,
+            "runtime": prediction.runtime,
+        }
+        for index, (best, probabilities, logits) in enumerate(
+            zip(prediction.classes, prediction.probabilities, prediction.logits, strict=True)
+        )
+    ]
+    if isinstance(prediction, Trace):
+        records[0]["trace"] = {
+            "queue_seconds": prediction.queue_seconds,
+            "run_seconds": prediction.run_seconds,
+            "stages": [
+                {
+                    "name": stage.name,
+                    "operation": stage.operation,
+                    "shape": list(stage.shape),
+                    "flops_per_image": stage.flops_per_image,
+                    "statistics": stage.statistics,
+                }
+                for stage in prediction.stages
+            ],
+        }
+    return records
+
+
+def _bars(prediction: Prediction, model: Model) -> Table:
+    table = Table(box=None, show_header=True, header_style="dim", pad_edge=False)
+    for heading, justify in (("", "right"), ("logit", "right"), ("probability", "left")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type] # a Literal, widened by the loop
+    best = prediction.classes[0]
+    for index, label in enumerate(model.labels):
+        share = float(prediction.probabilities[0, index])
+        bar = "█" * round(share * BAR_CELLS)
+        table.add_row(
+            label,
+            f"{prediction.logits[0, index]:.2f}",
+            f"{bar} {share:.1%}",
+            style="bold green" if index == best else None,
+        )
+    return table
+
+
+def _table_of_images(title: str, prediction: Prediction, model: Model) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in ("image", "digit", "probability"):
+        table.add_column(heading, justify="right")
+    best_shares: Sequence[float] = prediction.probabilities.max(axis=1)
+    for index, (best, share) in enumerate(zip(prediction.classes, best_shares, strict=True)):
+        table.add_row(str(index), model.labels[best], f"{share:.1%}")
+    return table

@@ -1,0 +1,59 @@
+"""The one error of a call, with what the server said, readable."""
+
+from typing import Any, cast
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+
+class ForwardError(Exception):
+    """A call that failed.
+
+    Attributes:
+        code: name of the gRPC status, for example "INVALID_ARGUMENT".
+        violations: for INVALID_ARGUMENT, every fault of the request as
+            (path of the field, what was expected and what came).
+        retry_seconds: for RESOURCE_EXHAUSTED, when the server expects room again.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        violations: tuple[tuple[str, str], ...] = (),
+        retry_seconds: float | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.violations = violations
+        self.retry_seconds = retry_seconds
+
+    @classmethod
+    def from_call(cls, error: grpc.RpcError, address: str, timeout: float) -> "ForwardError":
+        """Return the error of a call to a server at an address."""
+        code: str = error.code().name
+        message: str = error.details() or "the server gave no reason"
+        if code == "UNAVAILABLE":
+            message = f"no server answers at {address}; start one with 'make serve' ({message})"
+        elif code == "DEADLINE_EXCEEDED":
+            message = f"no answer from {address} within {timeout:g} s ({message})"
+        violations: tuple[tuple[str, str], ...] = ()
+        retry_seconds = None
+        for detail in _details(error):
+            bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+            if detail.Unpack(bad_request):
+                violations = tuple((v.field, v.description) for v in bad_request.field_violations)
+            elif detail.Unpack(retry):
+                retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
+        return cls(code, message, violations, retry_seconds)
+
+
+def _details(error: grpc.RpcError) -> list[Any]:
+    try:
+        # The error of a call is the call itself, which the stubs do not say.
+        status = rpc_status.from_call(cast("grpc.Call", error))
+    except (DecodeError, ValueError):  # from a proxy, say: the code and the text must do
+        return []
+    return list(status.details) if status else []

@@ -1,0 +1,146 @@
+"""Pictures of any kind brought to the form that the model learnt.
+
+MNIST's own way: light ink on a dark background, the ink's box scaled to 20
+pixels along its longer side, its centre of mass in the middle of 28x28.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FIELD = 28
+BOX = 20
+LEAST_CONTRAST = 0.1  # of the full range; below it a picture counts as blank
+INK_SHARE = 0.2  # of the strongest ink; fainter pixels do not count for the box
+
+
+class PictureError(Exception):
+    """A file that can't be read as a picture or that shows nothing."""
+
+
+def load_images(path: Path) -> np.ndarray:
+    """Return the images of a file, [N, 28, 28], uint8 or float32.
+
+    A NumPy file of shape [28, 28] or [N, 28, 28] is taken as it is; any other
+    array of two dimensions, and every picture, goes through `normalise`.
+
+    Raises:
+        PictureError: the file can't be read, or shows nothing.
+    """
+    if path.suffix == ".npy":
+        array = _load_array(path)
+        if array.shape[-2:] == (FIELD, FIELD):
+            return array.reshape(-1, FIELD, FIELD)
+        gray = _as_gray(path, array)
+    else:
+        gray = _load_picture(path)
+    try:
+        return normalise(gray)[None]
+    except PictureError as error:
+        raise PictureError(f"{path}: {error}") from None
+
+
+def normalise(gray: np.ndarray) -> np.ndarray:
+    """Return a grayscale picture, floating [height, width] in 0..1, as MNIST would have it.
+
+    The result is uint8 [28, 28]. A picture that has MNIST's form already comes
+    back unchanged, or inverted if its ink is dark.
+
+    Raises:
+        PictureError: there is no ink to be seen.
+    """
+    ink = _ink(gray)
+    rows, columns = (
+        np.flatnonzero((ink > INK_SHARE * ink.max()).any(axis=axis)) for axis in (1, 0)
+    )
+    if _has_mnist_form(ink, rows, columns):
+        return np.rint(ink * 255).astype(np.uint8)
+    cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] / ink.max()
+    scale = BOX / max(cut.shape)
+    height, width = (max(1, round(side * scale)) for side in cut.shape)
+    smooth = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
+    resized = Image.fromarray(cut.astype(np.float32)).resize((width, height), smooth)
+    return _centred(np.asarray(resized))
+
+
+def _ink(gray: np.ndarray) -> np.ndarray:
+    """Return how far each pixel is from the background, which is what the border shows."""
+    border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
+    background = float(np.median(border))
+    ink = background - gray if background > 0.5 else gray - background
+    ink = np.clip(ink, 0, 1)
+    if ink.max() < LEAST_CONTRAST:
+        raise PictureError("no ink to be seen: the picture is all of one shade")
+    return ink
+
+
+def _has_mnist_form(ink: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> bool:
+    if ink.shape != (FIELD, FIELD):
+        return False
+    sides = (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1)
+    middle = (FIELD - 1) / 2
+    offsets = [abs(centre - middle) for centre in _centre_of_mass(ink)]
+    return BOX - 3 <= max(sides) <= BOX and max(offsets) <= 1.5
+
+
+def _centred(ink: np.ndarray) -> np.ndarray:
+    """Return the ink in a field of 28x28 with its centre of mass in the middle."""
+    field = np.zeros((FIELD, FIELD), np.float64)
+    starts = []
+    for side, centre in zip(ink.shape, _centre_of_mass(ink), strict=True):
+        start = round((FIELD - 1) / 2 - centre)
+        starts.append(min(max(start, 0), FIELD - side))
+    top, left = starts
+    field[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
+    return np.rint(np.clip(field, 0, 1) * 255).astype(np.uint8)
+
+
+def _centre_of_mass(ink: np.ndarray) -> tuple[float, float]:
+    """Return row and column of the centre of mass, in pixels."""
+    total = ink.sum()
+    row = float(ink.sum(axis=1) @ np.arange(ink.shape[0]) / total)
+    column = float(ink.sum(axis=0) @ np.arange(ink.shape[1]) / total)
+    return row, column
+
+
+def _load_picture(path: Path) -> np.ndarray:
+    """Return a picture as grayscale, float64 [height, width] in 0..1; what is clear is white."""
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened)
+            if picture.mode.startswith("I"):  # 16 bits a pixel
+                return np.asarray(picture, dtype=np.float64) / 65535
+            layer = picture.convert("RGBA")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise PictureError(f"{path}: can't be read as a picture: {error}") from error
+    paper = Image.new("RGBA", layer.size, "white")
+    gray = Image.alpha_composite(paper, layer).convert("L")
+    return np.asarray(gray, dtype=np.float64) / 255
+
+
+def _as_gray(path: Path, array: np.ndarray) -> np.ndarray:
+    """Return an array of any size as a grayscale picture, floating in 0..1."""
+    if array.dtype == np.uint8:
+        return array / 255
+    if not (np.issubdtype(array.dtype, np.floating) and array.min() >= 0 and array.max() <= 1):
+        raise PictureError(
+            f"{path}: expected uint8 or floating values in 0..1, got {array.dtype} from "
+            f"{array.min()} to {array.max()}"
+        )
+    return array.astype(np.float64)
+
+
+def _load_array(path: Path) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise PictureError(f"{path}: can't be read as a NumPy file: {error}") from error
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[1:] != (FIELD, FIELD)):
+        raise PictureError(
+            f"{path}: expected an array [height, width] or [N, {FIELD}, {FIELD}], "
+            f"got {list(array.shape)}"
+        )
+    if array.size == 0:
+        raise PictureError(f"{path}: the array is empty: {list(array.shape)}")
+    return array

@@ -1,0 +1,123 @@
+"""The stages of a network: what each computes, its shape and its cost."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+Operation = Literal["Input", "Flatten", "Linear", "ReLU", "Output"]
+Runtime = Literal["eager", "torchscript", "onnx"]
+
+
+class Stage(BaseModel):
+    """One stage of the forward pass.
+
+    `shape` is the shape of its output for one image; `values` names, for each
+    runtime, the value of the exported graph that holds this output. Stages that
+    compute nothing share the value of the stage before them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    operation: Operation
+    description: str
+    shape: tuple[PositiveInt, ...]
+    dtype: Literal["float32"] = "float32"
+    values: dict[Runtime, str]
+
+    @property
+    def size(self) -> int:
+        """Number of elements of the output for one image."""
+        return prod(self.shape)
+
+    @classmethod
+    def computed(
+        cls, name: str, operation: Operation, description: str, shape: tuple[int, ...]
+    ) -> Self:
+        """Return a stage whose value carries the stage's own name in every runtime."""
+        values: dict[Runtime, str] = {"eager": name, "torchscript": name, "onnx": name}
+        return cls(
+            name=name, operation=operation, description=description, shape=shape, values=values
+        )
+
+
+def mlp(image_shape: tuple[int, int], hidden: int, classes: int) -> tuple[Stage, ...]:
+    """Return the stages of image -> Flatten -> Linear -> ReLU -> Linear -> logits."""
+    shape = (classes,)
+    logits: dict[Runtime, str] = {"eager": "linear2", "torchscript": "linear2", "onnx": "logits"}
+    images: dict[Runtime, str] = {"eager": "images", "torchscript": "images", "onnx": "images"}
+    return (
+        Stage(
+            name="input",
+            operation="Input",
+            description="grayscale image, pixels 0..1",
+            shape=image_shape,
+            values=images,
+        ),
+        Stage.computed("flatten", "Flatten", "rows of the image end to end", (prod(image_shape),)),
+        Stage.computed("linear1", "Linear", "W1·x + b1", (hidden,)),
+        Stage.computed("relu", "ReLU", "negatives become 0", (hidden,)),
+        Stage(
+            name="linear2",
+            operation="Linear",
+            description="W2·h + b2",
+            shape=shape,
+            values=logits,
+        ),
+        Stage(
+            name="output",
+            operation="Output",
+            description="logits: one raw score for each class",
+            shape=shape,
+            values=logits,
+        ),
+    )
+
+
+def check_chain(stages: Sequence[Stage]) -> None:
+    """Raise ValueError unless the stages form a network that this project can run."""
+    names = [stage.name for stage in stages]
+    if len(set(names)) != len(names):
+        raise ValueError(f"stage names must differ, got {names}")
+    operations = [stage.operation for stage in stages]
+    if operations[:1] != ["Input"] or operations[-1:] != ["Output"]:
+        raise ValueError(f"stages must begin with Input and end with Output, got {operations}")
+    for before, stage in pairwise(stages):
+        expected = {
+            "Flatten": (before.size,),
+            "Linear": stage.shape[:1] if len(before.shape) == 1 else None,
+            "ReLU": before.shape,
+            "Output": before.shape if stage is stages[-1] else None,
+        }.get(stage.operation)
+        if stage.shape != expected:
+            raise ValueError(
+                f"stage {stage.name!r} ({stage.operation}) of shape {list(stage.shape)} "
+                f"can't follow {before.name!r} of shape {list(before.shape)}"
+            )
+
+
+def parameter_counts(stages: Sequence[Stage]) -> dict[str, int]:
+    """Return the number of trained parameters of each stage: in·out weights and out biases."""
+    counts = {stage.name: 0 for stage in stages}
+    for before, stage in pairwise(stages):
+        if stage.operation == "Linear":
+            counts[stage.name] = (before.size + 1) * stage.size
+    return counts
+
+
+def flops_per_image(stages: Sequence[Stage]) -> dict[str, int]:
+    """Return the floating-point operations of each stage for one image.
+
+    Linear: for each output, in multiplications, in - 1 additions and one for the
+    bias, so 2·in·out. ReLU: a comparison for each element. The others move data.
+    """
+    flops = {stage.name: 0 for stage in stages}
+    for before, stage in pairwise(stages):
+        if stage.operation == "Linear":
+            flops[stage.name] = 2 * before.size * stage.size
+        elif stage.operation == "ReLU":
+            flops[stage.name] = stage.size
+    return flops

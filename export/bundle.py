@@ -1,0 +1,155 @@
+"""Bundles on disk: `models/<name>/<version>/`, read with hashes checked, written in one step."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from export.errors import BundleError
+from export.manifest import MANIFEST_NAME, File, Manifest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A published model: its folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file, which are the bytes that were hashed.
+
+        Raises:
+            BundleError: the file is missing or differs from the manifest.
+        """
+        entry = next((file for file in self.manifest.files if file.name == name), None)
+        if entry is None:
+            raise BundleError(f"{self.path / MANIFEST_NAME} lists no file {name!r}")
+        path = self.path / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{path}: can't be read: {error.strerror}") from error
+        if describe(name, data) != entry:
+            raise BundleError(
+                f"{path}: the manifest says {entry.size_bytes} bytes with SHA-256 {entry.sha256}, "
+                f"the file has {len(data)} bytes with {hashlib.sha256(data).hexdigest()}; "
+                "it was damaged or replaced: restore the bundle or train again"
+            )
+        return data
+
+    def verify_files(self) -> None:
+        """Check every file against the manifest.
+
+        Raises:
+            BundleError: a file is missing, differs, or is there unlisted.
+        """
+        for file in self.manifest.files:
+            self.read(file.name)
+        listed = {file.name for file in self.manifest.files} | {MANIFEST_NAME}
+        unlisted = sorted({entry.name for entry in self.path.iterdir()} - listed)
+        if unlisted:
+            raise BundleError(f"{self.path}: files that the manifest does not list: {unlisted}")
+
+
+def describe(name: str, data: bytes) -> File:
+    """Return the manifest's entry for a file of these bytes."""
+    return File(name=name, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Open the bundle in a folder; its files are checked when they are read.
+
+    Raises:
+        BundleError: there is no bundle, or its manifest is malformed.
+    """
+    manifest_path = path / MANIFEST_NAME
+    try:
+        text = manifest_path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{manifest_path}: can't be read: {error}") from error
+    try:
+        return Bundle(path, Manifest.model_validate_json(text))
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}"
+            for fault in error.errors()
+        )
+        raise BundleError(f"{manifest_path}: {faults}") from error
+
+
+def versions(models_dir: Path, name: str) -> list[int]:
+    """Return the versions of a model in a folder of bundles, ascending."""
+    folder = models_dir / name
+    if not folder.is_dir():
+        return []
+    return sorted(
+        int(entry.name)
+        for entry in folder.iterdir()
+        # isdecimal also takes other scripts' digits; a leading zero is not canonical.
+        if entry.is_dir() and entry.name.isdecimal() and str(int(entry.name)) == entry.name != "0"
+    )
+
+
+def find_bundle(models_dir: Path, name: str, version: int | None) -> Bundle:
+    """Open a version of a model, the newest if None.
+
+    Raises:
+        BundleError: it is not there (the text names what is), is malformed, or
+            its manifest is that of another model.
+    """
+    found = versions(models_dir, name)
+    if not found:
+        models = sorted(path.parent.parent.name for path in models_dir.glob(f"*/*/{MANIFEST_NAME}"))
+        there = f"models there: {', '.join(dict.fromkeys(models))}" if models else "no models there"
+        raise BundleError(f"no model {name!r} in {models_dir} ({there})")
+    if version is not None and version not in found:
+        raise BundleError(
+            f"no version {version} of model {name!r} in {models_dir} (versions there: "
+            f"{', '.join(map(str, found))})"
+        )
+    wanted = version or found[-1]
+    bundle = open_bundle(models_dir / name / str(wanted))
+    if (bundle.manifest.name, bundle.manifest.version) != (name, wanted):
+        raise BundleError(
+            f"{bundle.path / MANIFEST_NAME}: is of {bundle.manifest.name!r} version "
+            f"{bundle.manifest.version}, but lies in the folder of {name!r} version {wanted}"
+        )
+    return bundle
+
+
+@contextmanager
+def staged_bundle(models_dir: Path, name: str) -> Iterator[tuple[Path, int]]:
+    """Give a temporary folder and the version that it becomes.
+
+    The folder is renamed to `models_dir/name/version` when the block ends, and
+    removed when it raises: a reader sees a whole bundle or none.
+    """
+    parent = models_dir / name
+    parent.mkdir(parents=True, exist_ok=True)
+    version = max(versions(models_dir, name), default=0) + 1
+    folder = Path(tempfile.mkdtemp(prefix=".staged-", dir=parent))
+    try:
+        yield folder, version
+        for path in folder.iterdir():
+            _flush(path)
+        folder.chmod(0o755)  # mkdtemp made it private
+        folder.rename(parent / str(version))
+        _flush(parent)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

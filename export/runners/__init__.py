@@ -1,0 +1,57 @@
+"""Runners: one small interface over every runtime that can run a bundle.
+
+The server serves through the same runners that the parity check measures, so
+what was proven is what runs.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from export.architecture import Runtime
+from export.bundle import Bundle
+from export.errors import RuntimeUnavailableError
+
+
+class Runner(Protocol):
+    """A loaded model.
+
+    Images are FLOAT32 of shape [N, H, W], N at least 1, already validated.
+    `predict` and `trace` may be called from any thread, one at a time.
+    """
+
+    runtime: Runtime
+    device: str  # "cpu" or "cuda"
+    provider: str  # what the runtime itself calls its backend
+    precision: str  # of the multiplications, for example "float32"
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Return the logits, [N, classes]."""
+        ...
+
+    def trace(self, images: np.ndarray, stages: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the named stages' outputs, each [N, …], by stage name."""
+        ...
+
+
+def open_runner(bundle: Bundle, runtime: Runtime, device: str) -> Runner:
+    """Load a bundle into a runtime on "cpu" or "cuda".
+
+    Raises:
+        RuntimeUnavailableError: the runtime is not installed, or does not get the device.
+        BundleError: the model's file is damaged.
+    """
+    try:
+        if runtime == "onnx":
+            from export.runners.onnx import OnnxRunner  # noqa: PLC0415 (a runtime loads when asked)
+
+            return OnnxRunner(bundle, device)
+        from export.runners.torch import EagerRunner, TorchScriptRunner  # noqa: PLC0415 (as above)
+
+        return (EagerRunner if runtime == "eager" else TorchScriptRunner)(bundle, device)
+    except ModuleNotFoundError as error:
+        raise RuntimeUnavailableError(
+            f"runtime {runtime!r} needs the package {error.name!r}, which is not installed; "
+            "install the extra: pip install 'forward[train]'"
+        ) from error

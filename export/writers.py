@@ -1,0 +1,88 @@
+"""Write a network's weights in the form of each runtime."""
+
+import io
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save
+
+from export.architecture import Stage
+from export.manifest import ONNX_FILE, ONNX_TRACE_FILE, TORCHSCRIPT_FILE, WEIGHTS_FILE
+from export.network import network_of
+from export.torchscript_notice import torchscript_notice_filtered
+
+ONNX_OPSET = 17  # old enough for every runtime of the last years; these operations have not changed
+ONNX_IR_VERSION = 8  # the one that came with opset 17
+
+Weights = Mapping[str, np.ndarray]
+
+
+def write_all(stages: Sequence[Stage], weights: Weights) -> dict[str, bytes]:
+    """Return the content of every model file by its name."""
+    return {
+        WEIGHTS_FILE: save(dict(weights)),
+        ONNX_FILE: write_onnx(stages, weights, traced=False),
+        ONNX_TRACE_FILE: write_onnx(stages, weights, traced=True),
+        TORCHSCRIPT_FILE: write_torchscript(stages, weights),
+    }
+
+
+def write_torchscript(stages: Sequence[Stage], weights: Weights) -> bytes:
+    """Return the scripted network; `forward` gives the logits, `trace` every value by name."""
+    buffer = io.BytesIO()
+    with torchscript_notice_filtered():
+        torch.jit.save(torch.jit.script(network_of(stages, weights)), buffer)
+    return buffer.getvalue()
+
+
+def write_onnx(stages: Sequence[Stage], weights: Weights, *, traced: bool) -> bytes:
+    """Return the ONNX model, built from the weights and checked by onnx.
+
+    Its input is the value of the first stage, [N, H, W]. Its outputs are the
+    logits, and if `traced` the value of every stage but the input. The untraced
+    model is a file of its own so that a runtime may fuse and reuse what nobody
+    asked to see.
+    """
+    outputs = {stage.values["onnx"]: stage for stage in (stages[1:] if traced else stages[-1:])}
+    graph = helper.make_graph(
+        nodes=[_node(before, stage) for before, stage in pairwise(stages) if _computes(stage)],
+        name="forward",
+        inputs=[_value_info(stages[0])],
+        outputs=[_value_info(stage) for stage in outputs.values()],
+        initializer=[
+            numpy_helper.from_array(np.ascontiguousarray(array), name)
+            for name, array in weights.items()
+        ],
+    )
+    model = helper.make_model(
+        graph,
+        producer_name="forward",
+        opset_imports=[helper.make_opsetid("", ONNX_OPSET)],
+        ir_version=ONNX_IR_VERSION,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def _computes(stage: Stage) -> bool:
+    return stage.operation != "Output"
+
+
+def _node(before: Stage, stage: Stage) -> onnx.NodeProto:
+    inputs, outputs = [before.values["onnx"]], [stage.values["onnx"]]
+    if stage.operation == "Linear":  # Gemm: x·Wᵀ + b
+        inputs += [f"{stage.name}.weight", f"{stage.name}.bias"]
+        return helper.make_node("Gemm", inputs, outputs, name=stage.name, transB=1)
+    if stage.operation == "Flatten":
+        return helper.make_node("Flatten", inputs, outputs, name=stage.name, axis=1)
+    return helper.make_node("Relu", inputs, outputs, name=stage.name)
+
+
+def _value_info(stage: Stage) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(
+        stage.values["onnx"], TensorProto.FLOAT, ["N", *stage.shape]
+    )

@@ -1,0 +1,226 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DATA_TYPE_UNSPECIFIED: _ClassVar[DataType]
+    DATA_TYPE_FLOAT32: _ClassVar[DataType]
+    DATA_TYPE_UINT8: _ClassVar[DataType]
+
+class Detail(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DETAIL_UNSPECIFIED: _ClassVar[Detail]
+    DETAIL_STATISTICS: _ClassVar[Detail]
+    DETAIL_FULL: _ClassVar[Detail]
+    DETAIL_TOP_K: _ClassVar[Detail]
+DATA_TYPE_UNSPECIFIED: DataType
+DATA_TYPE_FLOAT32: DataType
+DATA_TYPE_UINT8: DataType
+DETAIL_UNSPECIFIED: Detail
+DETAIL_STATISTICS: Detail
+DETAIL_FULL: Detail
+DETAIL_TOP_K: Detail
+
+class Tensor(_message.Message):
+    __slots__ = ("dtype", "shape", "data")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    dtype: DataType
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    data: bytes
+    def __init__(self, dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ModelSelector(_message.Message):
+    __slots__ = ("name", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class ModelIdentity(_message.Message):
+    __slots__ = ("name", "version", "runtime")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    runtime: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., runtime: _Optional[str] = ...) -> None: ...
+
+class PredictRequest(_message.Message):
+    __slots__ = ("images", "model")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    images: Tensor
+    model: ModelSelector
+    def __init__(self, images: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[_Union[ModelSelector, _Mapping]] = ...) -> None: ...
+
+class PredictResponse(_message.Message):
+    __slots__ = ("logits", "model")
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    logits: Tensor
+    model: ModelIdentity
+    def __init__(self, logits: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[_Union[ModelIdentity, _Mapping]] = ...) -> None: ...
+
+class StageSelection(_message.Message):
+    __slots__ = ("name", "detail")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    detail: Detail
+    def __init__(self, name: _Optional[str] = ..., detail: _Optional[_Union[Detail, str]] = ...) -> None: ...
+
+class TraceRequest(_message.Message):
+    __slots__ = ("images", "model", "stages", "detail", "top_k_count")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_COUNT_FIELD_NUMBER: _ClassVar[int]
+    images: Tensor
+    model: ModelSelector
+    stages: _containers.RepeatedCompositeFieldContainer[StageSelection]
+    detail: Detail
+    top_k_count: int
+    def __init__(self, images: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[_Union[ModelSelector, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[StageSelection, _Mapping]]] = ..., detail: _Optional[_Union[Detail, str]] = ..., top_k_count: _Optional[int] = ...) -> None: ...
+
+class Statistics(_message.Message):
+    __slots__ = ("min", "max", "mean", "standard_deviation", "l2_norm", "zero_share", "nan_count", "infinity_count")
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    STANDARD_DEVIATION_FIELD_NUMBER: _ClassVar[int]
+    L2_NORM_FIELD_NUMBER: _ClassVar[int]
+    ZERO_SHARE_FIELD_NUMBER: _ClassVar[int]
+    NAN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    INFINITY_COUNT_FIELD_NUMBER: _ClassVar[int]
+    min: float
+    max: float
+    mean: float
+    standard_deviation: float
+    l2_norm: float
+    zero_share: float
+    nan_count: int
+    infinity_count: int
+    def __init__(self, min: _Optional[float] = ..., max: _Optional[float] = ..., mean: _Optional[float] = ..., standard_deviation: _Optional[float] = ..., l2_norm: _Optional[float] = ..., zero_share: _Optional[float] = ..., nan_count: _Optional[int] = ..., infinity_count: _Optional[int] = ...) -> None: ...
+
+class TopK(_message.Message):
+    __slots__ = ("indices", "values")
+    INDICES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    indices: _containers.RepeatedScalarFieldContainer[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, indices: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class TracedStage(_message.Message):
+    __slots__ = ("name", "operation", "shape", "flops_per_image", "statistics", "values", "top_values")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    FLOPS_PER_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    TOP_VALUES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    operation: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    flops_per_image: int
+    statistics: Statistics
+    values: Tensor
+    top_values: _containers.RepeatedCompositeFieldContainer[TopK]
+    def __init__(self, name: _Optional[str] = ..., operation: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., flops_per_image: _Optional[int] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., values: _Optional[_Union[Tensor, _Mapping]] = ..., top_values: _Optional[_Iterable[_Union[TopK, _Mapping]]] = ...) -> None: ...
+
+class TraceResponse(_message.Message):
+    __slots__ = ("logits", "model", "stages", "queue_seconds", "run_seconds")
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RUN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    logits: Tensor
+    model: ModelIdentity
+    stages: _containers.RepeatedCompositeFieldContainer[TracedStage]
+    queue_seconds: float
+    run_seconds: float
+    def __init__(self, logits: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[TracedStage, _Mapping]]] = ..., queue_seconds: _Optional[float] = ..., run_seconds: _Optional[float] = ...) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: ModelSelector
+    def __init__(self, model: _Optional[_Union[ModelSelector, _Mapping]] = ...) -> None: ...
+
+class InputSpecification(_message.Message):
+    __slots__ = ("shape", "dtypes", "min_value", "max_value")
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DTYPES_FIELD_NUMBER: _ClassVar[int]
+    MIN_VALUE_FIELD_NUMBER: _ClassVar[int]
+    MAX_VALUE_FIELD_NUMBER: _ClassVar[int]
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    dtypes: _containers.RepeatedScalarFieldContainer[DataType]
+    min_value: float
+    max_value: float
+    def __init__(self, shape: _Optional[_Iterable[int]] = ..., dtypes: _Optional[_Iterable[_Union[DataType, str]]] = ..., min_value: _Optional[float] = ..., max_value: _Optional[float] = ...) -> None: ...
+
+class StageSpecification(_message.Message):
+    __slots__ = ("name", "operation", "description", "shape", "flops_per_image", "parameter_count")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    FLOPS_PER_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    operation: str
+    description: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    flops_per_image: int
+    parameter_count: int
+    def __init__(self, name: _Optional[str] = ..., operation: _Optional[str] = ..., description: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., flops_per_image: _Optional[int] = ..., parameter_count: _Optional[int] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("max_batch_images", "max_response_bytes")
+    MAX_BATCH_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MAX_RESPONSE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    max_batch_images: int
+    max_response_bytes: int
+    def __init__(self, max_batch_images: _Optional[int] = ..., max_response_bytes: _Optional[int] = ...) -> None: ...
+
+class Metric(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: float
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("model", "device", "provider", "input", "stages", "labels", "parameter_count", "limits", "metrics")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    model: ModelIdentity
+    device: str
+    provider: str
+    input: InputSpecification
+    stages: _containers.RepeatedCompositeFieldContainer[StageSpecification]
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    parameter_count: int
+    limits: Limits
+    metrics: _containers.RepeatedCompositeFieldContainer[Metric]
+    def __init__(self, model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., device: _Optional[str] = ..., provider: _Optional[str] = ..., input: _Optional[_Union[InputSpecification, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[StageSpecification, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., parameter_count: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ...) -> None: ...

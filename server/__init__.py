@@ -1,0 +1,1 @@
+"""Server: the forward pass of a bundle over gRPC."""

@@ -1,0 +1,28 @@
+"""Command line of the server: `python -m server`."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from export.errors import ExportError
+from export.settings import read_settings
+from server.app import serve
+from server.config import ServerSettings
+from server.errors import StartError
+from server.logs import configure_logs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal; return the exit status."""
+    settings = read_settings(ServerSettings, arguments)
+    configure_logs(settings.log_level, settings.log_format)
+    try:
+        asyncio.run(serve(settings))
+    except (ExportError, StartError) as error:
+        print(f"python -m server: can't start: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Put the server together and run it."""
+
+from math import prod
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from forward.v1 import forward_pb2 as pb
+from server.config import ServerSettings
+from server.errors import StartError
+from server.grpc_adapter import Method, generic_handler
+from server.lifecycle import Health, drain, stop_signal
+from server.metrics import ServerMetrics
+from server.models import ServedModel, load_model, warm_up
+from server.scheduler import Scheduler
+from server.service import ForwardService, Limits
+
+FORWARD_SERVICE = pb.DESCRIPTOR.services_by_name["ForwardService"]
+HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+FLOAT32_BYTES = 4
+# A request may be this much larger than the largest batch before gRPC itself
+# refuses it: so that a batch over the limit gets the error that names it.
+RECEIVE_SLACK_FACTOR = 2
+RECEIVE_SLACK_BYTES = 1 << 20
+
+log = structlog.get_logger()
+
+
+async def serve(settings: ServerSettings) -> None:
+    """Serve until a signal, then drain.
+
+    Raises:
+        StartError: a port can't be had.
+        ExportError: the model can't be loaded.
+    """
+    model = load_model(
+        settings.models_dir,
+        settings.model,
+        settings.model_version,
+        settings.runtime,
+        settings.device,
+    )
+    warm_up(model, settings.max_batch_images)
+    scheduler = Scheduler(settings.max_queue_images)
+    metrics = ServerMetrics()
+    metrics.watch_queue(lambda: scheduler.queued_images)
+    metrics.show_model(model)
+    limits = Limits(settings.max_batch_images, settings.max_response_bytes)
+    service = ForwardService(model, scheduler, metrics, limits)
+    health = Health((FORWARD_SERVICE.full_name,))
+    server = build_server(service, health, metrics, receive_limit(model, limits))
+    grpc_port = listen(server, settings.host, settings.grpc_port)
+    metrics_port = serve_metrics(metrics, settings.host, settings.metrics_port)
+    await server.start()
+    log.info(
+        "ready",
+        model=model.manifest.name,
+        version=model.manifest.version,
+        runtime=model.runner.runtime,
+        device=model.runner.device,
+        provider=model.runner.provider,
+        host=settings.host,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+    )
+    received = await stop_signal()
+    log.info("draining", signal=received, timeout_seconds=settings.drain_timeout)
+    await drain(server, health, settings.drain_timeout)
+    scheduler.close()
+    log.info("stopped")
+
+
+def build_server(
+    service: ForwardService, health: Health, metrics: ServerMetrics, max_receive_bytes: int
+) -> grpc.aio.Server:
+    """Return a server of the Forward service, health and reflection; it listens nowhere yet."""
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", max_receive_bytes),
+            ("grpc.max_send_message_length", -1),  # answers are bounded before they are computed
+            ("grpc.so_reuseport", 0),  # a second server on the port shall fail, not share it
+        ]
+    )
+    methods: dict[str, Method] = {
+        "Predict": service.predict,
+        "Trace": service.trace,
+        "GetModel": service.get_model,
+    }
+    server.add_generic_rpc_handlers((generic_handler(FORWARD_SERVICE, methods, metrics),))
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    names = (FORWARD_SERVICE.full_name, HEALTH_SERVICE, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    return server
+
+
+def receive_limit(model: ServedModel, limits: Limits) -> int:
+    """Return the most bytes of a request that gRPC takes in."""
+    largest = limits.max_batch_images * prod(model.manifest.input_shape) * FLOAT32_BYTES
+    return largest * RECEIVE_SLACK_FACTOR + RECEIVE_SLACK_BYTES
+
+
+def listen(server: grpc.aio.Server, host: str, port: int) -> int:
+    """Bind the gRPC port; return it, which for 0 is the one that was free."""
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartError(
+            f"can't listen for gRPC on {address}: the address is not of this machine or the port "
+            "is taken; choose another with --host or --grpc-port"
+        ) from error
+
+
+def serve_metrics(metrics: ServerMetrics, host: str, port: int) -> int:
+    """Serve /metrics from a thread; return the port."""
+    try:
+        http_server, _ = start_http_server(port, addr=host, registry=metrics.registry)
+    except OSError as error:
+        raise StartError(
+            f"can't serve metrics on {host} port {port}: {error.strerror}; "
+            "choose another with --host or --metrics-port"
+        ) from error
+    return int(http_server.server_port)

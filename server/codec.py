@@ -1,0 +1,141 @@
+"""Tensors of the contract to arrays and back; every fault of a tensor is found at once."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from export.manifest import Manifest
+from forward.v1 import forward_pb2 as pb
+from server.errors import Violation
+
+NUMPY_TYPES: dict[int, np.dtype[Any]] = {
+    pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    pb.DATA_TYPE_UINT8: np.dtype("u1"),
+}
+SHOWN_DIMENSIONS = 8  # of a shape in an error: a client may send millions
+
+
+def encode(array: np.ndarray) -> pb.Tensor:
+    """Return a FLOAT32 array as a tensor."""
+    data = np.ascontiguousarray(array, dtype="<f4").tobytes()
+    return pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=array.shape, data=data)
+
+
+class ImageCodec:
+    """Reads the `images` field of a request, as the manifest and the batch limit allow it."""
+
+    def __init__(self, manifest: Manifest, max_batch_images: int) -> None:
+        self._shape = manifest.input_shape
+        self._min = manifest.input_min
+        self._max = manifest.input_max
+        self._max_batch_images = max_batch_images
+
+    def decode(self, tensor: pb.Tensor, violations: list[Violation]) -> np.ndarray:
+        """Return the images, FLOAT32 [N, H, W]; a view of the request's bytes if they are FLOAT32.
+
+        Appends what is wrong to `violations`; the array is empty if anything is.
+        """
+        found: list[Violation] = []
+        shape = tuple(tensor.shape)
+        dtype = NUMPY_TYPES.get(tensor.dtype)
+        self._check_shape(shape, found)
+        if dtype is None:
+            name = _dtype_name(tensor.dtype)
+            expected = "expected DATA_TYPE_FLOAT32 or DATA_TYPE_UINT8"
+            found.append(Violation("images.dtype", f"{expected}, got {name}"))
+        else:
+            self._check_size(tensor, shape, dtype, found)
+            self._check_values(tensor.data, dtype, found)
+        if found or dtype is None:
+            violations.extend(found)
+            return np.empty((0, *self._shape), np.float32)
+        images = np.frombuffer(tensor.data, dtype).reshape(-1, *self._shape)
+        if dtype.kind == "u":
+            return np.true_divide(images, np.float32(255), dtype=np.float32)
+        return images
+
+    def _check_shape(self, shape: tuple[int, ...], found: list[Violation]) -> None:
+        height_width = ", ".join(map(str, self._shape))
+        expected = f"expected [{height_width}] or [N, {height_width}]"
+        if shape == self._shape:
+            return
+        if len(shape) != len(self._shape) + 1 or shape[1:] != self._shape:
+            hint = ""
+            if shape == (prod(self._shape),) or shape[1:] == (prod(self._shape),):
+                hint = "; send the rows as they are, the model flattens them itself"
+            found.append(Violation("images.shape", f"{expected}, got {_shown(shape)}{hint}"))
+        if len(shape) == len(self._shape) + 1 and not 1 <= shape[0] <= self._max_batch_images:
+            advice = "split the batch" if shape[0] > 0 else "send at least one"
+            found.append(
+                Violation(
+                    "images.shape",
+                    f"expected 1 to {self._max_batch_images} images, got {shape[0]}; {advice}",
+                )
+            )
+
+    def _check_size(
+        self,
+        tensor: pb.Tensor,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        found: list[Violation],
+    ) -> None:
+        """Compare the number of bytes with what shape and dtype say."""
+        if not 0 < len(shape) <= len(self._shape) + 1 or min(shape) < 0:
+            return  # the shape itself is refused, and means no number of bytes
+        elements, size = prod(shape), len(tensor.data)
+        if size == elements * dtype.itemsize:
+            return
+        hint = "".join(
+            f"; that is the size of {_dtype_name(other)}: set dtype to it"
+            for other, numpy_type in NUMPY_TYPES.items()
+            if elements and size == elements * numpy_type.itemsize
+        )
+        found.append(
+            Violation(
+                "images.data",
+                f"expected {elements * dtype.itemsize} bytes for {_dtype_name(tensor.dtype)} of "
+                f"shape {_shown(shape)}, got {size}{hint}",
+            )
+        )
+
+    def _check_values(self, data: bytes, dtype: np.dtype, found: list[Violation]) -> None:
+        if dtype.kind != "f" or not data or len(data) % dtype.itemsize:
+            return
+        values = np.frombuffer(data, dtype)
+        if values.min() >= self._min and values.max() <= self._max:
+            return  # NaN compares false
+        finite = np.isfinite(values)
+        if not finite.all():
+            nans = int(np.isnan(values).sum())
+            infinities = int(values.size - finite.sum()) - nans
+            found.append(
+                Violation(
+                    "images.data",
+                    f"expected finite values, got {nans} NaN and {infinities} infinite, the first "
+                    f"at element {int(np.argmin(finite))}",
+                )
+            )
+            values = values[finite]
+        if values.size and not (values.min() >= self._min and values.max() <= self._max):
+            hint = "; send UINT8 or divide by 255" if 1 < values.max() <= 255 else ""
+            found.append(
+                Violation(
+                    "images.data",
+                    f"expected values from {self._min:g} to {self._max:g}, "
+                    f"got {values.min():g} to {values.max():g}{hint}",
+                )
+            )
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    if len(shape) <= SHOWN_DIMENSIONS:
+        return str(list(shape))
+    shown = ", ".join(map(str, shape[:SHOWN_DIMENSIONS]))
+    return f"[{shown}, …] of {len(shape)} dimensions"
+
+
+def _dtype_name(value: int) -> str:
+    known = pb.DataType.DESCRIPTOR.values_by_number.get(value)
+    return known.name if known else f"unknown data type {value}"

@@ -1,0 +1,69 @@
+"""Settings of `python -m server`."""
+
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from export.settings import CommandSettings
+
+
+class ServerSettings(CommandSettings):
+    """Serve the forward pass of a bundle over gRPC: Predict, Trace and GetModel."""
+
+    model_config = SettingsConfigDict(env_prefix="FORWARD_", cli_prog_name="python -m server")
+    other_prefixes: ClassVar[tuple[str, ...]] = ("FORWARD_TRAINING_",)
+
+    models_dir: Path = Field(Path("models"), description="Folder of bundles.")
+    model: str = Field("mnist", description="Name of the model to serve.")
+    model_version: int | None = Field(
+        None, ge=1, description="Version to serve; the newest if not given."
+    )
+    runtime: Literal["onnx", "torchscript"] = Field(
+        "onnx", description="Runtime that computes; torchscript needs the train extra."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="Device that computes. auto takes a GPU if the runtime gets one, else the CPU; "
+        "cuda stops the start if the runtime does not get it.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    grpc_port: int = Field(8001, ge=0, le=65535, description="Port of gRPC; 0 takes a free one.")
+    metrics_port: int = Field(
+        8002, ge=0, le=65535, description="Port of the metrics, /metrics; 0 takes a free one."
+    )
+    max_batch_images: int = Field(1024, ge=1, description="Most images in one request.")
+    max_queue_images: int = Field(
+        8192,
+        ge=1,
+        description="Most images that wait or run at a time, over all requests; a request beyond "
+        "that is refused with RESOURCE_EXHAUSTED.",
+    )
+    max_response_bytes: int = Field(
+        4 * 1024 * 1024,
+        ge=1024,
+        description="Most bytes in the answer of Trace; the default is what a gRPC client takes "
+        "if it was not told otherwise.",
+    )
+    drain_timeout: float = Field(
+        30.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds that running calls get to finish after SIGTERM or SIGINT.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged."
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="Form of the log; auto is console on a terminal, else json."
+    )
+
+    @model_validator(mode="after")
+    def _largest_batch_fits_the_queue(self) -> Self:
+        if self.max_queue_images < self.max_batch_images:
+            raise ValueError(
+                f"--max-queue-images {self.max_queue_images} is below --max-batch-images "
+                f"{self.max_batch_images}; the largest request could never be taken"
+            )
+        return self

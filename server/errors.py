@@ -1,0 +1,84 @@
+"""Errors that know their gRPC status and its google.rpc details. Pure of any transport."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+
+
+class StartError(Exception):
+    """The server can't start; the text says why and is meant for the operator."""
+
+
+class ServiceError(Exception):
+    """Base of the errors that a call may end with; the text is meant for the caller."""
+
+    status: ClassVar[str]  # name of a grpc.StatusCode
+
+    def details(self) -> list[Message]:
+        """Return the google.rpc messages that ride along."""
+        return []
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One fault of a request: the path of the field, and what was expected and what came."""
+
+    field: str
+    description: str
+
+
+class InvalidArgumentError(ServiceError):
+    """A request with faults, all of them."""
+
+    status = "INVALID_ARGUMENT"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__("; ".join(f"{fault.field}: {fault.description}" for fault in violations))
+        self.violations = tuple(violations)
+
+    def details(self) -> list[Message]:
+        """Return a BadRequest with every violation."""
+        field_violation = error_details_pb2.BadRequest.FieldViolation
+        return [
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    field_violation(field=fault.field, description=fault.description)
+                    for fault in self.violations
+                ]
+            )
+        ]
+
+
+class NotFoundError(ServiceError):
+    """A model or version that is not served."""
+
+    status = "NOT_FOUND"
+
+
+class QueueFullError(ServiceError):
+    """No room for the images of the request now."""
+
+    status = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, images: int, queued: int, limit: int, retry_seconds: float) -> None:
+        super().__init__(
+            f"the queue holds {queued} of at most {limit} images and has no room for "
+            f"{images} more; retry in {retry_seconds:.3f} s"
+        )
+        self.retry_seconds = retry_seconds
+
+    def details(self) -> list[Message]:
+        """Return a RetryInfo with the time that the queue needs to empty."""
+        delay = Duration()
+        delay.FromNanoseconds(round(self.retry_seconds * 1e9))
+        return [error_details_pb2.RetryInfo(retry_delay=delay)]
+
+
+class DeadlineExceededError(ServiceError):
+    """The caller's deadline passed before the run began; nothing was computed."""
+
+    status = "DEADLINE_EXCEEDED"

@@ -1,0 +1,28 @@
+"""The log: structured, on standard error."""
+
+import logging
+import sys
+
+import structlog
+
+
+def configure_logs(level: str, log_format: str) -> None:
+    """Log from `level` on, as "console" lines or "json" objects; "auto" chooses by terminal."""
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if console
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            *renderers,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

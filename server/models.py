@@ -1,0 +1,65 @@
+"""The served model: a bundle, checked, opened in a runtime and warm."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from export.architecture import Runtime, flops_per_image, parameter_counts
+from export.bundle import Bundle, find_bundle
+from export.errors import RuntimeUnavailableError
+from export.manifest import Manifest
+from export.runners import Runner, open_runner
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A manifest, the runner that computes it, and what follows from its stages."""
+
+    manifest: Manifest
+    runner: Runner
+    flops_per_image: dict[str, int]
+    parameter_counts: dict[str, int]
+
+
+def load_model(
+    models_dir: Path, name: str, version: int | None, runtime: Runtime, device: str
+) -> ServedModel:
+    """Open a version of a model, the newest if None, with every file checked.
+
+    Raises:
+        BundleError: it is not there, or a file is not what the manifest says.
+        RuntimeUnavailableError: the runtime is not installed, or "cuda" is not to be had.
+    """
+    bundle = find_bundle(models_dir, name, version)
+    bundle.verify_files()
+    stages = bundle.manifest.stages
+    return ServedModel(
+        manifest=bundle.manifest,
+        runner=_open_runner(bundle, runtime, device),
+        flops_per_image=flops_per_image(stages),
+        parameter_counts=parameter_counts(stages),
+    )
+
+
+def _open_runner(bundle: Bundle, runtime: Runtime, device: str) -> Runner:
+    if device != "auto":
+        return open_runner(bundle, runtime, device)
+    try:
+        return open_runner(bundle, runtime, "cuda")
+    except RuntimeUnavailableError as error:
+        runner = open_runner(bundle, runtime, "cpu")
+        log.info("device falls back to cpu", reason=str(error))
+        return runner
+
+
+def warm_up(model: ServedModel, max_batch_images: int) -> None:
+    """Run the smallest and the largest batch, so that no caller pays for first allocations."""
+    names = [stage.name for stage in model.manifest.stages]
+    for images in (1, max_batch_images):
+        batch = np.zeros((images, *model.manifest.input_shape), np.float32)
+        model.runner.predict(batch)
+        model.runner.trace(batch, names)

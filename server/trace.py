@@ -1,0 +1,131 @@
+"""What a trace returns: which stages, in how much detail, at what size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.architecture import Stage
+from forward.v1 import forward_pb2 as pb
+from server.codec import encode
+from server.errors import Violation
+
+DEFAULT_TOP_K = 5
+# Bytes that a stage takes beside its values: names, shape, statistics, tags and lengths.
+STAGE_OVERHEAD_BYTES = 256
+ENTRY_OVERHEAD_BYTES = 32  # the same for an image's top values
+
+
+@dataclass(frozen=True)
+class TracePlan:
+    """The stages to return, in the model's order, each with its detail."""
+
+    details: dict[str, pb.Detail]
+    top_k: int
+
+
+def plan_trace(
+    request: pb.TraceRequest, stages: Sequence[Stage], violations: list[Violation]
+) -> TracePlan:
+    """Return the plan of a request; append what is wrong with it to `violations`."""
+    default = request.detail or pb.DETAIL_STATISTICS
+    _check_detail("detail", request.detail, violations)
+    if request.top_k_count < 0:
+        violations.append(
+            Violation("top_k_count", f"expected 0 (the default) or more, got {request.top_k_count}")
+        )
+    names = [stage.name for stage in stages]
+    chosen: dict[str, pb.Detail] = {}
+    for index, selection in enumerate(request.stages):
+        path = f"stages[{index}]"
+        _check_detail(f"{path}.detail", selection.detail, violations)
+        if selection.name not in names:
+            violations.append(
+                Violation(
+                    f"{path}.name", f"expected one of {', '.join(names)}, got {selection.name!r}"
+                )
+            )
+        elif selection.name in chosen:
+            violations.append(Violation(f"{path}.name", f"{selection.name!r} is named twice"))
+        chosen[selection.name] = selection.detail or default
+        if len(violations) > len(names):
+            break  # enough to see what is wrong; a client may send millions
+    if not request.stages:
+        chosen = dict.fromkeys(names, default)
+    details = {name: chosen[name] for name in names if name in chosen}
+    return TracePlan(details, request.top_k_count or DEFAULT_TOP_K)
+
+
+def _check_detail(path: str, detail: int, violations: list[Violation]) -> None:
+    if detail not in pb.Detail.values():
+        names = ", ".join(pb.Detail.keys())
+        violations.append(Violation(path, f"expected one of {names}, got {detail}"))
+
+
+def response_bytes(plan: TracePlan, stages: Sequence[Stage], images: int) -> int:
+    """Return an upper limit of the bytes of the answer, from shapes alone."""
+    total = 2 * STAGE_OVERHEAD_BYTES + images * stages[-1].size * 4  # the logits and the rest
+    for stage in stages:
+        detail = plan.details.get(stage.name)
+        if detail is None:
+            continue
+        total += STAGE_OVERHEAD_BYTES
+        if detail == pb.DETAIL_FULL:
+            total += images * stage.size * 4
+        elif detail == pb.DETAIL_TOP_K:
+            index_bytes = (stage.size.bit_length() + 6) // 7  # a varint holds 7 bits a byte
+            entry = min(plan.top_k, stage.size) * (4 + index_bytes) + ENTRY_OVERHEAD_BYTES
+            total += images * entry
+    return total
+
+
+def traced_stage(
+    stage: Stage, flops_per_image: int, detail: pb.Detail, top_k: int, values: np.ndarray
+) -> pb.TracedStage:
+    """Return a stage of the answer from its output, [N, …]."""
+    return pb.TracedStage(
+        name=stage.name,
+        operation=stage.operation,
+        shape=values.shape,
+        flops_per_image=flops_per_image,
+        statistics=statistics(values),
+        values=encode(values) if detail == pb.DETAIL_FULL else None,
+        top_values=top_values(values, top_k) if detail == pb.DETAIL_TOP_K else (),
+    )
+
+
+def statistics(values: np.ndarray) -> pb.Statistics:
+    """Return the statistics of an array, summed in float64."""
+    nan_count = int(np.count_nonzero(np.isnan(values)))
+    infinity_count = int(np.count_nonzero(np.isinf(values)))
+    if nan_count or infinity_count:
+        values = values[np.isfinite(values)]
+    total = int(values.size) + nan_count + infinity_count
+    zero_share = (int(values.size) - int(np.count_nonzero(values))) / total
+    if not values.size:
+        nan = float("nan")
+        finite = {"min": nan, "max": nan, "mean": nan, "standard_deviation": nan, "l2_norm": nan}
+    else:
+        exact = values.astype(np.float64).ravel()
+        finite = {
+            "min": float(exact.min()),
+            "max": float(exact.max()),
+            "mean": float(exact.mean()),
+            "standard_deviation": float(exact.std()),
+            "l2_norm": float(np.sqrt(exact @ exact)),
+        }
+    return pb.Statistics(
+        **finite, zero_share=zero_share, nan_count=nan_count, infinity_count=infinity_count
+    )
+
+
+def top_values(values: np.ndarray, count: int) -> list[pb.TopK]:
+    """Return the `count` largest values of each image with their positions, largest first."""
+    rows = values.reshape(len(values), -1)
+    # A stable sort of the negated rows puts the lower position first among equals.
+    order = np.argsort(-rows, axis=1, kind="stable")[:, :count]
+    largest = np.take_along_axis(rows, order, axis=1)
+    return [
+        pb.TopK(indices=indices.tolist(), values=row.tolist())
+        for indices, row in zip(order, largest, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Training: data -> model -> fit -> record -> publish."""
