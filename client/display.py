@@ -43,7 +43,9 @@ def show_trace(trace: Trace) -> Table:
     table = Table(
         title=f"{who}: run in {trace.run_seconds * 1e6:.0f} µs",
         title_justify="left",
-        box=SIMPLE_HEAD,  # all columns in 80 characters
+        box=SIMPLE_HEAD,  # this and the padding: all columns in 80 characters
+        pad_edge=False,
+        collapse_padding=True,
     )
     table.add_column("stage", style="bold", no_wrap=True)
     for heading in ("shape", "FLOPs", *STATISTICS.values(), "zeros"):

@@ -12,7 +12,7 @@ from forward.v1 import forward_pb2 as pb
 from server.config import ServerSettings
 from server.errors import StartError
 from server.grpc_adapter import Method, generic_handler
-from server.lifecycle import Health, drain, stop_signal
+from server.lifecycle import CallGate, Health, drain, stop_signal
 from server.metrics import ServerMetrics
 from server.models import ServedModel, load_model, warm_up
 from server.scheduler import Scheduler
@@ -50,8 +50,8 @@ async def serve(settings: ServerSettings) -> None:
     metrics.show_model(model)
     limits = Limits(settings.max_batch_images, settings.max_response_bytes)
     service = ForwardService(model, scheduler, metrics, limits)
-    health = Health((FORWARD_SERVICE.full_name,))
-    server = build_server(service, health, metrics, receive_limit(model, limits))
+    health, gate = Health((FORWARD_SERVICE.full_name,)), CallGate()
+    server = build_server(service, health, gate, metrics, receive_limit(model, limits))
     grpc_port = listen(server, settings.host, settings.grpc_port)
     metrics_port = serve_metrics(metrics, settings.host, settings.metrics_port)
     await server.start()
@@ -68,13 +68,17 @@ async def serve(settings: ServerSettings) -> None:
     )
     received = await stop_signal()
     log.info("draining", signal=received, timeout_seconds=settings.drain_timeout)
-    await drain(server, health, settings.drain_timeout)
+    await drain(server, health, gate, settings.drain_timeout)
     scheduler.close()
     log.info("stopped")
 
 
 def build_server(
-    service: ForwardService, health: Health, metrics: ServerMetrics, max_receive_bytes: int
+    service: ForwardService,
+    health: Health,
+    gate: CallGate,
+    metrics: ServerMetrics,
+    max_receive_bytes: int,
 ) -> grpc.aio.Server:
     """Return a server of the Forward service, health and reflection; it listens nowhere yet."""
     server = grpc.aio.server(
@@ -89,7 +93,7 @@ def build_server(
         "Trace": service.trace,
         "GetModel": service.get_model,
     }
-    server.add_generic_rpc_handlers((generic_handler(FORWARD_SERVICE, methods, metrics),))
+    server.add_generic_rpc_handlers((generic_handler(FORWARD_SERVICE, methods, metrics, gate),))
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     names = (FORWARD_SERVICE.full_name, HEALTH_SERVICE, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)

@@ -82,3 +82,9 @@ class DeadlineExceededError(ServiceError):
     """The caller's deadline passed before the run began; nothing was computed."""
 
     status = "DEADLINE_EXCEEDED"
+
+
+class UnavailableError(ServiceError):
+    """The server is draining."""
+
+    status = "UNAVAILABLE"

@@ -15,6 +15,7 @@ from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
 from server.errors import InvalidArgumentError, ServiceError, Violation
+from server.lifecycle import CallGate
 from server.metrics import ServerMetrics
 from server.service import Call
 
@@ -25,7 +26,10 @@ log = structlog.get_logger()
 
 
 def generic_handler(
-    descriptor: ServiceDescriptor, methods: dict[str, Method], metrics: ServerMetrics
+    descriptor: ServiceDescriptor,
+    methods: dict[str, Method],
+    metrics: ServerMetrics,
+    gate: CallGate,
 ) -> grpc.GenericRpcHandler:
     """Return the handler of a service whose methods are given by their names in the proto."""
     return grpc.method_handlers_generic_handler(
@@ -33,7 +37,7 @@ def generic_handler(
         {
             method.name: grpc.unary_unary_rpc_method_handler(
                 # Requests arrive as bytes: one that can't be parsed gets a status of ours.
-                _UnaryHandler(method, methods[method.name], metrics).handle,
+                _UnaryHandler(method, methods[method.name], metrics, gate).handle,
                 response_serializer=_serialize,
             )
             for method in descriptor.methods
@@ -49,11 +53,16 @@ class _UnaryHandler:
     """Carries one method's calls."""
 
     def __init__(
-        self, descriptor: MethodDescriptor, method: Method, metrics: ServerMetrics
+        self,
+        descriptor: MethodDescriptor,
+        method: Method,
+        metrics: ServerMetrics,
+        gate: CallGate,
     ) -> None:
         self._name = descriptor.full_name
         self._request_type = message_factory.GetMessageClass(descriptor.input_type)
         self._method = method
+        self._gate = gate
         labels = (descriptor.containing_service.full_name, descriptor.name, "unary")
         self._seconds = metrics.handling_seconds.labels(*labels)
         self._handled = {
@@ -65,7 +74,7 @@ class _UnaryHandler:
         call = _call(context)
         code = "OK"
         try:
-            return await self._method(self._parse(request), call)
+            return await self._run(request, call)
         except ServiceError as error:
             code = error.status
             await _abort(context, code, str(error), error.details())
@@ -83,6 +92,13 @@ class _UnaryHandler:
         finally:
             self._handled[code].inc()
             self._seconds.observe(time.perf_counter() - started)
+
+    async def _run(self, request: bytes, call: Call) -> Message:
+        self._gate.enter()
+        try:
+            return await self._method(self._parse(request), call)
+        finally:
+            self._gate.leave()
 
     def _parse(self, request: bytes) -> Message:
         try:

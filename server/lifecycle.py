@@ -1,17 +1,57 @@
 """Health, and the way from a signal to the end without losing a call."""
 
 import asyncio
+import contextlib
 import signal
+import time
 from collections.abc import AsyncIterator
 
 import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from server.errors import UnavailableError
+
 log = structlog.get_logger()
+
+QUIET_SECONDS = 0.1
+MOST_QUIET_SECONDS = 2.0  # callers that retry at once would never let it be quiet
 
 Response = health_pb2.HealthCheckResponse
 Context = grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, Response]
+
+
+class CallGate:
+    """Lets calls in until it is closed, and knows when the last one has left."""
+
+    def __init__(self) -> None:
+        self._closed = False
+        self._running = 0
+        self.refused = 0
+        self.empty = asyncio.Event()
+        self.empty.set()
+
+    def enter(self) -> None:
+        """Count a call in.
+
+        Raises:
+            UnavailableError: the gate is closed.
+        """
+        if self._closed:
+            self.refused += 1
+            raise UnavailableError("the server is shutting down; call it again when it is back")
+        self._running += 1
+        self.empty.clear()
+
+    def leave(self) -> None:
+        """Count a call out that was let in."""
+        self._running -= 1
+        if not self._running:
+            self.empty.set()
+
+    def close(self) -> None:
+        """Let no call in from now on."""
+        self._closed = True
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -81,7 +121,26 @@ async def stop_signal() -> str:
             loop.remove_signal_handler(number)
 
 
-async def drain(server: grpc.aio.Server, health: Health, timeout_seconds: float) -> None:
-    """Report NOT_SERVING, refuse new calls with UNAVAILABLE, let running calls finish."""
+async def drain(
+    server: grpc.aio.Server, health: Health, gate: CallGate, timeout_seconds: float
+) -> None:
+    """Report NOT_SERVING, refuse new calls with UNAVAILABLE, let running calls finish.
+
+    The gate closes before the server stops: gRPC's own stop ends calls that have
+    arrived but did not reach their handler yet with CANCELLED (grpc/grpc#41785).
+    """
+    deadline = time.monotonic() + timeout_seconds
     health.drain()
-    await server.stop(timeout_seconds)
+    gate.close()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(gate.empty.wait(), timeout_seconds)
+        await asyncio.wait_for(_quiet(gate), min(timeout_seconds, MOST_QUIET_SECONDS))
+    await server.stop(max(0, deadline - time.monotonic()))
+
+
+async def _quiet(gate: CallGate) -> None:
+    """Wait until no call has come for a moment: those on their way are refused by now."""
+    refused = -1
+    while refused != gate.refused:
+        refused = gate.refused
+        await asyncio.sleep(QUIET_SECONDS)

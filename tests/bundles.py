@@ -1,0 +1,52 @@
+"""Bundles made for a test."""
+
+from pathlib import Path
+
+import numpy as np
+
+from export.architecture import mlp
+from export.bundle import Bundle, describe, open_bundle, staged_bundle
+from export.manifest import MANIFEST_NAME, Dataset, Manifest
+from export.network import Network, weights_of
+from export.writers import write_all
+
+REPOSITORY = Path(__file__).parent.parent
+MODELS_DIR = REPOSITORY / "models"
+TINY_SHAPE, TINY_HIDDEN, TINY_LABELS = (3, 5), 4, ("cat", "dog")
+
+
+def publish_random_bundle(models_dir: Path, name: str) -> Bundle:
+    """Publish the next version of a small network with random weights, without parity."""
+    network = Network(mlp(TINY_SHAPE, TINY_HIDDEN, len(TINY_LABELS)))
+    with staged_bundle(models_dir, name) as (folder, version):
+        contents = write_all(network.stages, weights_of(network))
+        for file_name, content in contents.items():
+            (folder / file_name).write_bytes(content)
+        manifest = Manifest(
+            name=name,
+            version=version,
+            architecture="MLP 15-4-2",
+            stages=network.stages,
+            input_min=0,
+            input_max=1,
+            labels=TINY_LABELS,
+            files=tuple(describe(*item) for item in contents.items()),
+            dataset=Dataset(
+                name="random",
+                sha256="0" * 64,
+                train_images=1,
+                held_out_images=1,
+                test_images=1,
+            ),
+            seed=0,
+            metrics={},
+            parity=(),
+            tools={},
+        )
+        (folder / MANIFEST_NAME).write_text(manifest.model_dump_json())
+    return open_bundle(models_dir / name / str(version))
+
+
+def random_images(count: int, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Return seeded random images, float32 [count, *shape] in 0..1."""
+    return np.random.default_rng(seed).random((count, *shape), np.float32)

@@ -1,0 +1,83 @@
+"""Fixtures: the bundled model, real MNIST, a tiny bundle, a real server."""
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client import ForwardClient
+from export.bundle import Bundle, open_bundle
+from export.runners import Runner, open_runner
+from export.settings import read_settings
+from tests.bundles import MODELS_DIR, publish_random_bundle
+from tests.servers import RunningServer, start_server
+from training.config import TrainingSettings
+from training.data import Data, DatasetError, load_mnist
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-all",
+        action="store_true",
+        help="fail a test that would be skipped, for a machine that has all there is to test with",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and item.config.getoption("--require-all") and call.excinfo:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but --require-all was given: {call.excinfo.value}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Data:
+    """The real MNIST, from FORWARD_TRAINING_MIRROR or torchvision's own mirrors."""
+    settings = read_settings(TrainingSettings, [])
+    try:
+        return load_mnist(settings.data_dir, settings.mirror, settings.seed)
+    except DatasetError as error:
+        pytest.skip(f"needs MNIST; set FORWARD_TRAINING_MIRROR to a folder that has it: {error}")
+
+
+@pytest.fixture(scope="session")
+def test_pixels(mnist: Data) -> np.ndarray:
+    """The 10,000 test images, float32 [10000, 28, 28]."""
+    return mnist.test.pixels().numpy()
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Bundle:
+    """The bundled default model."""
+    return open_bundle(MODELS_DIR / "mnist" / "1")
+
+
+@pytest.fixture(scope="session")
+def eager(bundle: Bundle) -> Runner:
+    """The bundled model in eager torch: the oracle of served answers."""
+    return open_runner(bundle, "eager", "cpu")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Bundle:
+    """A bundle of a network that is nothing like MNIST's: 3x5 pixels, 4 hidden units, 2 classes."""
+    return publish_random_bundle(tmp_path / "models", "tiny")
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[RunningServer]:
+    """A server of the bundled model, as `make serve` starts it."""
+    with start_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def client(served: RunningServer) -> Iterator[ForwardClient]:
+    """A client of that server."""
+    with ForwardClient(served.address, timeout_seconds=60) as connected:
+        yield connected

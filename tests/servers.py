@@ -1,0 +1,180 @@
+"""Real servers: a process on free ports, and one in this process whose runtime can be held."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.bundle import Bundle
+from export.runners import Runner
+from server.app import FORWARD_SERVICE, build_server, listen, receive_limit
+from server.lifecycle import CallGate, Health, drain
+from server.metrics import ServerMetrics
+from server.models import ServedModel, load_model
+from server.scheduler import Scheduler
+from server.service import ForwardService, Limits
+from tests.bundles import REPOSITORY
+
+START_SECONDS = 60
+
+
+@dataclass
+class RunningServer:
+    """A server process that said that it is ready."""
+
+    process: subprocess.Popen[bytes]
+    log_path: Path
+    ready: dict[str, Any]
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.ready['grpc_port']}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.ready['metrics_port']}/metrics"
+
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log_path.read_text().splitlines()]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+def server_command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-W", "error", "-m", "server", *arguments]
+
+
+@contextmanager
+def start_server(*arguments: str, **environment: str) -> Iterator[RunningServer]:
+    """Start `python -m server` on free ports; end it, by its own process, at the end."""
+    ports = ("--grpc-port", "0", "--metrics-port", "0", "--log-format", "json")
+    with tempfile.TemporaryDirectory() as folder:
+        log_path = Path(folder) / "log"
+        with (
+            log_path.open("wb") as log,
+            subprocess.Popen(
+                server_command([*ports, *arguments]),
+                cwd=REPOSITORY,
+                stderr=log,
+                env={**os.environ, **environment},
+            ) as process,
+        ):
+            try:
+                yield RunningServer(process, log_path, _wait_until_ready(process, log_path))
+            finally:
+                process.kill()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log_path: Path) -> dict[str, Any]:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        for line in log_path.read_text().splitlines():
+            if '"event": "ready"' in line:
+                entry: dict[str, Any] = json.loads(line)
+                return entry
+        if process.poll() is not None:
+            break
+        time.sleep(0.02)
+    raise AssertionError(f"the server did not become ready:\n{log_path.read_text()}")
+
+
+def run_server_until_it_ends(
+    *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a server that is expected not to start."""
+    return subprocess.run(
+        server_command(arguments),
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+
+
+class HeldRunner:
+    """A runner whose runs wait until they are let go; it counts them."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.runtime, self.device = runner.runtime, runner.device
+        self.provider, self.precision = runner.provider, runner.precision
+        self.let_go = threading.Event()
+        self.started = threading.Semaphore(0)
+        self.runs = 0
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        self.runs += 1
+        self.started.release()
+        assert self.let_go.wait(30)
+        return self._runner.predict(images)
+
+    def trace(self, images: np.ndarray, stages: Sequence[str]) -> dict[str, np.ndarray]:  # noqa: ARG002 (the interface)
+        raise MemoryError("the secret cause")  # a failure that nobody foresaw
+
+
+@dataclass
+class HeldServer:
+    """A server in this process, in a thread with an event loop of its own."""
+
+    address: str
+    runner: HeldRunner
+    scheduler: Scheduler
+    metrics: ServerMetrics
+    drain: Any  # starts a drain, returns a concurrent future
+
+
+@contextmanager
+def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[HeldServer]:
+    """Serve a bundle through a HeldRunner."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    manifest = bundle.manifest
+    opened = load_model(bundle.path.parent.parent, manifest.name, manifest.version, "onnx", "cpu")
+    runner = HeldRunner(opened.runner)
+    model = ServedModel(manifest, runner, opened.flops_per_image, opened.parameter_counts)
+    scheduler, metrics = Scheduler(max_queue_images), ServerMetrics()
+    limits = Limits(max_batch_images=8, max_response_bytes=1 << 20)
+    health, gate = Health((FORWARD_SERVICE.full_name,)), CallGate()
+
+    async def start() -> tuple[Any, int]:
+        service = ForwardService(model, scheduler, metrics, limits)
+        server = build_server(service, health, gate, metrics, receive_limit(model, limits))
+        port = listen(server, "127.0.0.1", 0)
+        await server.start()
+        return server, port
+
+    server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    try:
+        yield HeldServer(
+            f"127.0.0.1:{port}",
+            runner,
+            scheduler,
+            metrics,
+            lambda seconds: asyncio.run_coroutine_threadsafe(
+                drain(server, health, gate, seconds), loop
+            ),
+        )
+    finally:
+        runner.let_go.set()
+        asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(30)
+        scheduler.close()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -1,0 +1,145 @@
+"""What a trace returns: statistics, top values, sizes, and the plan of a request."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from client.connection import DETAILS
+from export.architecture import flops_per_image, mlp
+from forward.v1 import forward_pb2 as pb
+from server.errors import Violation
+from server.trace import plan_trace, response_bytes, statistics, top_values, traced_stage
+
+STAGES = mlp((3, 5), 4, 2)
+NAMES = [stage.name for stage in STAGES]
+SHAPES = st_numpy.array_shapes(min_dims=2, max_dims=3, max_side=6)
+ARRAYS = st_numpy.arrays(np.float32, SHAPES, elements=st.floats(-1e6, 1e6, width=32))
+
+
+@given(ARRAYS)
+def test_statistics_are_those_of_float64_torch(array: np.ndarray) -> None:
+    oracle = torch.from_numpy(array).to(torch.float64)
+    found = statistics(array)
+    expected = {
+        "min": oracle.min().item(),
+        "max": oracle.max().item(),
+        "mean": oracle.mean().item(),
+        "standard_deviation": oracle.std(correction=0).item(),
+        "l2_norm": torch.linalg.vector_norm(oracle).item(),
+        "zero_share": (oracle == 0).to(torch.float64).mean().item(),
+    }
+    for name, value in expected.items():
+        scale = float(oracle.abs().max()) if name == "mean" else 0.0
+        assert math.isclose(getattr(found, name), value, rel_tol=1e-6, abs_tol=1e-7 * scale), name
+    assert (found.nan_count, found.infinity_count) == (0, 0)
+
+
+def test_statistics_of_what_is_not_finite_count_it_and_take_the_rest() -> None:
+    found = statistics(np.array([[np.nan, np.inf, -np.inf, 0, 3]], np.float32))
+    assert (found.nan_count, found.infinity_count) == (1, 2)
+    assert (found.min, found.max, found.mean) == (0, 3, 1.5)
+    assert found.zero_share == pytest.approx(0.2)
+    nothing = statistics(np.full((1, 2), np.nan, np.float32))
+    assert nothing.nan_count == 2
+    assert math.isnan(nothing.mean)
+
+
+@given(ARRAYS, st.integers(1, 40))
+def test_top_values_are_those_of_torch_with_the_lower_position_first(
+    array: np.ndarray, count: int
+) -> None:
+    rows = torch.from_numpy(array).flatten(1)
+    oracle = torch.sort(rows, dim=1, descending=True, stable=True)
+    found = top_values(array, count)
+    assert len(found) == len(array)
+    for image, top in enumerate(found):
+        assert list(top.values) == oracle.values[image, :count].tolist()
+        assert list(top.indices) == oracle.indices[image, :count].tolist()
+
+
+@given(data=st.data(), images=st.integers(1, 9), top_k=st.integers(0, 20))
+def test_the_size_that_is_foretold_is_never_exceeded_and_not_far_off(
+    data: st.DataObject, images: int, top_k: int
+) -> None:
+    chosen = data.draw(st.lists(st.sampled_from(NAMES), unique=True))
+    details = [data.draw(st.sampled_from(list(DETAILS.values()))) for _ in chosen]
+    request = pb.TraceRequest(
+        stages=[pb.StageSelection(name=n, detail=d) for n, d in zip(chosen, details, strict=True)],
+        top_k_count=top_k,
+    )
+    violations: list[Violation] = []
+    plan = plan_trace(request, STAGES, violations)
+    assert not violations
+    flops = flops_per_image(STAGES)
+    arrays = {s.name: np.full((images, *s.shape), -1.5, np.float32) for s in STAGES}
+    response = pb.TraceResponse(
+        logits=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[images, 2], data=bytes(images * 8)),
+        model=pb.ModelIdentity(name="a" * 60, version=2**40, runtime="torchscript"),
+        stages=[
+            traced_stage(s, flops[s.name], plan.details[s.name], plan.top_k, arrays[s.name])
+            for s in STAGES
+            if s.name in plan.details
+        ],
+        queue_seconds=1.0,
+        run_seconds=1.0,
+    )
+    foretold = response_bytes(plan, STAGES, images)
+    slack = 256 * (len(plan.details) + 2) + images * len(plan.details) * 48
+    assert response.ByteSize() <= foretold <= response.ByteSize() + slack
+
+
+def test_stages_come_in_the_models_order_with_the_detail_of_each() -> None:
+    request = pb.TraceRequest(
+        stages=[
+            pb.StageSelection(name="output", detail=pb.DETAIL_TOP_K),
+            pb.StageSelection(name="flatten"),
+        ],
+        detail=pb.DETAIL_FULL,
+    )
+    plan = plan_trace(request, STAGES, [])
+    assert list(plan.details.items()) == [("flatten", pb.DETAIL_FULL), ("output", pb.DETAIL_TOP_K)]
+
+
+def test_all_stages_come_with_statistics_if_none_is_named() -> None:
+    plan = plan_trace(pb.TraceRequest(), STAGES, [])
+    assert plan.details == dict.fromkeys(NAMES, pb.DETAIL_STATISTICS)
+
+
+def test_every_fault_of_a_selection_is_named() -> None:
+    request = pb.TraceRequest(
+        stages=[pb.StageSelection(name=n) for n in ("relu", "softmax", "relu")], top_k_count=-1
+    )
+    request.detail = 9  # type: ignore[assignment] # proto3 enums carry any number
+    violations: list[Violation] = []
+    plan_trace(request, STAGES, violations)
+    assert [violation.field for violation in violations] == [
+        "detail",
+        "top_k_count",
+        "stages[1].name",
+        "stages[2].name",
+    ]
+    assert "expected one of input, flatten, linear1" in violations[2].description
+    assert "got 'softmax'" in violations[2].description
+
+
+def test_a_million_unknown_stages_give_a_short_error() -> None:
+    request = pb.TraceRequest(stages=[pb.StageSelection(name="x")] * 1_000_000)
+    violations: list[Violation] = []
+    plan_trace(request, STAGES, violations)
+    assert 1 <= len(violations) <= 10
+
+
+def test_flops_count_multiplications_and_additions() -> None:
+    assert flops_per_image(mlp((28, 28), 128, 10)) == {
+        "input": 0,
+        "flatten": 0,
+        "linear1": 2 * 784 * 128,
+        "relu": 128,
+        "linear2": 2 * 128 * 10,
+        "output": 0,
+    }
