@@ -1,0 +1,179 @@
+"""The client, as a command and as a library, against a real server."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client import ForwardClient, ForwardError
+from export.bundle import Bundle
+from tests.bundles import REPOSITORY, random_images
+from tests.servers import RunningServer, start_held_server
+from training.data import Data
+
+STAGES = ["input", "flatten", "linear1", "relu", "linear2", "output"]
+
+
+def run_client(*arguments: str | Path, address: str = "") -> subprocess.CompletedProcess[str]:
+    where = ("--address", address) if address else ()
+    command = [sys.executable, "-W", "error", "-m", "client", *arguments, *where]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def seven(tmp_path: Path, mnist: Data) -> Path:
+    """A picture of a 7, saved from MNIST's test set."""
+    assert mnist.test.labels[0] == 7
+    path = tmp_path / "seven.png"
+    Image.fromarray(mnist.test.images[0].numpy()).save(path)
+    return path
+
+
+def test_predict_prints_the_digit_with_its_scores(served: RunningServer, seven: Path) -> None:
+    done = run_client("predict", seven, address=served.address)
+    assert done.returncode == 0, done.stderr
+    assert f"{seven}: 7" in done.stdout.replace("\n", "")
+    bars = [line for line in done.stdout.splitlines() if "█████" in line and "%" in line]
+    assert len(bars) == 1, "the best class alone has a long bar"
+    assert "relu" not in done.stdout
+
+
+def test_pictures_of_the_test_set_get_the_digits_of_eager_torch(
+    served: RunningServer, mnist: Data, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{index}.png" for index in range(20)]
+    for path, image in zip(paths, mnist.test.images.numpy(), strict=False):
+        Image.fromarray(image).save(path)
+    done = run_client("predict", *paths, "--json", address=served.address)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["file"] for record in records] == [str(path) for path in paths]
+    labels = [int(record["label"]) for record in records]
+    assert labels == mnist.test.labels[:20].tolist()
+
+
+@pytest.mark.parametrize("command", [("predict", "--trace"), ("trace",)])
+def test_a_trace_prints_six_stages_with_shapes_and_statistics(
+    served: RunningServer, seven: Path, command: tuple[str, ...]
+) -> None:
+    done = run_client(command[0], seven, *command[1:], address=served.address)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows if row and row[0] in STAGES] == STAGES
+    linear1 = next(row for row in rows if row and row[0] == "linear1")
+    assert linear1[1:4] == ["[1,", "128]", "200,704"]
+    assert "…" not in done.stdout, "the table must fit 80 columns"
+
+
+def test_json_of_a_trace_has_logits_and_stages(
+    served: RunningServer, seven: Path, client: ForwardClient
+) -> None:
+    done = run_client("predict", seven, "--json", "--trace", address=served.address)
+    (record,) = [json.loads(line) for line in done.stdout.splitlines()]
+    logits = client.predict(np.asarray(Image.open(seven))).logits[0]
+    assert list(record["logits"].values()) == logits.tolist()
+    assert record["label"] == "7"
+    assert [stage["name"] for stage in record["trace"]["stages"]] == STAGES
+    assert record["trace"]["stages"][3]["statistics"]["zero_share"] > 0.5
+
+
+def test_several_images_of_a_file_are_listed(
+    served: RunningServer, mnist: Data, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "five.npy", mnist.test.images[:5].numpy())
+    done = run_client("predict", tmp_path / "five.npy", address=served.address)
+    rows = [line.replace("│", " ").split() for line in done.stdout.splitlines() if "│" in line]
+    assert [row[:2] for row in rows] == [[str(i), str(d)] for i, d in enumerate([7, 2, 1, 0, 4])]
+
+
+def test_health_is_printed_and_is_the_exit_status(served: RunningServer, bundle: Bundle) -> None:
+    done = run_client("health", address=served.address)
+    assert (done.returncode, done.stdout) == (0, "SERVING\n")
+    done = run_client("health", "--service", "x", address=served.address)
+    assert done.returncode == 1
+    assert "no service 'x'" in done.stderr
+    with start_held_server(bundle) as held, ThreadPoolExecutor(1) as pool:
+        with ForwardClient(held.address) as caller:
+            running = pool.submit(caller.predict, random_images(1, (28, 28)))
+            assert held.runner.started.acquire(timeout=10)
+            held.drain(30)
+            done = run_client("health", address=held.address)
+            held.runner.let_go.set()
+            running.result(10)
+    assert (done.returncode, done.stdout) == (1, "NOT_SERVING\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("predict", "nowhere.png"), "nowhere.png: can't be read"),
+        (("predict", "README.md"), "README.md: can't be read as a picture"),
+        (("predict", "x.png", "--timeout", "0"), "--timeout"),
+        (("predict",), "IMAGE"),
+        (("guess",), "invalid choice: 'guess'"),
+    ],
+)
+def test_a_wrong_call_is_one_clear_line(
+    served: RunningServer, arguments: tuple[str, ...], message: str
+) -> None:
+    done = run_client(
+        *arguments, *(() if arguments[0] == "guess" else ("--address", served.address))
+    )
+    assert done.returncode in {1, 2}
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_is_not_there_is_named(seven: Path) -> None:
+    done = run_client("predict", seven, address="localhost:1")
+    assert done.returncode == 1
+    assert "no server answers at localhost:1; start one with 'make serve'" in done.stderr
+
+
+def test_the_timeout_is_the_one_that_was_set(bundle: Bundle, seven: Path) -> None:
+    with start_held_server(bundle) as held:
+        done = run_client("predict", seven, "--timeout", "0.3", address=held.address)
+    assert done.returncode == 1
+    assert f"no answer from {held.address} within 0.3 s" in done.stderr
+
+
+def test_a_refused_image_is_explained(served: RunningServer, tmp_path: Path) -> None:
+    np.save(tmp_path / "wrong.npy", np.full((28, 28), 255.0, np.float32))
+    done = run_client("predict", tmp_path / "wrong.npy", address=served.address)
+    assert done.returncode == 1
+    assert "send UINT8 or divide by 255" in done.stderr
+
+
+def test_the_errors_of_the_library_carry_every_violation(client: ForwardClient) -> None:
+    with pytest.raises(ForwardError) as refused:
+        client.trace(np.full((1, 28, 27), np.nan), ["softmax"])
+    assert [field for field, _ in refused.value.violations] == [
+        "images.shape",
+        "images.data",
+        "stages[0].name",
+    ]
+    assert refused.value.retry_seconds is None
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+def test_floating_images_of_any_kind_are_sent_as_float32(client: ForwardClient, dtype: str) -> None:
+    images = (random_images(2, (28, 28)) > 0.5).astype(dtype)
+    expected = client.predict((images * 255).astype(np.uint8)).logits
+    np.testing.assert_array_equal(client.predict(images).logits, expected)
+
+
+def test_images_of_another_type_are_refused_before_they_are_sent(client: ForwardClient) -> None:
+    with pytest.raises(TypeError, match="expected uint8 .* got int64"):
+        client.predict(np.zeros((1, 28, 28), np.int64))
+
+
+def test_probabilities_are_the_softmax_of_the_logits(client: ForwardClient) -> None:
+    prediction = client.predict(random_images(4, (28, 28)))
+    exponentials = np.exp(prediction.logits.astype(np.float64))
+    expected = exponentials / exponentials.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(prediction.probabilities, expected, rtol=1e-9)
+    np.testing.assert_array_equal(prediction.classes, prediction.logits.argmax(axis=1))
