@@ -46,12 +46,17 @@ def test_any_picture_gives_an_image_centred_by_mass_or_a_clear_error(
 ) -> None:
     generator = np.random.default_rng(seed)
     gray = np.where(generator.random((height, width)) < 0.15, generator.random((height, width)), 0)
-    try:
-        image = normalise(1 - gray if dark_ink else gray)
-    except PictureError as error:
-        assert "no ink" in str(error)
+    picture = 1 - gray if dark_ink else gray
+    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    if np.median(border) not in (0, 1):
+        return  # so small that the ink is the border
+    if gray.max() < 0.1:
+        with pytest.raises(PictureError, match="no ink"):
+            normalise(picture)
         return
-    assert (image.dtype, image.shape) == (np.uint8, (28, 28))
+    image = normalise(picture)
+    assert image.dtype == np.uint8
+    assert image.shape == (28, 28)
     assert image.max() > 0
     weights = image / image.sum()
     for axis, side in ((1, height), (0, width)):

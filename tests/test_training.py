@@ -17,6 +17,7 @@ from PIL import Image
 from export.architecture import mlp
 from export.bundle import open_bundle
 from export.runners import open_runner
+from export.settings import read_settings
 from tests.bundles import REPOSITORY, random_images
 from training.augment import distort
 from training.config import TrainingSettings
@@ -118,20 +119,15 @@ def test_mnist_reaches_97_percent_in_3_epochs_from_the_mirror(
     assert (manifest.dataset.train_images, manifest.dataset.held_out_images) == (55_000, 5_000)
 
 
-def mirror_of(mnist_dir: Path, folder: Path) -> Path:
-    """Return a folder with the four original files, packed again from what torchvision unpacked."""
-    folder.mkdir()
-    for path in mnist_dir.glob("*.gz"):
-        shutil.copy(path, folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def mirror(mnist: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A mirror of MNIST: the files that the mnist fixture downloaded."""
+    """A mirror of MNIST: the four original files, as the mnist fixture downloaded them."""
     assert mnist.name == "mnist"
-    raw = Path(TrainingSettings.model_fields["data_dir"].default) / "MNIST" / "raw"
-    return mirror_of(REPOSITORY / raw, tmp_path_factory.mktemp("mirror") / "files")
+    folder = tmp_path_factory.mktemp("mirror")
+    for path in (read_settings(TrainingSettings, []).data_dir / "MNIST" / "raw").glob("*.gz"):
+        shutil.copy(path, folder)
+    assert len(list(folder.iterdir())) == 4
+    return folder
 
 
 def test_a_mirror_is_downloaded_checked_and_kept(mirror: Path, tmp_path: Path) -> None:
@@ -177,7 +173,8 @@ def test_folding_the_normalisation_keeps_the_function() -> None:
     expected = model.double()(images.double())
     # Rounding the folded weights to float32 moves a logit by parts in 10 million.
     torch.testing.assert_close(folded.double()(images.double()), expected, rtol=0, atol=1e-6)
-    assert not torch.equal(folded.layers["linear1"].weight, model.network.layers["linear1"].weight)
+    weight = "layers.linear1.weight"
+    assert not torch.equal(folded.state_dict()[weight], model.network.state_dict()[weight])
 
 
 def test_the_network_has_101_770_parameters() -> None:
