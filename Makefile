@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test train lint format proto bench clean
+.PHONY: help serve test train lint format proto bench picture clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -38,6 +38,9 @@ proto: .venv/.develop ## generate the Python code of proto/
 
 bench: .venv/.develop ## measure the server beside a bare echo
 	$(BIN)/python -m bench $(ARGS)
+
+picture: .venv/.develop ## draw the README's pictures
+	$(BIN)/python -m docs.picture
 
 clean: ## remove .venv and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from client.results import Model, Prediction, Trace
 
-BAR_CELLS = 30
+BAR_CELLS = 28
 SHADES = " ░▒▓█"
 STATISTICS = {
     "min": "min",

@@ -104,10 +104,11 @@ def test_health_is_printed_and_is_the_exit_status(served: RunningServer, bundle:
     ):
         running = pool.submit(caller.predict, random_images(1, (28, 28)))
         assert held.runner.started.acquire(timeout=10)
-        held.drain(30)
+        drained = held.drain(30)
         done = run_client("health", address=held.address)
         held.runner.let_go.set()
         running.result(10)
+        drained.result(10)
     assert (done.returncode, done.stdout) == (1, "NOT_SERVING\n")
 
 

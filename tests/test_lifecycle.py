@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -303,6 +304,13 @@ def test_a_port_that_is_taken_stops_the_start_by_its_setting(
     assert done.returncode == 1
     assert name in done.stderr
     assert str(served.ready[port]) in done.stderr
+
+
+def test_onnx_runtime_keeps_no_telemetry(tmp_path: Path) -> None:
+    """Where it may report, it leaves a device's identifier in the home and a session beside it."""
+    with start_server(HOME=str(tmp_path), TMPDIR=str(tmp_path)) as server:
+        assert server.stop() == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ports_and_host_are_those_that_were_set() -> None:

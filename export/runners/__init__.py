@@ -4,6 +4,7 @@ The server serves through the same runners that the parity check measures, so
 what was proven is what runs.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -12,6 +13,9 @@ import numpy as np
 from export.architecture import Runtime
 from export.bundle import Bundle
 from export.errors import RuntimeUnavailableError
+
+# ONNX Runtime's wheels report to their maker unless told not to before they are imported.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 class Runner(Protocol):
