@@ -35,13 +35,14 @@ class ForwardError(Exception):
         """Return the error of a call to a server at an address."""
         code: str = error.code().name
         message: str = error.details() or "the server gave no reason"
-        if code == "UNAVAILABLE":
+        status = _status(error)
+        if status is None and code == "UNAVAILABLE":  # not the server's own words
             message = f"no server answers at {address}; start one with 'make serve' ({message})"
-        elif code == "DEADLINE_EXCEEDED":
+        elif status is None and code == "DEADLINE_EXCEEDED":
             message = f"no answer from {address} within {timeout:g} s ({message})"
         violations: tuple[tuple[str, str], ...] = ()
         retry_seconds = None
-        for detail in _details(error):
+        for detail in status.details if status else ():
             bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
             if detail.Unpack(bad_request):
                 violations = tuple((v.field, v.description) for v in bad_request.field_violations)
@@ -50,10 +51,10 @@ class ForwardError(Exception):
         return cls(code, message, violations, retry_seconds)
 
 
-def _details(error: grpc.RpcError) -> list[Any]:
+def _status(error: grpc.RpcError) -> Any:  # noqa: ANN401 (google.rpc has no types)
+    """Return the google.rpc.Status that the server sent along, or None."""
     try:
         # The error of a call is the call itself, which the stubs do not say.
-        status = rpc_status.from_call(cast("grpc.Call", error))
+        return rpc_status.from_call(cast("grpc.Call", error))
     except (DecodeError, ValueError):  # from a proxy, say: the code and the text must do
-        return []
-    return list(status.details) if status else []
+        return None

@@ -36,6 +36,7 @@ async def serve(settings: ServerSettings) -> None:
         StartError: a port can't be had.
         ExportError: the model can't be loaded.
     """
+    stop = stop_signal()
     model = load_model(
         settings.models_dir,
         settings.model,
@@ -66,8 +67,7 @@ async def serve(settings: ServerSettings) -> None:
         grpc_port=grpc_port,
         metrics_port=metrics_port,
     )
-    received = await stop_signal()
-    log.info("draining", signal=received, timeout_seconds=settings.drain_timeout)
+    log.info("draining", signal=await stop, timeout_seconds=settings.drain_timeout)
     await drain(server, health, gate, settings.drain_timeout)
     scheduler.close()
     log.info("stopped")

@@ -7,13 +7,12 @@ import numpy as np
 
 from export.manifest import Manifest
 from forward.v1 import forward_pb2 as pb
-from server.errors import Violation
+from server.errors import Violation, shown
 
 NUMPY_TYPES: dict[int, np.dtype[Any]] = {
     pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
     pb.DATA_TYPE_UINT8: np.dtype("u1"),
 }
-SHOWN_DIMENSIONS = 8  # of a shape in an error: a client may send millions
 
 
 def encode(array: np.ndarray) -> pb.Tensor:
@@ -64,7 +63,7 @@ class ImageCodec:
             hint = ""
             if shape == (prod(self._shape),) or shape[1:] == (prod(self._shape),):
                 hint = "; send the rows as they are, the model flattens them itself"
-            found.append(Violation("images.shape", f"{expected}, got {_shown(shape)}{hint}"))
+            found.append(Violation("images.shape", f"{expected}, got {shown(list(shape))}{hint}"))
         if len(shape) == len(self._shape) + 1 and not 1 <= shape[0] <= self._max_batch_images:
             advice = "split the batch" if shape[0] > 0 else "send at least one"
             found.append(
@@ -96,7 +95,7 @@ class ImageCodec:
             Violation(
                 "images.data",
                 f"expected {elements * dtype.itemsize} bytes for {_dtype_name(tensor.dtype)} of "
-                f"shape {_shown(shape)}, got {size}{hint}",
+                f"shape {shown(list(shape))}, got {size}{hint}",
             )
         )
 
@@ -127,13 +126,6 @@ class ImageCodec:
                     f"got {values.min():g} to {values.max():g}{hint}",
                 )
             )
-
-
-def _shown(shape: tuple[int, ...]) -> str:
-    if len(shape) <= SHOWN_DIMENSIONS:
-        return str(list(shape))
-    shown = ", ".join(map(str, shape[:SHOWN_DIMENSIONS]))
-    return f"[{shown}, …] of {len(shape)} dimensions"
 
 
 def _dtype_name(value: int) -> str:

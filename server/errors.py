@@ -1,5 +1,6 @@
 """Errors that know their gRPC status and its google.rpc details. Pure of any transport."""
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,6 +8,11 @@ from typing import ClassVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
+
+# Shows what a client sent, cut to a length that fits into a status.
+_limits = reprlib.Repr()
+_limits.maxstring, _limits.maxlist = 80, 8
+shown = _limits.repr
 
 
 class StartError(Exception):

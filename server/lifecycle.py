@@ -7,12 +7,9 @@ import time
 from collections.abc import AsyncIterator
 
 import grpc
-import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from server.errors import UnavailableError
-
-log = structlog.get_logger()
 
 QUIET_SECONDS = 0.1
 MOST_QUIET_SECONDS = 2.0  # callers that retry at once would never let it be quiet
@@ -102,23 +99,20 @@ class Health(health_pb2_grpc.HealthServicer):
             yield Response(status=self._status(request.service))
 
 
-async def stop_signal() -> str:
-    """Wait for SIGTERM or SIGINT; return its name. A second one then ends the process at once."""
+def stop_signal() -> asyncio.Future[str]:
+    """Return the name of the first SIGTERM or SIGINT to come; a second ends the process at once."""
     loop = asyncio.get_running_loop()
     received: asyncio.Future[str] = loop.create_future()
     watched = (signal.SIGTERM, signal.SIGINT)
 
     def receive(name: str) -> None:
-        if not received.done():
-            received.set_result(name)
+        for number in watched:
+            loop.remove_signal_handler(number)
+        received.set_result(name)
 
     for number in watched:
         loop.add_signal_handler(number, receive, number.name)
-    try:
-        return await received
-    finally:
-        for number in watched:
-            loop.remove_signal_handler(number)
+    return received
 
 
 async def drain(

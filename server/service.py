@@ -7,7 +7,7 @@ import numpy as np
 
 from forward.v1 import forward_pb2 as pb
 from server.codec import ImageCodec, encode
-from server.errors import InvalidArgumentError, NotFoundError, Violation
+from server.errors import InvalidArgumentError, NotFoundError, Violation, shown
 from server.metrics import ServerMetrics
 from server.models import ServedModel
 from server.scheduler import Scheduler
@@ -147,7 +147,8 @@ class ForwardService:
             0,
             manifest.version,
         ):
-            asked = f"{selector.name or manifest.name!r} version {selector.version or 'any'}"
+            name = shown(selector.name or manifest.name)
+            asked = f"{name} version {selector.version or 'any'}"
             raise NotFoundError(
                 f"model {asked} is not served; "
                 f"this server has {manifest.name!r} version {manifest.version}"

@@ -8,9 +8,10 @@ import numpy as np
 from export.architecture import Stage
 from forward.v1 import forward_pb2 as pb
 from server.codec import encode
-from server.errors import Violation
+from server.errors import Violation, shown
 
 DEFAULT_TOP_K = 5
+MOST_VIOLATIONS = 16  # a client may name millions of stages, but a status holds kilobytes
 # Bytes that a stage takes beside its values: names, shape, statistics, tags and lengths.
 STAGE_OVERHEAD_BYTES = 256
 ENTRY_OVERHEAD_BYTES = 32  # the same for an image's top values
@@ -42,14 +43,15 @@ def plan_trace(
         if selection.name not in names:
             violations.append(
                 Violation(
-                    f"{path}.name", f"expected one of {', '.join(names)}, got {selection.name!r}"
+                    f"{path}.name",
+                    f"expected one of {', '.join(names)}, got {shown(selection.name)}",
                 )
             )
         elif selection.name in chosen:
-            violations.append(Violation(f"{path}.name", f"{selection.name!r} is named twice"))
+            violations.append(Violation(f"{path}.name", f"{shown(selection.name)} is named twice"))
         chosen[selection.name] = selection.detail or default
-        if len(violations) > len(names):
-            break  # enough to see what is wrong; a client may send millions
+        if len(violations) >= MOST_VIOLATIONS:
+            break
     if not request.stages:
         chosen = dict.fromkeys(names, default)
     details = {name: chosen[name] for name in names if name in chosen}

@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -14,6 +15,10 @@ from tests.bundles import MODELS_DIR, publish_random_bundle
 from tests.servers import RunningServer, start_server
 from training.config import TrainingSettings
 from training.data import Data, DatasetError, load_mnist
+
+# A noisy machine is no reason to fail.
+hypothesis.settings.register_profile("forward", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("forward")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

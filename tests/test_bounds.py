@@ -49,7 +49,7 @@ def float32_linear(
     return np.array(outputs, np.float32)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_no_order_of_summation_exceeds_the_bound(data: st.DataObject) -> None:
     pixels, hidden, classes = data.draw(st.tuples(*[st.integers(1, 4)] * 3))

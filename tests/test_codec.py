@@ -139,7 +139,7 @@ def test_a_shape_of_many_dimensions_is_cut_in_the_error(codec: ImageCodec) -> No
     (violation,) = faults(
         codec, pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[28] * 100_000, data=b"x")
     )
-    assert "of 100000 dimensions" in violation.description
+    assert "got [28, 28, 28, 28, 28, 28, 28, 28, ...]" in violation.description
     assert len(violation.description) < 200
 
 

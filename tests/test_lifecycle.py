@@ -59,7 +59,8 @@ def open_stream(server: RunningServer) -> Iterator[None]:
 
     with grpc.insecure_channel(server.address) as channel:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # the stubs have no methods
-        next(stub.ServerReflectionInfo(requests()))
+        stream = stub.ServerReflectionInfo(requests())  # its end would end the call
+        next(stream)
         yield
         done.set()
 
@@ -118,6 +119,8 @@ def test_a_drain_lets_a_running_call_finish_and_tells_watchers(bundle: Bundle) -
         with ForwardClient(server.address) as late, pytest.raises(ForwardError) as refused:
             late.predict(ONE)
         assert refused.value.code == "UNAVAILABLE"
+        assert "the server is shutting down" in str(refused.value)
+        assert "no server answers" not in str(refused.value)
         assert not drained.done(), "the drain did not wait for the running call"
         server.runner.let_go.set()
         assert running.result(10).logits.shape == (1, 10)

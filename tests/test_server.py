@@ -173,7 +173,9 @@ def test_bytes_that_are_no_request_are_an_invalid_argument(served: RunningServer
     assert "expected a forward.v1.PredictRequest" in str(refused.value.details())
 
 
-@pytest.mark.parametrize(("name", "version"), [("resnet", 0), ("", 7), ("mnist", 2), ("mnist", -1)])
+@pytest.mark.parametrize(
+    ("name", "version"), [("resnet", 0), ("", 7), ("mnist", 2), ("mnist", -1), ("x" * 10**6, 0)]
+)
 def test_a_model_that_is_not_served_is_not_found(
     served: RunningServer, name: str, version: int
 ) -> None:

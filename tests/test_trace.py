@@ -127,11 +127,12 @@ def test_every_fault_of_a_selection_is_named() -> None:
     assert "got 'softmax'" in violations[2].description
 
 
-def test_a_million_unknown_stages_give_a_short_error() -> None:
-    request = pb.TraceRequest(stages=[pb.StageSelection(name="x")] * 1_000_000)
+def test_many_long_unknown_stages_give_a_short_error() -> None:
+    request = pb.TraceRequest(stages=[pb.StageSelection(name="x" * 1000)] * 100_000)
     violations: list[Violation] = []
     plan_trace(request, STAGES, violations)
-    assert 1 <= len(violations) <= 10
+    assert 1 <= len(violations) <= 20
+    assert max(len(violation.description) for violation in violations) < 250
 
 
 def test_flops_count_multiplications_and_additions() -> None:

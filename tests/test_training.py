@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -163,6 +165,26 @@ def test_a_folder_that_can_not_be_written_is_one_clear_error(tmp_path: Path) -> 
     assert done.returncode == 1
     assert str(tmp_path / "models") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_interrupt_ends_training_and_publishes_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "training", "--dataset", "digits", "--epochs", "100000"]
+    with subprocess.Popen(
+        [*command, "--models-dir", tmp_path],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        for line in process.stdout or ():
+            if "starts learning" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; nothing was published" in error
+    assert not list(tmp_path.rglob("*.onnx"))
 
 
 def test_folding_the_normalisation_keeps_the_function() -> None:

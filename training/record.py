@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator
 
 from training.fit import Epoch
 
@@ -71,9 +71,10 @@ def history_plot(epochs: Sequence[Epoch], title: str) -> bytes:
         axes.set(xlabel="epoch", title=name)
         if min(values) > 0:  # a perfect epoch has no place on a logarithmic axis
             axes.set_yscale(scale)
-        if axes.get_yscale() == "log":  # 0.5 in place of 5 x 10^-1
-            for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-                axis_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        if axes.get_yscale() == "log":  # plain numbers at 1, 2, 5, 10, …
+            axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}")
         axes.grid(visible=True, which="both", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
