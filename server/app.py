@@ -84,7 +84,6 @@ def build_server(
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", max_receive_bytes),
-            ("grpc.max_send_message_length", -1),  # answers are bounded before they are computed
             ("grpc.so_reuseport", 0),  # a second server on the port shall fail, not share it
         ]
     )

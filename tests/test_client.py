@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -139,7 +140,9 @@ def test_a_server_that_is_not_there_is_named(seven: Path) -> None:
 
 def test_the_timeout_is_the_one_that_was_set(bundle: Bundle, seven: Path) -> None:
     with start_held_server(bundle) as held:
+        started = time.monotonic()
         done = run_client("predict", seven, "--timeout", "0.3", address=held.address)
+    assert time.monotonic() - started < 8, "10 s is the default"
     assert done.returncode == 1
     assert f"no answer from {held.address} within 0.3 s" in done.stderr
 

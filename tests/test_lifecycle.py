@@ -236,6 +236,30 @@ def test_each_limit_is_the_one_that_was_set() -> None:
             caller.trace(random_images(3, (28, 28)), {"flatten": "full"})
 
 
+def test_the_length_of_the_queue_is_the_one_that_was_set() -> None:
+    images = np.zeros((512, 28, 28), np.uint8)
+    ended = threading.Event()
+
+    def call_until_refused(server: RunningServer) -> str:
+        with ForwardClient(server.address) as caller:
+            while not ended.is_set():
+                try:
+                    caller.predict(images)
+                except ForwardError as error:
+                    ended.set()
+                    return str(error)
+        return ""
+
+    arguments = ("--max-batch-images", "512", "--max-queue-images", "600")
+    with start_server(*arguments) as server, ThreadPoolExecutor(4) as pool:
+        callers = [pool.submit(call_until_refused, server) for _ in range(4)]
+        ended.wait(20)  # two requests will soon be there at a time
+        ended.set()
+        refusals = {caller.result() for caller in callers} - {""}
+    assert refusals
+    assert all("holds 512 of at most 600 images" in refusal for refusal in refusals)
+
+
 def test_a_full_trace_that_fits_the_default_limit_reaches_a_stock_client(
     served: RunningServer,
 ) -> None:

@@ -229,6 +229,30 @@ def test_distortion_is_mild_seeded_and_another_for_each_image(mnist: Data) -> No
         assert float((moved - centre).abs().mean()) > 0.1
 
 
+def test_every_training_image_is_distorted_in_every_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    distorted: list[int] = []
+
+    def counted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        distorted.append(len(images))
+        return distort(images, generator)
+
+    monkeypatch.setattr("training.fit.distort", counted)
+    data = load_digits(seed=0)
+    fit = Fit(NormalisedNetwork(STAGES, 0.1, 0.3), data, epochs=2, seed=0)
+    assert len(list(fit.run(on_step=lambda: None))) == 2
+    assert sum(distorted) == 2 * len(data.train)
+
+
+def test_the_seed_chooses_the_held_out_images_and_leaves_the_test_images() -> None:
+    one, same, other = load_digits(seed=1), load_digits(seed=1), load_digits(seed=2)
+    assert torch.equal(one.held_out.images, same.held_out.images)
+    assert not torch.equal(one.held_out.images, other.held_out.images)
+    assert torch.equal(one.test.images, other.test.images)
+    assert one.sha256 == other.sha256
+
+
 def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
     data = load_digits(seed=0)
     fit = Fit(NormalisedNetwork(STAGES, 0.1, 0.3), data, epochs=20, seed=0)
