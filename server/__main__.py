@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ExportError, StartError) as error:
         print(f"python -m server: can't start: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # while it started
+        return 130
     return 0
 
 

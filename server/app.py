@@ -36,7 +36,6 @@ async def serve(settings: ServerSettings) -> None:
         StartError: a port can't be had.
         ExportError: the model can't be loaded.
     """
-    stop = stop_signal()
     model = load_model(
         settings.models_dir,
         settings.model,
@@ -45,6 +44,7 @@ async def serve(settings: ServerSettings) -> None:
         settings.device,
     )
     warm_up(model, settings.max_batch_images)
+    stop = stop_signal()  # before this a signal ends the process at once: there is nothing to drain
     scheduler = Scheduler(settings.max_queue_images)
     metrics = ServerMetrics()
     metrics.watch_queue(lambda: scheduler.queued_images)

@@ -84,17 +84,16 @@ class _UnaryHandler:
             raise
         except Exception:
             code = "INTERNAL"
-            log.exception(
-                "call failed", method=self._name, request_id=call.request_id, peer=call.peer
-            )
-            text = f"internal error; the server's log has the cause under request {call.request_id}"
+            request_id = uuid.uuid4().hex
+            log.exception("call failed", method=self._name, request_id=request_id, peer=call.peer)
+            text = f"internal error; the server's log has the cause under request {request_id}"
             await _abort(context, code, text, [])
         finally:
             self._handled[code].inc()
             self._seconds.observe(time.perf_counter() - started)
 
     async def _run(self, request: bytes, call: Call) -> Message:
-        self._gate.enter()
+        await self._gate.enter()
         try:
             return await self._method(self._parse(request), call)
         finally:
@@ -111,7 +110,6 @@ class _UnaryHandler:
 def _call(context: Context) -> Call:
     remaining: float | None = context.time_remaining()  # None without a deadline, despite the stubs
     return Call(
-        request_id=uuid.uuid4().hex,
         peer=context.peer(),
         metadata=tuple(context.invocation_metadata() or ()),
         deadline=None if remaining is None else time.monotonic() + remaining,

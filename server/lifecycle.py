@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from server.errors import UnavailableError
+from server.errors import UnavailableError, shown
 
 QUIET_SECONDS = 0.1
-MOST_QUIET_SECONDS = 2.0  # callers that retry at once would never let it be quiet
+MOST_QUIET_SECONDS = 2.0  # with new callers all the time it would never be quiet
 
 Response = health_pb2.HealthCheckResponse
 Context = grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, Response]
@@ -24,11 +24,13 @@ class CallGate:
     def __init__(self) -> None:
         self._closed = False
         self._running = 0
+        self._refusing = asyncio.Event()
+        self._refusing.set()
         self.refused = 0
         self.empty = asyncio.Event()
         self.empty.set()
 
-    def enter(self) -> None:
+    async def enter(self) -> None:
         """Count a call in.
 
         Raises:
@@ -36,6 +38,7 @@ class CallGate:
         """
         if self._closed:
             self.refused += 1
+            await self._refusing.wait()
             raise UnavailableError("the server is shutting down; call it again when it is back")
         self._running += 1
         self.empty.clear()
@@ -49,6 +52,14 @@ class CallGate:
     def close(self) -> None:
         """Let no call in from now on."""
         self._closed = True
+
+    def hold(self) -> None:
+        """Let refused calls wait, so that callers that retry at once come to rest."""
+        self._refusing.clear()
+
+    def release(self) -> None:
+        """Refuse the calls that wait."""
+        self._refusing.set()
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -82,7 +93,7 @@ class Health(health_pb2_grpc.HealthServicer):
         status = self._status(request.service)
         if status == Response.SERVICE_UNKNOWN:
             known = ", ".join(repr(name) for name in self._known)
-            text = f"no service {request.service!r}; health is known of {known}"
+            text = f"no service {shown(request.service)}; health is known of {known}"
             await context.abort(grpc.StatusCode.NOT_FOUND, text)
         return Response(status=status)
 
@@ -105,13 +116,17 @@ def stop_signal() -> asyncio.Future[str]:
     received: asyncio.Future[str] = loop.create_future()
     watched = (signal.SIGTERM, signal.SIGINT)
 
-    def receive(name: str) -> None:
-        for number in watched:
-            loop.remove_signal_handler(number)
-        received.set_result(name)
+    def receive(number: signal.Signals) -> None:
+        if received.done():  # the second came before the loop turned
+            signal.raise_signal(number)
+            return
+        for each in watched:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)  # for SIGINT in place of KeyboardInterrupt
+        received.set_result(number.name)
 
     for number in watched:
-        loop.add_signal_handler(number, receive, number.name)
+        loop.add_signal_handler(number, receive, number)
     return received
 
 
@@ -120,20 +135,25 @@ async def drain(
 ) -> None:
     """Report NOT_SERVING, refuse new calls with UNAVAILABLE, let running calls finish.
 
-    The gate closes before the server stops: gRPC's own stop ends calls that have
-    arrived but did not reach their handler yet with CANCELLED (grpc/grpc#41785).
+    gRPC's own stop ends calls that have arrived but did not reach their handler
+    yet with CANCELLED (grpc/grpc#41785). So the gate closes first, and the server
+    stops at a moment when no call is on its way.
     """
     deadline = time.monotonic() + timeout_seconds
     health.drain()
     gate.close()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(gate.empty.wait(), timeout_seconds)
+        gate.hold()
         await asyncio.wait_for(_quiet(gate), min(timeout_seconds, MOST_QUIET_SECONDS))
-    await server.stop(max(0, deadline - time.monotonic()))
+    stopping = asyncio.create_task(server.stop(max(0, deadline - time.monotonic())))
+    await asyncio.sleep(0)  # the stop has begun
+    gate.release()
+    await stopping
 
 
 async def _quiet(gate: CallGate) -> None:
-    """Wait until no call has come for a moment: those on their way are refused by now."""
+    """Wait until no call has come for a moment."""
     refused = -1
     while refused != gate.refused:
         refused = gate.refused

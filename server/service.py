@@ -18,7 +18,6 @@ from server.trace import TracePlan, plan_trace, response_bytes, traced_stage
 class Call:
     """What a transport knows of a call beside its request."""
 
-    request_id: str
     peer: str
     metadata: Sequence[tuple[str, str | bytes]]
     deadline: float | None  # time of time.monotonic; cancellation cancels the coroutine

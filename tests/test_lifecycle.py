@@ -80,27 +80,28 @@ def test_a_drain_under_load_loses_no_call_and_ends_with_status_0() -> None:
     counts = {"OK": 0, "UNAVAILABLE": 0}
     lock = threading.Lock()
 
-    def call_until_refused(server: RunningServer) -> None:
+    def call_until_it_ends(server: RunningServer) -> None:
         with ForwardClient(server.address, timeout_seconds=30) as caller:
-            while True:
+            while server.process.poll() is None:
                 try:
                     answer = caller.predict(images)
                 except ForwardError as error:
                     with lock:
                         counts[error.code] += 1  # any other code is a KeyError
-                    return
+                    time.sleep(0.01)
+                    continue
                 assert answer.logits.shape == (700, 10)
                 with lock:
                     counts["OK"] += 1
 
     with start_server() as server, ThreadPoolExecutor(8) as pool:
-        callers = [pool.submit(call_until_refused, server) for _ in range(8)]
+        callers = [pool.submit(call_until_it_ends, server) for _ in range(8)]
         time.sleep(1)
         assert server.stop() == 0
         for caller in callers:
             caller.result()
     assert counts["OK"] > 50
-    assert counts["UNAVAILABLE"] == 8
+    assert counts["UNAVAILABLE"] >= 8
 
 
 def test_a_drain_lets_a_running_call_finish_and_tells_watchers(bundle: Bundle) -> None:
@@ -364,12 +365,24 @@ def test_a_call_that_never_ends_is_cut_off_after_the_drain_timeout() -> None:
         assert 0.7 <= time.monotonic() - started < 5
 
 
-def test_a_second_signal_ends_the_process_at_once() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_process_at_once(number: signal.Signals) -> None:
     with start_server() as server, open_stream(server):
         server.process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             server.process.wait(1)
-        assert server.stop() == -signal.SIGTERM
+        assert server.stop(number) == -number
+        assert "Traceback" not in server.log_path.read_text()
+
+
+def test_two_signals_at_a_time_end_the_process() -> None:
+    with start_server() as server, open_stream(server):
+        server.process.send_signal(signal.SIGSTOP)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGINT)
+        server.process.send_signal(signal.SIGCONT)
+        assert server.process.wait(5) in {-signal.SIGTERM, -signal.SIGINT}
+        assert "Traceback" not in server.log_path.read_text()
 
 
 @pytest.mark.parametrize(
