@@ -87,7 +87,7 @@ def read_settings(
 
 def _sentence(settings_type: type[CommandSettings], fault: ErrorDetails) -> str:
     if not fault["loc"]:  # of several settings together; the text names them
-        return fault["msg"]
+        return fault["msg"].removeprefix("Value error, ")
     field = str(fault["loc"][0])
     names = f"{settings_type.flag(field)} ({settings_type.variable(field)})"
     return f"{names}: {fault['msg']}, got {fault['input']!r}"

@@ -21,6 +21,7 @@ from server.service import ForwardService, Limits
 FORWARD_SERVICE = pb.DESCRIPTOR.services_by_name["ForwardService"]
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 FLOAT32_BYTES = 4
+GRPC_MOST_BYTES = 2**31 - 1
 # A request may be this much larger than the largest batch before gRPC itself
 # refuses it: so that a batch over the limit gets the error that names it.
 RECEIVE_SLACK_FACTOR = 2
@@ -33,7 +34,7 @@ async def serve(settings: ServerSettings) -> None:
     """Serve until a signal, then drain.
 
     Raises:
-        StartError: a port can't be had.
+        StartError: a port can't be had, or the limits are too large.
         ExportError: the model can't be loaded.
     """
     model = load_model(
@@ -43,16 +44,17 @@ async def serve(settings: ServerSettings) -> None:
         settings.runtime,
         settings.device,
     )
+    limits = Limits(settings.max_batch_images, settings.max_response_bytes)
+    max_receive_bytes = receive_limit(model, limits)
     warm_up(model, settings.max_batch_images)
     stop = stop_signal()  # before this a signal ends the process at once: there is nothing to drain
     scheduler = Scheduler(settings.max_queue_images)
     metrics = ServerMetrics()
     metrics.watch_queue(lambda: scheduler.queued_images)
     metrics.show_model(model)
-    limits = Limits(settings.max_batch_images, settings.max_response_bytes)
     service = ForwardService(model, scheduler, metrics, limits)
     health, gate = Health((FORWARD_SERVICE.full_name,)), CallGate()
-    server = build_server(service, health, gate, metrics, receive_limit(model, limits))
+    server = build_server(service, health, gate, metrics, max_receive_bytes)
     grpc_port = listen(server, settings.host, settings.grpc_port)
     metrics_port = serve_metrics(metrics, settings.host, settings.metrics_port)
     await server.start()
@@ -100,9 +102,18 @@ def build_server(
 
 
 def receive_limit(model: ServedModel, limits: Limits) -> int:
-    """Return the most bytes of a request that gRPC takes in."""
+    """Return the most bytes of a request that gRPC takes in.
+
+    Raises:
+        StartError: more than gRPC can take.
+    """
     largest = limits.max_batch_images * prod(model.manifest.input_shape) * FLOAT32_BYTES
-    return largest * RECEIVE_SLACK_FACTOR + RECEIVE_SLACK_BYTES
+    if largest > GRPC_MOST_BYTES:
+        raise StartError(
+            f"--max-batch-images {limits.max_batch_images} makes requests of {largest} bytes; "
+            f"gRPC takes at most {GRPC_MOST_BYTES}"
+        )
+    return min(largest * RECEIVE_SLACK_FACTOR + RECEIVE_SLACK_BYTES, GRPC_MOST_BYTES)
 
 
 def listen(server: grpc.aio.Server, host: str, port: int) -> int:

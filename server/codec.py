@@ -43,8 +43,7 @@ class ImageCodec:
             name = _dtype_name(tensor.dtype)
             expected = "expected DATA_TYPE_FLOAT32 or DATA_TYPE_UINT8"
             found.append(Violation("images.dtype", f"{expected}, got {name}"))
-        else:
-            self._check_size(tensor, shape, dtype, found)
+        elif self._has_its_size(tensor, shape, dtype, found):
             self._check_values(tensor.data, dtype, found)
         if found or dtype is None:
             violations.extend(found)
@@ -73,24 +72,26 @@ class ImageCodec:
                 )
             )
 
-    def _check_size(
+    def _has_its_size(
         self,
         tensor: pb.Tensor,
         shape: tuple[int, ...],
         dtype: np.dtype,
         found: list[Violation],
-    ) -> None:
+    ) -> bool:
         """Compare the number of bytes with what shape and dtype say."""
         if not 0 < len(shape) <= len(self._shape) + 1 or min(shape) < 0:
-            return  # the shape itself is refused, and means no number of bytes
+            return True  # the shape itself is refused, and means no number of bytes
         elements, size = prod(shape), len(tensor.data)
         if size == elements * dtype.itemsize:
-            return
+            return True
         hint = "".join(
             f"; that is the size of {_dtype_name(other)}: set dtype to it"
             for other, numpy_type in NUMPY_TYPES.items()
             if elements and size == elements * numpy_type.itemsize
         )
+        if elements and size == elements * 8:
+            hint = "; that is the size of 64-bit floats: convert them to 32 bits"
         found.append(
             Violation(
                 "images.data",
@@ -98,6 +99,7 @@ class ImageCodec:
                 f"shape {shown(list(shape))}, got {size}{hint}",
             )
         )
+        return False
 
     def _check_values(self, data: bytes, dtype: np.dtype, found: list[Violation]) -> None:
         if dtype.kind != "f" or not data or len(data) % dtype.itemsize:
@@ -118,12 +120,13 @@ class ImageCodec:
             )
             values = values[finite]
         if values.size and not (values.min() >= self._min and values.max() <= self._max):
-            hint = "; send UINT8 or divide by 255" if 1 < values.max() <= 255 else ""
+            # Just above the maximum it is a rounding, not another scale.
+            hint = "; send UINT8 or divide by 255" if 1.5 < values.max() <= 255 else ""
             found.append(
                 Violation(
                     "images.data",
                     f"expected values from {self._min:g} to {self._max:g}, "
-                    f"got {values.min():g} to {values.max():g}{hint}",
+                    f"got {values.min():.9g} to {values.max():.9g}{hint}",
                 )
             )
 

@@ -33,16 +33,18 @@ class ServerSettings(CommandSettings):
     metrics_port: int = Field(
         8002, ge=0, le=65535, description="Port of the metrics, /metrics; 0 takes a free one."
     )
-    max_batch_images: int = Field(1024, ge=1, description="Most images in one request.")
+    max_batch_images: int = Field(1024, ge=1, le=65536, description="Most images in one request.")
     max_queue_images: int = Field(
         8192,
         ge=1,
+        le=2**31 - 1,
         description="Most images that wait or run at a time, over all requests; a request beyond "
         "that is refused with RESOURCE_EXHAUSTED.",
     )
     max_response_bytes: int = Field(
         4 * 1024 * 1024,
         ge=1024,
+        le=2**31 - 1,
         description="Most bytes in the answer of Trace; the default is what a gRPC client takes "
         "if it was not told otherwise.",
     )
@@ -60,10 +62,12 @@ class ServerSettings(CommandSettings):
     )
 
     @model_validator(mode="after")
-    def _largest_batch_fits_the_queue(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.max_queue_images < self.max_batch_images:
             raise ValueError(
                 f"--max-queue-images {self.max_queue_images} is below --max-batch-images "
                 f"{self.max_batch_images}; the largest request could never be taken"
             )
+        if self.grpc_port == self.metrics_port != 0:
+            raise ValueError(f"--grpc-port and --metrics-port are both {self.grpc_port}")
         return self

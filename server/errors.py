@@ -1,6 +1,5 @@
 """Errors that know their gRPC status and its google.rpc details. Pure of any transport."""
 
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,10 +8,18 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 
-# Shows what a client sent, cut to a length that fits into a status.
-_limits = reprlib.Repr()
-_limits.maxstring, _limits.maxlist = 80, 8
-shown = _limits.repr
+# A status travels in the trailers, of which gRPC lets through 8 KiB, its text and
+# its details alike: what a client sent is cut, and so are the violations in all.
+MOST_SHOWN = 80
+MOST_VIOLATION_CHARACTERS = 2000
+
+
+def shown(sent: str | Sequence[int]) -> str:
+    """Return what a client sent, in ASCII and cut to a length that fits into a status."""
+    text = ascii(sent[:MOST_SHOWN])
+    if len(sent) <= MOST_SHOWN and len(text) <= MOST_SHOWN:
+        return text
+    return f"{text[:MOST_SHOWN]}... (length {len(sent)})"
 
 
 class StartError(Exception):
@@ -38,13 +45,14 @@ class Violation:
 
 
 class InvalidArgumentError(ServiceError):
-    """A request with faults, all of them."""
+    """A request with faults, all of them as far as they fit into a status."""
 
     status = "INVALID_ARGUMENT"
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        super().__init__("; ".join(f"{fault.field}: {fault.description}" for fault in violations))
-        self.violations = tuple(violations)
+        self.violations = _fitting(violations)
+        texts = (f"{fault.field}: {fault.description}" for fault in self.violations)
+        super().__init__("; ".join(texts))
 
     def details(self) -> list[Message]:
         """Return a BadRequest with every violation."""
@@ -57,6 +65,17 @@ class InvalidArgumentError(ServiceError):
                 ]
             )
         ]
+
+
+def _fitting(violations: Sequence[Violation]) -> tuple[Violation, ...]:
+    """Return the first violations that fit into a status, and a last one that counts the rest."""
+    characters = 0
+    for index, fault in enumerate(violations):
+        characters += len(fault.field) + len(fault.description)
+        if index and characters > MOST_VIOLATION_CHARACTERS:
+            rest = f"{len(violations) - index} more faults"
+            return (*violations[:index], Violation("request", rest))
+    return tuple(violations)
 
 
 class NotFoundError(ServiceError):

@@ -67,6 +67,10 @@ class ServerMetrics:
             registry=self.registry,
         )
 
+        for method in ("Predict", "Trace"):  # series that are there before the first call
+            for metric in (self.images, self.queue_seconds, self.run_seconds):
+                metric.labels(method)
+
     def observe_run(
         self, method: str, images: int, queue_seconds: float, run_seconds: float
     ) -> None:

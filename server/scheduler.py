@@ -10,12 +10,13 @@ from typing import Generic, TypeVar
 from server.errors import DeadlineExceededError, QueueFullError
 
 Result = TypeVar("Result")
+LEAST_RETRY_SECONDS = 0.01
 SMOOTHING = 0.1  # weight of the newest run in the mean time of an image
 
 
 @dataclass(frozen=True)
 class Run(Generic[Result]):
-    """What a run returned, with the seconds it waited and the seconds it ran."""
+    """What a computation returned, with the seconds it waited and the seconds it took."""
 
     result: Result
     queue_seconds: float
@@ -51,7 +52,10 @@ class Scheduler:
         if self.queued_images + images > self._max_queue_images:
             retry_seconds = self._seconds_per_image * self.queued_images
             raise QueueFullError(
-                images, self.queued_images, self._max_queue_images, max(retry_seconds, 0.001)
+                images,
+                self.queued_images,
+                self._max_queue_images,
+                max(retry_seconds, LEAST_RETRY_SECONDS),
             )
         arrived = time.monotonic()
 
@@ -65,14 +69,18 @@ class Scheduler:
             result = compute()
             return Run(result, started - arrived, time.monotonic() - started)
 
+        loop = asyncio.get_running_loop()
         self.queued_images += images
-        try:
-            done = await asyncio.get_running_loop().run_in_executor(self._thread, timed)
-        finally:
-            self.queued_images -= images
+        running = self._thread.submit(timed)
+        # Not when the caller is gone, but when the thread is done with it.
+        running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release, images))
+        done = await asyncio.wrap_future(running)
         newest = done.run_seconds / images
         self._seconds_per_image += SMOOTHING * (newest - self._seconds_per_image)
         return done
+
+    def _release(self, images: int) -> None:
+        self.queued_images -= images
 
     def close(self) -> None:
         """Let the running computation finish and end the thread."""

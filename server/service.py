@@ -1,5 +1,6 @@
 """The calls of forward.v1.ForwardService, pure of any transport: unpack, compute, pack."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,15 @@ class Limits:
     max_response_bytes: int
 
 
+@dataclass(frozen=True)
+class Computed:
+    """What a run leaves, packed where it ran: a large trace takes longer to pack than to run."""
+
+    logits: pb.Tensor
+    run_seconds: float  # of the runtime alone
+    stages: Sequence[pb.TracedStage] = ()
+
+
 class ForwardService:
     """Answers calls with one served model.
 
@@ -56,11 +66,9 @@ class ForwardService:
         images = self._images(request, violations)
         if violations:
             raise InvalidArgumentError(violations)
-        run = await self._scheduler.run(
-            len(images), lambda: self._model.runner.predict(images), call.deadline
-        )
-        self._metrics.observe_run("Predict", len(images), run.queue_seconds, run.run_seconds)
-        return pb.PredictResponse(logits=encode(run.result), model=self._identity)
+        run = await self._scheduler.run(len(images), lambda: self._predict(images), call.deadline)
+        self._metrics.observe_run("Predict", len(images), run.queue_seconds, run.result.run_seconds)
+        return pb.PredictResponse(logits=run.result.logits, model=self._identity)
 
     async def trace(self, request: pb.TraceRequest, call: Call) -> pb.TraceResponse:
         """Return the logits of the images, and the stages that the request names."""
@@ -72,27 +80,16 @@ class ForwardService:
         self._check_response_size(plan, len(images), violations)
         if violations:
             raise InvalidArgumentError(violations)
-        names = list(dict.fromkeys([*plan.details, stages[-1].name]))
         run = await self._scheduler.run(
-            len(images), lambda: self._model.runner.trace(images, names), call.deadline
+            len(images), lambda: self._trace(images, plan), call.deadline
         )
-        self._metrics.observe_run("Trace", len(images), run.queue_seconds, run.run_seconds)
+        self._metrics.observe_run("Trace", len(images), run.queue_seconds, run.result.run_seconds)
         return pb.TraceResponse(
-            logits=encode(run.result[stages[-1].name]),
+            logits=run.result.logits,
             model=self._identity,
-            stages=[
-                traced_stage(
-                    stage,
-                    self._model.flops_per_image[stage.name],
-                    plan.details[stage.name],
-                    plan.top_k,
-                    run.result[stage.name],
-                )
-                for stage in stages
-                if stage.name in plan.details
-            ],
+            stages=run.result.stages,
             queue_seconds=run.queue_seconds,
-            run_seconds=run.run_seconds,
+            run_seconds=run.result.run_seconds,
         )
 
     async def get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:  # noqa: ARG002 (the signature of a call)
@@ -131,6 +128,30 @@ class ForwardService:
                 for name, value in sorted(manifest.metrics.items())
             ],
         )
+
+    def _predict(self, images: np.ndarray) -> Computed:
+        started = time.perf_counter()
+        logits = self._model.runner.predict(images)
+        return Computed(encode(logits), time.perf_counter() - started)
+
+    def _trace(self, images: np.ndarray, plan: TracePlan) -> Computed:
+        stages = self._model.manifest.stages
+        logits = stages[-1].name
+        started = time.perf_counter()
+        traced = self._model.runner.trace(images, list({**plan.details, logits: None}))
+        run_seconds = time.perf_counter() - started
+        packed = [
+            traced_stage(
+                stage,
+                self._model.flops_per_image[stage.name],
+                plan.details[stage.name],
+                plan.top_k,
+                traced[stage.name],
+            )
+            for stage in stages
+            if stage.name in plan.details
+        ]
+        return Computed(encode(traced[logits]), run_seconds, packed)
 
     def _images(
         self, request: pb.PredictRequest | pb.TraceRequest, violations: list[Violation]

@@ -1,23 +1,17 @@
-"""Start, options, overload, failure and end of a server."""
+"""Load, overload, failure and end of a server."""
 
-import re
+import asyncio
 import signal
-import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
-import onnxruntime
 import pytest
-import structlog
-import torch
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -25,13 +19,14 @@ from client import ForwardClient, ForwardError
 from client.connection import tensor_of
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
-from forward.v1 import forward_pb2_grpc
-from server.logs import configure_logs
-from tests.bundles import REPOSITORY, publish_random_bundle, random_images
+from server.metrics import ServerMetrics
+from server.models import load_model
+from server.scheduler import Scheduler
+from server.service import Call, ForwardService, Limits
+from server.trace import traced_stage
+from tests.bundles import random_images
 from tests.servers import (
     RunningServer,
-    run_server_until_it_ends,
-    server_command,
     start_held_server,
     start_server,
 )
@@ -144,6 +139,27 @@ def test_the_drain_timeout_ends_calls_that_do_not_finish(bundle: Bundle) -> None
         assert ended.value.code in {"UNAVAILABLE", "CANCELLED"}
 
 
+def test_a_trace_is_packed_where_it_ran_and_not_on_the_event_loop(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[str] = set()
+
+    def watched(*arguments: Any) -> pb.TracedStage:  # noqa: ANN401 (passed on)
+        threads.add(threading.current_thread().name)
+        return traced_stage(*arguments)
+
+    monkeypatch.setattr("server.service.traced_stage", watched)
+    model = load_model(bundle.path.parent.parent, "mnist", None, "onnx", "cpu")
+    scheduler = Scheduler(max_queue_images=8)
+    service = ForwardService(model, scheduler, ServerMetrics(), Limits(8, 1 << 20))
+    request = pb.TraceRequest(images=tensor_of(ONE))
+    response = asyncio.run(service.trace(request, Call("test", (), None)))
+    scheduler.close()
+    assert len(response.stages) == 6
+    assert len(threads) == 1
+    assert threads.pop().startswith("forward-run")
+
+
 def test_a_full_queue_is_resource_exhausted_with_a_time_to_retry(bundle: Bundle) -> None:
     with (
         start_held_server(bundle, max_queue_images=8) as server,
@@ -222,142 +238,6 @@ def test_answers_do_not_cross_between_callers(served: RunningServer, client: For
         assert logits == expected[index::12].tobytes()
 
 
-def test_each_limit_is_the_one_that_was_set() -> None:
-    arguments = ("--max-batch-images", "3", "--max-queue-images", "4")
-    with (
-        start_server(*arguments, FORWARD_MAX_RESPONSE_BYTES="9000") as server,
-        ForwardClient(server.address) as caller,
-    ):
-        assert caller.model().max_batch_images == 3
-        caller.predict(random_images(3, (28, 28)))
-        with pytest.raises(ForwardError, match="expected 1 to 3 images, got 4; split"):
-            caller.predict(random_images(4, (28, 28)))
-        caller.trace(random_images(2, (28, 28)), {"flatten": "full"})
-        with pytest.raises(ForwardError, match=r"needs up to 1\d{4} bytes, allowed are 9000"):
-            caller.trace(random_images(3, (28, 28)), {"flatten": "full"})
-
-
-def test_the_length_of_the_queue_is_the_one_that_was_set() -> None:
-    images = np.zeros((512, 28, 28), np.uint8)
-    ended = threading.Event()
-
-    def call_until_refused(server: RunningServer) -> str:
-        with ForwardClient(server.address) as caller:
-            while not ended.is_set():
-                try:
-                    caller.predict(images)
-                except ForwardError as error:
-                    ended.set()
-                    return str(error)
-        return ""
-
-    arguments = ("--max-batch-images", "512", "--max-queue-images", "600")
-    with start_server(*arguments) as server, ThreadPoolExecutor(4) as pool:
-        callers = [pool.submit(call_until_refused, server) for _ in range(4)]
-        ended.wait(20)  # two requests will soon be there at a time
-        ended.set()
-        refusals = {caller.result() for caller in callers} - {""}
-    assert refusals
-    assert all("holds 512 of at most 600 images" in refusal for refusal in refusals)
-
-
-def test_a_full_trace_that_fits_the_default_limit_reaches_a_stock_client(
-    served: RunningServer,
-) -> None:
-    with grpc.insecure_channel(served.address) as channel:
-        service = forward_pb2_grpc.ForwardServiceStub(channel)
-        images = tensor_of(random_images(560, (28, 28)))
-        answer = service.Trace(pb.TraceRequest(images=images, detail=pb.DETAIL_FULL))
-    assert 0.95 * 2**22 < answer.ByteSize() <= 2**22
-
-
-def test_a_request_that_is_far_too_large_is_refused_and_the_server_goes_on(
-    client: ForwardClient,
-) -> None:
-    with pytest.raises(ForwardError) as refused:
-        client.predict(np.zeros((20_000, 28, 28), np.uint8))
-    assert refused.value.code == "RESOURCE_EXHAUSTED"
-    assert client.health() == "SERVING"
-
-
-def test_versions_are_chosen_by_the_settings(tiny: Bundle) -> None:
-    models_dir = tiny.path.parent.parent
-    publish_random_bundle(models_dir, "tiny")
-    arguments = ("--models-dir", str(models_dir), "--model", "tiny")
-    for pinned, expected in ((), 2), (("--model-version", "1"), 1):
-        with start_server(*arguments, *pinned) as server, ForwardClient(server.address) as caller:
-            assert caller.model().version == caller.predict(random_images(1, (3, 5))).model_version
-            assert server.ready["version"] == expected
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (("--model", "resnet"), "no model 'resnet' in models (models there: mnist)"),
-        (("--model-version", "9999"), "no version 9999 of model 'mnist'"),
-        (("--device", "cuda"), "CUDA"),
-        (("--device", "cuda", "--runtime", "torchscript"), "finds no CUDA device"),
-        (("--host", "192.0.2.1"), "can't listen for gRPC on 192.0.2.1:"),
-    ],
-)
-def test_a_start_that_can_not_be_is_ended_with_the_reason(
-    arguments: tuple[str, ...], reason: str
-) -> None:
-    if "cuda" in arguments and torch.cuda.is_available():
-        pytest.skip("this machine has CUDA")
-    done = run_server_until_it_ends("--grpc-port", "0", "--metrics-port", "0", *arguments)
-    assert done.returncode == 1
-    assert f"can't start: {'' if 'CUDA' in reason else reason}" in done.stderr
-    assert reason in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_auto_falls_back_to_the_cpu_with_a_line_in_the_log(served: RunningServer) -> None:
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this machine has CUDA")
-    fallback = [e for e in served.log() if e["event"] == "device falls back to cpu"]
-    assert "no CUDAExecutionProvider" in fallback[0]["reason"]
-    with start_server("--device", "cpu") as server:
-        assert not [e for e in server.log() if e["event"] == "device falls back to cpu"]
-
-
-@pytest.mark.parametrize(
-    ("port", "name"), [("grpc_port", "--grpc-port"), ("metrics_port", "--metrics-port")]
-)
-def test_a_port_that_is_taken_stops_the_start_by_its_setting(
-    served: RunningServer, port: str, name: str
-) -> None:
-    ports = {"--grpc-port": "0", "--metrics-port": "0", name: str(served.ready[port])}
-    done = run_server_until_it_ends(*(word for item in ports.items() for word in item))
-    assert done.returncode == 1
-    assert name in done.stderr
-    assert str(served.ready[port]) in done.stderr
-
-
-def test_onnx_runtime_keeps_no_telemetry(tmp_path: Path) -> None:
-    """Where it may report, it leaves a device's identifier in the home and a session beside it."""
-    with start_server(HOME=str(tmp_path), TMPDIR=str(tmp_path)) as server:
-        assert server.stop() == 0
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_ports_and_host_are_those_that_were_set() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.1", 0)) as two,
-    ):
-        grpc_port, metrics_port = (str(s.getsockname()[1]) for s in (one, two))
-    arguments = ("--grpc-port", grpc_port, "--metrics-port", metrics_port, "--host", "::1")
-    with start_server(*arguments) as server:
-        assert (str(server.ready["grpc_port"]), server.ready["host"]) == (grpc_port, "::1")
-        with ForwardClient(f"[::1]:{grpc_port}") as caller:
-            assert caller.health() == "SERVING"
-        with socket.create_connection(("::1", int(metrics_port))):
-            pass
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", int(grpc_port)))
-
-
 def test_a_call_that_never_ends_is_cut_off_after_the_drain_timeout() -> None:
     with start_server("--drain-timeout", "0.7") as server, open_stream(server):
         started = time.monotonic()
@@ -383,37 +263,3 @@ def test_two_signals_at_a_time_end_the_process() -> None:
         server.process.send_signal(signal.SIGCONT)
         assert server.process.wait(5) in {-signal.SIGTERM, -signal.SIGINT}
         assert "Traceback" not in server.log_path.read_text()
-
-
-@pytest.mark.parametrize(
-    ("level", "form", "line"),
-    [
-        ("info", "json", r'\{.*"event": "heard".*\}'),
-        ("info", "console", r"[^{]*heard[^}]*"),
-        ("info", "auto", r'\{.*"event": "heard".*\}'),  # standard error is no terminal here
-        ("warning", "json", None),
-    ],
-)
-def test_the_log_has_the_level_and_the_form_that_were_set(
-    level: str, form: str, line: str | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    try:
-        configure_logs(level, form)
-        structlog.get_logger().info("heard", x=1)
-    finally:
-        structlog.reset_defaults()
-    written = capsys.readouterr().err
-    assert re.fullmatch(line, written.strip()) if line else written == ""
-
-
-def test_the_settings_of_the_log_reach_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    quiet = ("--log-level", "error", "--log-format", "console", "--grpc-port", port)
-    command = server_command([*quiet, "--metrics-port", "0", "--device", "cpu"])
-    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE) as process:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            grpc.channel_ready_future(channel).result(60)
-        process.terminate()
-        _, written = process.communicate(timeout=30)
-    assert (process.returncode, written) == (0, b"")

@@ -80,6 +80,25 @@ def test_what_expired_or_was_cancelled_in_the_queue_is_never_computed(
     assert scheduler.queued_images == 0
 
 
+def test_images_count_until_the_thread_is_done_with_them(scheduler: Scheduler) -> None:
+    let_go = threading.Event()
+
+    async def calls() -> None:
+        gone = asyncio.create_task(scheduler.run(3, let_go.wait, None))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert scheduler.queued_images == 3, "the thread still computes them"
+        let_go.set()
+        await scheduler.run(1, lambda: None, None)
+        assert scheduler.queued_images <= 1
+        await asyncio.sleep(0.01)
+        assert scheduler.queued_images == 0
+
+    asyncio.run(calls())
+
+
 def test_a_failure_is_that_of_its_own_request(scheduler: Scheduler) -> None:
     def fail() -> None:
         raise MemoryError

@@ -157,6 +157,14 @@ def test_an_unknown_stage_is_refused_with_those_there_are(served: RunningServer)
     assert found == {"stages[0].name": f"expected one of {', '.join(STAGES)}, got 'softmax'"}
 
 
+def test_more_faults_than_a_status_holds_are_counted(served: RunningServer) -> None:
+    """In letters that take many bytes on the wire."""
+    selection = [pb.StageSelection(name=letter * 80) for letter in "é日😀" * 20]
+    found = refusal(served, pb.TraceRequest(images=tensor(IMAGE), stages=selection))
+    assert list(found)[:3] == ["stages[0].name", "stages[1].name", "stages[2].name"]
+    assert found["request"] == f"{60 - (len(found) - 1)} more faults"
+
+
 def test_two_faults_in_one_request_are_both_named(served: RunningServer) -> None:
     wrong = tensor(np.full((1, 28, 27), np.nan, np.float32))
     selection = [pb.StageSelection(name="softmax")]
@@ -217,9 +225,10 @@ def test_reflection_gives_the_contract_to_a_client_without_the_proto(
 def test_health_is_known_of_the_server_and_the_service(client: ForwardClient) -> None:
     assert client.health() == "SERVING"
     assert client.health("forward.v1.ForwardService") == "SERVING"
-    with pytest.raises(ForwardError, match="no service 'x'; health is known of") as unknown:
-        client.health("x")
-    assert unknown.value.code == "NOT_FOUND"
+    for name in ("x", "é" * 100_000):
+        with pytest.raises(ForwardError, match=r"no service .*; health is known of") as unknown:
+            client.health(name)
+        assert unknown.value.code == "NOT_FOUND"
 
 
 def test_watch_tells_of_an_unknown_service_and_stays_open(served: RunningServer) -> None:
@@ -246,12 +255,15 @@ def scrape(server: RunningServer) -> dict[tuple[str, frozenset[tuple[str, str]]]
 
 def test_metrics_count_calls_images_and_times() -> None:
     with start_server() as server, ForwardClient(server.address) as caller:
+        before = scrape(server)
         caller.predict(random_images(3, (28, 28)))
         caller.predict(random_images(2, (28, 28)))
         caller.trace(random_images(4, (28, 28)))
         with pytest.raises(ForwardError):
             caller.predict(random_images(1, (27, 28)))
         found = scrape(server)
+    own = {key for key in found if key[0].startswith(("forward_", "grpc_"))}
+    assert own <= set(before), "every series is there from the start"
     service = {"grpc_service": "forward.v1.ForwardService", "grpc_type": "unary"}
 
     def value(name: str, **labels: str) -> float:
