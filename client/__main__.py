@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +24,13 @@ IMAGE_HELP = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0, or 1 for an error or a server not serving."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
     try:
         with ForwardClient(options.address, timeout_seconds=options.timeout) as client:
             if options.command == "health":
                 return _health(client, options.service)
             return _predict(client, options)
-    except (ForwardError, PictureError, TypeError) as error:
+    except (ForwardError, PictureError) as error:
         print(f"python -m client: {error}", file=sys.stderr)
         return 1
 
@@ -58,16 +60,29 @@ def _predict(client: ForwardClient, options: argparse.Namespace) -> int:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
     if not 0 < seconds < float("inf"):
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
     return seconds
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected host:port, got {text!r}")
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "--address", default="localhost:8001", help="host:port of the server (%(default)s)"
+        "--address",
+        type=_address,
+        default="localhost:8001",
+        help="host:port of the server (%(default)s)",
     )
     common.add_argument(
         "--timeout", type=_seconds, default=10.0, help="seconds for each call (%(default)s)"

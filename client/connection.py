@@ -30,7 +30,8 @@ class ForwardClient:
             prediction = client.predict(images)   # uint8 or float in 0..1, [N, 28, 28]
             print(prediction.classes)
 
-    Every call ends within `timeout_seconds` and raises ForwardError if it fails.
+    Every call ends within `timeout_seconds` and raises ForwardError if it fails,
+    or ValueError once the client is closed.
     """
 
     def __init__(self, address: str = "localhost:8001", *, timeout_seconds: float = 10.0) -> None:
@@ -93,10 +94,16 @@ class ForwardClient:
             top_k: values of each image for "top_k"; 0 is the server's default.
 
         Raises:
-            TypeError: the array is neither uint8 nor floating.
+            TypeError: the array is neither uint8 nor floating, or `stages` is one string.
+            ValueError: there is no such detail.
             ForwardError: the call failed.
         """
+        if isinstance(stages, str):
+            raise TypeError(f"expected a sequence of stages, got {stages!r}; write [{stages!r}]")
         own = stages if isinstance(stages, Mapping) else dict.fromkeys(stages, detail)
+        unknown = {detail, *own.values()} - DETAILS.keys()
+        if unknown:
+            raise ValueError(f"expected a detail of {', '.join(DETAILS)}, got {min(unknown)!r}")
         request = pb.TraceRequest(
             images=tensor_of(images),
             stages=[pb.StageSelection(name=name, detail=DETAILS[own[name]]) for name in own],

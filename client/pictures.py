@@ -4,7 +4,9 @@ MNIST's own way: light ink on a dark background, the ink's box scaled to 20
 pixels along its longer side, its centre of mass in the middle of 28x28.
 """
 
+import warnings
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -28,21 +30,23 @@ def load_images(path: Path) -> np.ndarray:
     Raises:
         PictureError: the file can't be read, or shows nothing.
     """
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         array = _load_array(path)
         if array.shape[-2:] == (FIELD, FIELD):
+            if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+                raise PictureError(f"{path}: expected uint8 or floating, got {array.dtype}")
             return array.reshape(-1, FIELD, FIELD)
-        gray = _as_gray(path, array)
+        picture = _as_picture(path, array)
     else:
-        gray = _load_picture(path)
+        picture = _load_picture(path)
     try:
-        return normalise(gray)[None]
+        return normalise(picture)[None]
     except PictureError as error:
         raise PictureError(f"{path}: {error}") from None
 
 
-def normalise(gray: np.ndarray) -> np.ndarray:
-    """Return a grayscale picture, floating [height, width] in 0..1, as MNIST would have it.
+def normalise(picture: np.ndarray) -> np.ndarray:
+    """Return a picture, floating [height, width, channels] in 0..1, as MNIST would have it.
 
     The result is uint8 [28, 28]. A picture that has MNIST's form already comes
     back unchanged, or inverted if its ink is dark.
@@ -50,7 +54,7 @@ def normalise(gray: np.ndarray) -> np.ndarray:
     Raises:
         PictureError: there is no ink to be seen.
     """
-    ink = _ink(gray)
+    ink = _ink(picture)
     rows, columns = (
         np.flatnonzero((ink > INK_SHARE * ink.max()).any(axis=axis)) for axis in (1, 0)
     )
@@ -64,12 +68,13 @@ def normalise(gray: np.ndarray) -> np.ndarray:
     return _centred(np.asarray(resized))
 
 
-def _ink(gray: np.ndarray) -> np.ndarray:
-    """Return how far each pixel is from the background, which is what the border shows."""
-    border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
-    background = float(np.median(border))
-    ink = background - gray if background > 0.5 else gray - background
-    ink = np.clip(ink, 0, 1)
+def _ink(picture: np.ndarray) -> np.ndarray:
+    """Return how far each pixel is from the background, in its most telling channel.
+
+    The background is the colour that the border shows.
+    """
+    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    ink: np.ndarray = np.abs(picture - np.median(border, axis=0)).max(axis=-1)
     if ink.max() < LEAST_CONTRAST:
         raise PictureError("no ink to be seen: the picture is all of one shade")
     return ink
@@ -105,41 +110,56 @@ def _centre_of_mass(ink: np.ndarray) -> tuple[float, float]:
 
 
 def _load_picture(path: Path) -> np.ndarray:
-    """Return a picture as grayscale, float64 [height, width] in 0..1; what is clear is white."""
+    """Return a picture as float64 [height, width, channels] in 0..1."""
     try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith("I"):  # 16 bits a pixel
-                return np.asarray(picture, dtype=np.float64) / 65535
-            layer = picture.convert("RGBA")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                picture = ImageOps.exif_transpose(opened)
+                picture.load()
+    except (
+        OSError,
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
         raise PictureError(f"{path}: can't be read as a picture: {error}") from error
-    paper = Image.new("RGBA", layer.size, "white")
-    gray = Image.alpha_composite(paper, layer).convert("L")
-    return np.asarray(gray, dtype=np.float64) / 255
+    if picture.mode[0] in "IF":  # more than 8 bits a pixel, of no fixed range
+        deep = np.asarray(picture, dtype=np.float64)
+        return np.asarray((deep - deep.min()) / max(np.ptp(deep), 1e-9))[..., None]
+    layer = np.asarray(picture.convert("RGBA"), dtype=np.float64) / 255
+    colors, alpha = layer[..., :3], layer[..., 3:]
+    # Behind what is clear lies paper, or if all that is seen is light, a blackboard.
+    paper = 0.0 if alpha.min() < 1 and np.average(colors, weights=alpha + 0 * colors) > 0.5 else 1.0
+    return np.asarray(colors * alpha + paper * (1 - alpha))
 
 
-def _as_gray(path: Path, array: np.ndarray) -> np.ndarray:
-    """Return an array of any size as a grayscale picture, floating in 0..1."""
+def _as_picture(path: Path, array: np.ndarray) -> np.ndarray:
+    """Return an array of any size as a picture, floating in 0..1, of one channel."""
     if array.dtype == np.uint8:
-        return array / 255
+        return array[..., None] / 255
     if not (np.issubdtype(array.dtype, np.floating) and array.min() >= 0 and array.max() <= 1):
         raise PictureError(
             f"{path}: expected uint8 or floating values in 0..1, got {array.dtype} from "
             f"{array.min()} to {array.max()}"
         )
-    return array.astype(np.float64)
+    return array[..., None].astype(np.float64)
 
 
 def _load_array(path: Path) -> np.ndarray:
     try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, BadZipFile, MemoryError) as error:
         raise PictureError(f"{path}: can't be read as a NumPy file: {error}") from error
+    expected = f"expected an array [height, width] or [N, {FIELD}, {FIELD}]"
+    if not isinstance(array, np.ndarray):
+        raise PictureError(f"{path}: {expected}, got an archive of several")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[1:] != (FIELD, FIELD)):
+        raise PictureError(f"{path}: {expected}, got {list(array.shape)}")
+    if array.shape[-1] == FIELD * FIELD:
         raise PictureError(
-            f"{path}: expected an array [height, width] or [N, {FIELD}, {FIELD}], "
-            f"got {list(array.shape)}"
+            f"{path}: {expected}, got {list(array.shape)}, which looks like flattened images; "
+            f"reshape them to [N, {FIELD}, {FIELD}]"
         )
     if array.size == 0:
         raise PictureError(f"{path}: the array is empty: {list(array.shape)}")

@@ -4,12 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from rich.console import Console
 
 from export.bundle import Bundle, open_bundle
-from export.errors import BundleError, ExportError
+from export.errors import HOW_TO_GET_TORCH, ExportError, ImagesError
 from export.report import parity_table
 from export.verify import has_train_extra, verify_parity
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle.verify_files()
         console.print(f"{len(bundle.manifest.files)} files match their hashes.")
         if not has_train_extra() and options.images is None:
-            console.print("Parity not run: it needs the extra, pip install 'forward\\[train]'.")
+            print(f"Parity not run: it needs torch; {HOW_TO_GET_TORCH}.")
             return 0
         images = None if options.images is None else _read_images(options.images, bundle)
         console.print(parity_table(verify_parity(bundle, images)))
@@ -36,17 +37,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _read_images(path: Path, bundle: Bundle) -> np.ndarray:
     try:
         images = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: can't be read as a NumPy file: {error}") from error
-    expected = bundle.manifest.input_shape
-    if images.shape[1:] != expected or images.dtype not in (np.uint8, np.float32):
-        raise BundleError(
-            f"{path}: expected uint8 or float32 of shape [N, {', '.join(map(str, expected))}], "
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise ImagesError(f"{path}: can't be read as a NumPy file: {error}") from error
+    manifest = bundle.manifest
+    if not isinstance(images, np.ndarray):
+        raise ImagesError(f"{path}: expected one array, got an archive of several")
+    if images.shape[1:] != manifest.input_shape or images.dtype not in (np.uint8, np.float32):
+        shape = ", ".join(map(str, manifest.input_shape))
+        raise ImagesError(
+            f"{path}: expected uint8 or float32 of shape [N, {shape}], "
             f"got {images.dtype} of shape {list(images.shape)}"
         )
     if images.dtype == np.uint8:
         return images / np.float32(255)
-    return np.asarray(images)
+    if not ((images >= manifest.input_min) & (images <= manifest.input_max)).all():
+        raise ImagesError(
+            f"{path}: expected values from {manifest.input_min:g} to {manifest.input_max:g}, "
+            f"got {images.min():g} to {images.max():g}"
+        )
+    return images
 
 
 def _parser() -> argparse.ArgumentParser:

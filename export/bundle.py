@@ -124,6 +124,14 @@ def find_bundle(models_dir: Path, name: str, version: int | None) -> Bundle:
     return bundle
 
 
+def check_writable(models_dir: Path, name: str) -> None:
+    """Raise OSError unless a bundle of the name can be written, before hours of training."""
+    folder = models_dir / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 @contextmanager
 def staged_bundle(models_dir: Path, name: str) -> Iterator[tuple[Path, int]]:
     """Give a temporary folder and the version that it becomes.
@@ -137,7 +145,7 @@ def staged_bundle(models_dir: Path, name: str) -> Iterator[tuple[Path, int]]:
     folder = Path(tempfile.mkdtemp(prefix=".staged-", dir=parent))
     try:
         yield folder, version
-        for path in folder.iterdir():
+        for path in (*folder.iterdir(), folder):
             _flush(path)
         folder.chmod(0o755)  # mkdtemp made it private
         folder.rename(parent / str(version))

@@ -1,5 +1,7 @@
 """What can be wrong with a bundle or the machine that shall run it."""
 
+HOW_TO_GET_TORCH = "install the train extra: make train, or pip install --editable '.[train]'"
+
 
 class ExportError(Exception):
     """Base of the errors of this package; its text is meant for the user."""
@@ -15,3 +17,7 @@ class RuntimeUnavailableError(ExportError):
 
 class ParityError(ExportError):
     """A runtime that does not compute the function of the weights."""
+
+
+class ImagesError(ExportError):
+    """Images to compare on that are no images of the model."""

@@ -37,6 +37,13 @@ class CommandSettings(BaseSettings):
     other_prefixes: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        """Name each setting's environment variable in its --help."""
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, field in cls.model_fields.items():
+            field.description = f"{field.description} [{cls.variable(name)}]"
+
+    @classmethod
     def variable(cls, field: str) -> str:
         """Return the environment variable of a field."""
         return f"{cls.model_config['env_prefix']}{field}".upper()

@@ -6,8 +6,8 @@ import numpy as np
 
 from export.architecture import Runtime
 from export.bundle import Bundle
-from export.errors import RuntimeUnavailableError
-from export.manifest import WEIGHTS_FILE, Manifest, RuntimeParity
+from export.errors import HOW_TO_GET_TORCH, RuntimeUnavailableError
+from export.manifest import Manifest, RuntimeParity
 from export.parity import measure
 from export.runners import open_runner
 
@@ -31,11 +31,11 @@ def verify_parity(bundle: Bundle, images: np.ndarray | None = None) -> list[Runt
         BundleError: a file is damaged.
     """
     if not has_train_extra():
-        raise RuntimeUnavailableError("parity needs the extra: pip install 'forward[train]'")
-    from safetensors.numpy import load  # noqa: PLC0415 (in the extra)
+        raise RuntimeUnavailableError(f"parity needs torch; {HOW_TO_GET_TORCH}")
+    from export.weights import read_weights  # noqa: PLC0415 (in the extra)
 
     stages = bundle.manifest.stages
-    weights = load(bundle.read(WEIGHTS_FILE))
+    weights = read_weights(bundle)
     if images is None:
         images = probe_images(bundle.manifest)
     return [

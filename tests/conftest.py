@@ -14,7 +14,8 @@ from export.settings import read_settings
 from tests.bundles import MODELS_DIR, publish_random_bundle
 from tests.servers import RunningServer, start_server
 from training.config import TrainingSettings
-from training.data import Data, DatasetError, load_mnist
+from training.data import Data, load_mnist
+from training.errors import DatasetError
 
 # A noisy machine is no reason to fail.
 hypothesis.settings.register_profile("forward", hypothesis.settings(), deadline=None)

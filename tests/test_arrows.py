@@ -60,7 +60,9 @@ def test_a_reversed_arrow_is_found(package: str, source: str) -> None:
     assert forbidden_imports(package, source)
 
 
-@pytest.mark.parametrize("module", ["server.__main__", "client.__main__", "export.__main__"])
+@pytest.mark.parametrize(
+    "module", ["server.__main__", "client.__main__", "export.__main__", "training.__main__"]
+)
 def test_the_core_imports_without_the_train_extra(module: str) -> None:
     blocked = f"import sys; sys.modules.update(dict.fromkeys({HEAVY}))"  # None blocks an import
     subprocess.run(

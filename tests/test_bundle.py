@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.bundle import Bundle, find_bundle, open_bundle, staged_bundle, versions
+from export.bundle import Bundle, describe, find_bundle, open_bundle, staged_bundle, versions
 from export.errors import BundleError
 from export.manifest import MANIFEST_NAME
 from tests.bundles import REPOSITORY, publish_random_bundle, random_images
@@ -52,6 +52,8 @@ def test_verify_compares_on_the_images_that_it_is_given(bundle: Bundle, tmp_path
         (np.zeros((3, 27, 28), np.uint8), "expected uint8 or float32 of shape [N, 28, 28]"),
         (np.zeros((3, 28, 28), np.int64), "got int64"),
         (np.zeros((0, 28, 28), np.uint8), "no images to compare on"),
+        (np.full((1, 28, 28), 255, np.float32), "expected values from 0 to 1, got 255 to 255"),
+        (np.full((1, 28, 28), np.nan, np.float32), "expected values from 0 to 1, got nan"),
     ],
 )
 def test_verify_refuses_images_of_another_form(
@@ -71,6 +73,18 @@ def test_a_flipped_byte_is_named_by_verify_and_by_the_server(tiny: Bundle, name:
     done = run_server_until_it_ends("--models-dir", str(models_dir), "--model", "tiny")
     assert done.returncode == 1
     assert f"can't start: {tiny.path / name}: the manifest says" in done.stderr
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_no_runtime_can_read_is_one_clear_error(tiny: Bundle, name: str) -> None:
+    """Though its hash is right."""
+    (tiny.path / name).write_bytes(b"garbage")
+    entry = describe(name, b"garbage").model_dump()
+    edit(tiny, lambda m: m.update(files=[f for f in m["files"] if f["name"] != name] + [entry]))
+    done = verify(tiny.path)
+    assert done.returncode == 1
+    assert str(tiny.path) in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_missing_and_an_unlisted_file_are_named(tiny: Bundle) -> None:

@@ -1,6 +1,8 @@
 """The client, as a command and as a library, against a real server."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -118,7 +120,9 @@ def test_health_is_printed_and_is_the_exit_status(served: RunningServer, bundle:
     [
         (("predict", "nowhere.png"), "nowhere.png: can't be read"),
         (("predict", "README.md"), "README.md: can't be read as a picture"),
-        (("predict", "x.png", "--timeout", "0"), "--timeout"),
+        (("predict", "x.png", "--timeout", "0"), "--timeout: expected seconds above 0, got '0'"),
+        (("predict", "x.png", "--timeout", "x"), "--timeout: expected seconds above 0, got 'x'"),
+        (("health", "--address", "localhost"), "expected host:port, got 'localhost'"),
         (("predict",), "IMAGE"),
         (("guess",), "invalid choice: 'guess'"),
     ],
@@ -126,7 +130,8 @@ def test_health_is_printed_and_is_the_exit_status(served: RunningServer, bundle:
 def test_a_wrong_call_is_one_clear_line(
     served: RunningServer, arguments: tuple[str, ...], message: str
 ) -> None:
-    done = run_client(*arguments, address=served.address)
+    address = "" if "--address" in arguments else served.address
+    done = run_client(*arguments, address=address)
     assert done.returncode in {1, 2}
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -175,6 +180,37 @@ def test_floating_images_of_any_kind_are_sent_as_float32(client: ForwardClient, 
 def test_images_of_another_type_are_refused_before_they_are_sent(client: ForwardClient) -> None:
     with pytest.raises(TypeError, match=r"expected uint8 .* got int64"):
         client.predict(np.zeros((1, 28, 28), np.int64))
+
+
+def test_arguments_that_mean_nothing_are_refused_before_the_call(client: ForwardClient) -> None:
+    image = random_images(1, (28, 28))
+    with pytest.raises(
+        TypeError, match=r"expected a sequence of stages, got 'relu'; write \['relu'\]"
+    ):
+        client.trace(image, "relu")
+    with pytest.raises(
+        ValueError, match="expected a detail of statistics, full, top_k, got 'FULL'"
+    ):
+        client.trace(image, {"relu": "FULL"})  # type: ignore[dict-item] # that is the question
+
+
+def test_a_pipe_that_closes_ends_the_command_without_a_word(
+    served: RunningServer, seven: Path
+) -> None:
+    command = [sys.executable, "-m", "client", "predict", *[str(seven)] * 50, "--json"]
+    with subprocess.Popen(
+        [*command, "--address", served.address],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(30) == -signal.SIGPIPE
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
 
 
 def test_probabilities_are_the_softmax_of_the_logits(client: ForwardClient) -> None:

@@ -32,8 +32,6 @@ from tests.servers import (
     start_server,
 )
 
-ONE = random_images(1, (28, 28))
-
 
 def test_limits_that_grpc_can_not_carry_stop_the_start(bundle: Bundle) -> None:
     model = load_model(bundle.path.parent.parent, "mnist", None, "onnx", "cpu")
@@ -216,7 +214,7 @@ def test_a_logged_failure_has_its_cause_but_no_data(
         structlog.reset_defaults()
     written = capsys.readouterr().err
     assert "the cause" in written
-    assert "test_lifecycle.py" in written
+    assert "test_options.py" in written
     assert "a token a token" not in written
 
 

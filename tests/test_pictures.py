@@ -15,8 +15,8 @@ from training.data import Data
 
 def test_an_mnist_image_comes_back_unchanged_or_inverted(mnist: Data) -> None:
     for image in mnist.test.images[:500].numpy():
-        np.testing.assert_array_equal(normalise(image / 255), image)
-        np.testing.assert_array_equal(normalise(1 - image / 255), image)
+        np.testing.assert_array_equal(normalise(image[..., None] / 255), image)
+        np.testing.assert_array_equal(normalise(1 - image[..., None] / 255), image)
 
 
 @pytest.mark.parametrize("paper", ["white", "ivory", "black"])
@@ -46,7 +46,7 @@ def test_any_picture_gives_an_image_centred_by_mass_or_a_clear_error(
 ) -> None:
     generator = np.random.default_rng(seed)
     gray = np.where(generator.random((height, width)) < 0.15, generator.random((height, width)), 0)
-    picture = 1 - gray if dark_ink else gray
+    picture = (1 - gray if dark_ink else gray)[..., None]
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     if np.median(border) not in (0, 1):
         return  # so small that the ink is the border
@@ -69,7 +69,7 @@ def test_any_picture_gives_an_image_centred_by_mass_or_a_clear_error(
 def test_the_ink_is_scaled_to_20_pixels_along_its_longer_side() -> None:
     gray = np.zeros((200, 300))
     gray[50:150, 200:230] = 1  # 100 x 30
-    image = normalise(gray)
+    image = normalise(gray[..., None])
     rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
     assert rows[-1] - rows[0] + 1 == 20
     assert columns[-1] - columns[0] + 1 == 6
@@ -86,7 +86,15 @@ def test_every_mode_of_picture_is_read(tmp_path: Path) -> None:
     expected = load_images(save(tmp_path, Image.fromarray(gray)))
     transparent = Image.new("RGBA", (60, 60), (0, 0, 0, 0))  # black ink on nothing
     transparent.paste((0, 0, 0, 255), (25, 20, 35, 40))
+    light = Image.new("RGBA", (60, 60), (255, 255, 255, 0))  # white ink on nothing
+    light.paste((255, 255, 255, 255), (25, 20, 35, 40))
+    blue_on_red = Image.new("RGB", (60, 60), (255, 0, 0))  # of one brightness, nearly
+    blue_on_red.paste((0, 70, 255), (25, 20, 35, 40))
     pictures = {
+        "light.png": light,
+        "colors.png": blue_on_red,
+        "float.tiff": Image.fromarray(gray.astype(np.float32) * 3),
+        "integer.tiff": Image.fromarray(gray.astype(np.int32)),
         "rgb.png": Image.fromarray(gray).convert("RGB"),
         "palette.png": Image.fromarray(gray).convert("P"),
         "bilevel.png": Image.fromarray(gray).convert("1"),
@@ -121,6 +129,8 @@ def test_numpy_files_are_read(tmp_path: Path, array: np.ndarray, shape: tuple[in
     [
         (np.zeros((5, 5, 5)), "expected an array"),
         (np.zeros((0, 28, 28)), "empty"),
+        (np.zeros((1, 784)), "looks like flattened images; reshape"),
+        (np.zeros((28, 28), np.int64), "expected uint8 or floating, got int64"),
         (np.full((40, 40), 255.0), "from 255.0 to 255.0"),
         (np.full((40, 40), np.nan), "from nan"),
         (np.zeros((40, 40), np.int64), "got int64"),
@@ -143,6 +153,16 @@ def test_files_that_are_no_picture_are_refused(tmp_path: Path) -> None:
             load_images(tmp_path / name)
     with pytest.raises(PictureError, match="can't be read"):
         load_images(tmp_path / "nowhere.png")
+    (tmp_path / "array.npy").write_bytes(b"")
+    with pytest.raises(PictureError, match="can't be read"):
+        load_images(tmp_path / "array.npy")
+    with (tmp_path / "archive.npy").open("wb") as archive:
+        np.savez(archive, one=np.zeros(3))
+    with pytest.raises(PictureError, match="got an archive"):
+        load_images(tmp_path / "archive.npy")
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "huge.png")
+    with pytest.raises(PictureError, match="exceeds limit"):
+        load_images(tmp_path / "huge.png")
     pickled = np.array([object()])
     np.save(tmp_path / "pickled.npy", pickled, allow_pickle=True)
     with pytest.raises(PictureError, match="can't be read"):

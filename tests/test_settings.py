@@ -115,7 +115,9 @@ def test_help_lists_every_setting(
         read_settings(settings_type, ["--help"])
     assert stopped.value.code == 0
     listed = capsys.readouterr().out
-    assert all(settings_type.flag(field) in listed for field in settings_type.model_fields)
+    for field in settings_type.model_fields:
+        assert settings_type.flag(field) in listed
+        assert settings_type.variable(field) in listed
 
 
 @pytest.mark.parametrize("settings_type", COMMANDS)

@@ -163,6 +163,7 @@ def test_a_folder_that_can_not_be_written_is_one_clear_error(tmp_path: Path) -> 
     (tmp_path / "models").write_text("a file where the folder should be")
     done = train("--dataset", "digits", "--epochs", "1", "--models-dir", tmp_path / "models")
     assert done.returncode == 1
+    assert done.stdout == "", "before it trains"
     assert str(tmp_path / "models") in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -10,12 +10,10 @@ import torch
 from torch.nn import functional
 from torchvision import datasets
 
+from training.errors import DatasetError
+
 IMAGE_SIDE = 28
 HELD_OUT_SHARE = 1 / 12  # 5,000 of MNIST's 60,000 training images
-
-
-class DatasetError(Exception):
-    """The dataset can't be had; the text names the ways out."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from export.architecture import Runtime
 from export.bundle import Bundle
-from export.errors import RuntimeUnavailableError
+from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, RuntimeUnavailableError
 
 # ONNX Runtime's wheels report to their maker unless told not to before they are imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -56,6 +56,9 @@ def open_runner(bundle: Bundle, runtime: Runtime, device: str) -> Runner:
         return (EagerRunner if runtime == "eager" else TorchScriptRunner)(bundle, device)
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(
-            f"runtime {runtime!r} needs the package {error.name!r}, which is not installed; "
-            "install the extra: pip install 'forward[train]'"
+            f"runtime {runtime!r} needs {error.name!r}; {HOW_TO_GET_TORCH}"
         ) from error
+    except ExportError:
+        raise
+    except Exception as error:  # whatever a runtime says of a file that it can't read
+        raise BundleError(f"{bundle.path}: {runtime} can't load the model: {error}") from error

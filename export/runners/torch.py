@@ -6,14 +6,14 @@ from typing import cast
 
 import numpy as np
 import torch
-from safetensors.numpy import load
 
 from export.architecture import Runtime
 from export.bundle import Bundle
 from export.errors import RuntimeUnavailableError
-from export.manifest import TORCHSCRIPT_FILE, WEIGHTS_FILE
+from export.manifest import TORCHSCRIPT_FILE
 from export.network import network_of
 from export.torchscript_notice import torchscript_notice_filtered
+from export.weights import read_weights
 
 
 class _TorchRunner:
@@ -62,7 +62,7 @@ class EagerRunner(_TorchRunner):
     runtime: Runtime = "eager"
 
     def _load(self, bundle: Bundle) -> torch.nn.Module:
-        return network_of(bundle.manifest.stages, load(bundle.read(WEIGHTS_FILE)))
+        return network_of(bundle.manifest.stages, read_weights(bundle))
 
 
 class TorchScriptRunner(_TorchRunner):

@@ -28,8 +28,9 @@ if _version_not_supported:
 class ForwardServiceStub:
     """Runs the forward pass of the served model.
 
-    Every error carries google.rpc details: INVALID_ARGUMENT a BadRequest with
-    one violation for each fault in the request, RESOURCE_EXHAUSTED a RetryInfo.
+    Errors carry google.rpc details: INVALID_ARGUMENT a BadRequest with one
+    violation for each fault in the request (as far as a status holds them; the
+    last then counts the rest), RESOURCE_EXHAUSTED of a full queue a RetryInfo.
     """
 
     def __init__(self, channel):
@@ -58,8 +59,9 @@ class ForwardServiceStub:
 class ForwardServiceServicer:
     """Runs the forward pass of the served model.
 
-    Every error carries google.rpc details: INVALID_ARGUMENT a BadRequest with
-    one violation for each fault in the request, RESOURCE_EXHAUSTED a RetryInfo.
+    Errors carry google.rpc details: INVALID_ARGUMENT a BadRequest with one
+    violation for each fault in the request (as far as a status holds them; the
+    last then counts the rest), RESOURCE_EXHAUSTED of a full queue a RetryInfo.
     """
 
     def Predict(self, request, context):
@@ -123,8 +125,9 @@ def add_ForwardServiceServicer_to_server(servicer, server):
 class ForwardService:
     """Runs the forward pass of the served model.
 
-    Every error carries google.rpc details: INVALID_ARGUMENT a BadRequest with
-    one violation for each fault in the request, RESOURCE_EXHAUSTED a RetryInfo.
+    Errors carry google.rpc details: INVALID_ARGUMENT a BadRequest with one
+    violation for each fault in the request (as far as a status holds them; the
+    last then counts the rest), RESOURCE_EXHAUSTED of a full queue a RetryInfo.
     """
 
     @staticmethod

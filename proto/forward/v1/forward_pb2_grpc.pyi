@@ -31,8 +31,9 @@ GRPC_VERSION: str
 class ForwardServiceStub:
     """Runs the forward pass of the served model.
 
-    Every error carries google.rpc details: INVALID_ARGUMENT a BadRequest with
-    one violation for each fault in the request, RESOURCE_EXHAUSTED a RetryInfo.
+    Errors carry google.rpc details: INVALID_ARGUMENT a BadRequest with one
+    violation for each fault in the request (as far as a status holds them; the
+    last then counts the rest), RESOURCE_EXHAUSTED of a full queue a RetryInfo.
     """
 
     @_typing.overload
@@ -64,8 +65,9 @@ class ForwardServiceStub:
 class ForwardServiceAsyncStub(ForwardServiceStub):
     """Runs the forward pass of the served model.
 
-    Every error carries google.rpc details: INVALID_ARGUMENT a BadRequest with
-    one violation for each fault in the request, RESOURCE_EXHAUSTED a RetryInfo.
+    Errors carry google.rpc details: INVALID_ARGUMENT a BadRequest with one
+    violation for each fault in the request (as far as a status holds them; the
+    last then counts the rest), RESOURCE_EXHAUSTED of a full queue a RetryInfo.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -93,8 +95,9 @@ class ForwardServiceAsyncStub(ForwardServiceStub):
 class ForwardServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs the forward pass of the served model.
 
-    Every error carries google.rpc details: INVALID_ARGUMENT a BadRequest with
-    one violation for each fault in the request, RESOURCE_EXHAUSTED a RetryInfo.
+    Errors carry google.rpc details: INVALID_ARGUMENT a BadRequest with one
+    violation for each fault in the request (as far as a status holds them; the
+    last then counts the rest), RESOURCE_EXHAUSTED of a full queue a RetryInfo.
     """
 
     @_abc_1.abstractmethod
