@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from export.bundle import Bundle, open_bundle
-from export.errors import HOW_TO_GET_TORCH, ExportError, ImagesError
+from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, ImagesError
 from export.report import parity_table
 from export.verify import has_train_extra, verify_parity
 
@@ -22,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         bundle = open_bundle(options.path)
         bundle.verify_files()
+        if unlisted := bundle.unlisted_files():
+            raise BundleError(f"{bundle.path}: the manifest does not list {', '.join(unlisted)}")
         console.print(f"{len(bundle.manifest.files)} files match their hashes.")
         if not has_train_extra() and options.images is None:
             print(f"Parity not run: it needs torch; {HOW_TO_GET_TORCH}.")

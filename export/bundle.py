@@ -45,17 +45,18 @@ class Bundle:
         return data
 
     def verify_files(self) -> None:
-        """Check every file against the manifest.
+        """Check every file that the manifest lists.
 
         Raises:
-            BundleError: a file is missing, differs, or is there unlisted.
+            BundleError: a file is missing or differs.
         """
         for file in self.manifest.files:
             self.read(file.name)
+
+    def unlisted_files(self) -> list[str]:
+        """Return the names of the files that lie there without being of the bundle."""
         listed = {file.name for file in self.manifest.files} | {MANIFEST_NAME}
-        unlisted = sorted({entry.name for entry in self.path.iterdir()} - listed)
-        if unlisted:
-            raise BundleError(f"{self.path}: files that the manifest does not list: {unlisted}")
+        return sorted({entry.name for entry in self.path.iterdir()} - listed)
 
 
 def describe(name: str, data: bytes) -> File:

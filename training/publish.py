@@ -36,7 +36,7 @@ def publish(
         contents = write_all(network.stages, weights_of(network))
         contents["history.jsonl"] = history_lines(epochs)
         contents["history.png"] = history_plot(epochs, f"{data.name}, version {version}")
-        manifest = _manifest(network, data, epochs, seed).model_copy(update={"version": version})
+        manifest = _manifest(network, data, epochs, seed, version)
         _write(folder, manifest, contents)
         parity = verify_parity(open_bundle(folder), data.test.pixels().numpy())
         manifest = manifest.model_copy(update={"parity": tuple(parity)})
@@ -54,10 +54,12 @@ def _write(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -> None
     (folder / MANIFEST_NAME).write_text(f"{text}\n", encoding="utf-8")
 
 
-def _manifest(network: Network, data: Data, epochs: Sequence[Epoch], seed: int) -> Manifest:
+def _manifest(
+    network: Network, data: Data, epochs: Sequence[Epoch], seed: int, version: int
+) -> Manifest:
     return Manifest(
         name=data.name,
-        version=1,
+        version=version,
         architecture=_architecture(network.stages),
         stages=network.stages,
         input_min=0.0,
