@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 FIELD = 28
 BOX = 20
+MOST_SIDE = 1024  # pixels; more would only cost memory
 LEAST_CONTRAST = 0.1  # of the full range; below it a picture counts as blank
 INK_SHARE = 0.2  # of the strongest ink; fainter pixels do not count for the box
 
@@ -127,7 +128,9 @@ def _load_picture(path: Path) -> np.ndarray:
     if picture.mode[0] in "IF":  # more than 8 bits a pixel, of no fixed range
         deep = np.asarray(picture, dtype=np.float64)
         return np.asarray((deep - deep.min()) / max(np.ptp(deep), 1e-9))[..., None]
-    layer = np.asarray(picture.convert("RGBA"), dtype=np.float64) / 255
+    small = picture.convert("RGBA")
+    small.thumbnail((MOST_SIDE, MOST_SIDE))
+    layer = np.asarray(small, dtype=np.float64) / 255
     colors, alpha = layer[..., :3], layer[..., 3:]
     # Behind what is clear lies paper, or if all that is seen is light, a blackboard.
     paper = 0.0 if alpha.min() < 1 and np.average(colors, weights=alpha + 0 * colors) > 0.5 else 1.0
