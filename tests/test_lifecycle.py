@@ -95,7 +95,7 @@ def test_a_drain_under_load_loses_no_call_and_ends_with_status_0() -> None:
         assert server.stop() == 0
         for caller in callers:
             caller.result()
-    assert counts["OK"] > 50
+    assert counts["OK"] > 10
     assert counts["UNAVAILABLE"] >= 8
 
 
