@@ -9,7 +9,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 FIELD = 28
 BOX = 20
@@ -76,7 +76,7 @@ def _ink(picture: np.ndarray) -> np.ndarray:
     """
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     ink: np.ndarray = np.abs(picture - np.median(border, axis=0)).max(axis=-1)
-    if ink.max() < LEAST_CONTRAST:
+    if not ink.max() >= LEAST_CONTRAST:  # nor with NaN
         raise PictureError("no ink to be seen: the picture is all of one shade")
     return ink
 
@@ -120,7 +120,8 @@ def _load_picture(path: Path) -> np.ndarray:
                 picture.load()
     except (
         OSError,
-        UnidentifiedImageError,
+        SyntaxError,  # of Pillow's, for a damaged chunk of a PNG
+        ValueError,
         Image.DecompressionBombError,
         Image.DecompressionBombWarning,
     ) as error:
@@ -133,7 +134,8 @@ def _load_picture(path: Path) -> np.ndarray:
     layer = np.asarray(small, dtype=np.float64) / 255
     colors, alpha = layer[..., :3], layer[..., 3:]
     # Behind what is clear lies paper, or if all that is seen is light, a blackboard.
-    paper = 0.0 if alpha.min() < 1 and np.average(colors, weights=alpha + 0 * colors) > 0.5 else 1.0
+    light = (colors * alpha).mean() > 0.5 * alpha.mean()
+    paper = 0.0 if alpha.min() < 1 and light else 1.0
     return np.asarray(colors * alpha + paper * (1 - alpha))
 
 

@@ -1,5 +1,6 @@
 """Pictures of any kind become images as MNIST has them."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,15 @@ def test_arrays_that_are_no_picture_are_refused(
     assert "array.npy" in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["clear.png", "nan.tiff"])
+def test_pictures_that_show_nothing_are_refused(tmp_path: Path, name: str) -> None:
+    clear = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    nothing = Image.fromarray(np.full((40, 40), np.nan, np.float32))
+    path = save(tmp_path, clear if name == "clear.png" else nothing, name)
+    with pytest.raises(PictureError, match="no ink to be seen"):
+        load_images(path)
+
+
 def test_files_that_are_no_picture_are_refused(tmp_path: Path) -> None:
     for name, content in (("text.png", b"no picture"), ("array.npy", b"no array")):
         (tmp_path / name).write_bytes(content)
@@ -153,6 +163,13 @@ def test_files_that_are_no_picture_are_refused(tmp_path: Path) -> None:
             load_images(tmp_path / name)
     with pytest.raises(PictureError, match="can't be read"):
         load_images(tmp_path / "nowhere.png")
+    buffer = io.BytesIO()
+    Image.fromarray(np.eye(60, dtype=np.uint8) * 255).save(buffer, "PNG")
+    png = bytearray(buffer.getvalue())
+    png[png.index(b"IDAT") : png.index(b"IDAT") + 4] = b"\x03\x1c\xe0\xa0"
+    (tmp_path / "damaged.png").write_bytes(png)
+    with pytest.raises(PictureError, match="can't be read"):
+        load_images(tmp_path / "damaged.png")
     (tmp_path / "array.npy").write_bytes(b"")
     with pytest.raises(PictureError, match="can't be read"):
         load_images(tmp_path / "array.npy")
