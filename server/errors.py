@@ -73,7 +73,7 @@ def _fitting(violations: Sequence[Violation]) -> tuple[Violation, ...]:
     for index, fault in enumerate(violations):
         characters += len(fault.field) + len(fault.description)
         if index and characters > MOST_VIOLATION_CHARACTERS:
-            rest = f"{len(violations) - index} more faults"
+            rest = f"at least {len(violations) - index} more faults"
             return (*violations[:index], Violation("request", rest))
     return tuple(violations)
 

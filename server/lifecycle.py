@@ -145,7 +145,8 @@ async def drain(
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(gate.empty.wait(), timeout_seconds)
         gate.hold()
-        await asyncio.wait_for(_quiet(gate), min(timeout_seconds, MOST_QUIET_SECONDS))
+        left = max(0, deadline - time.monotonic())
+        await asyncio.wait_for(_quiet(gate), min(left, MOST_QUIET_SECONDS))
     stopping = asyncio.create_task(server.stop(max(0, deadline - time.monotonic())))
     await asyncio.sleep(0)  # the stop has begun
     gate.release()
