@@ -69,9 +69,10 @@ class Served:
 @contextmanager
 def running(arguments: list[str], path: str) -> Iterator[Served]:
     """Start a server module, which prints its port or logs it, and end it at the end."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     command = [sys.executable, "-m", *arguments]
-    with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload] # the dict hides the types
+    with subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
         try:
             yield Served(process, _port(process), path)
         finally:

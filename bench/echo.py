@@ -12,7 +12,7 @@ import grpc
 async def serve(answer: bytes) -> None:
     """Answer every call with `answer` until the process is ended."""
 
-    async def echo(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:  # noqa: ARG001 (the signature of a handler)
+    async def echo(_request: bytes, _context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         return answer
 
     handler = grpc.method_handlers_generic_handler(

@@ -1,10 +1,10 @@
 """The one error of a call, with what the server said, readable."""
 
-from typing import Any, cast
+from typing import cast
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 
@@ -51,7 +51,7 @@ class ForwardError(Exception):
         return cls(code, message, violations, retry_seconds)
 
 
-def _status(error: grpc.RpcError) -> Any:  # noqa: ANN401 (google.rpc has no types)
+def _status(error: grpc.RpcError) -> status_pb2.Status | None:
     """Return the google.rpc.Status that the server sent along, or None."""
     try:
         # The error of a call is the call itself, which the stubs do not say.

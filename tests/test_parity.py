@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -186,8 +185,7 @@ def test_cuda_that_is_not_to_be_had_is_an_error(bundle: Bundle, runtime: Runtime
         open_runner(bundle, runtime, "cuda")
 
 
-def test_a_network_of_another_shape_runs_in_every_runtime(tiny: Bundle, tmp_path: Path) -> None:
-    assert tiny.path.is_relative_to(tmp_path)
+def test_a_network_of_another_shape_runs_in_every_runtime(tiny: Bundle) -> None:
     tiny_weights = load(tiny.read(WEIGHTS_FILE))
     for runtime in RUNTIMES:
         runner = open_runner(tiny, runtime, "cpu")

@@ -80,7 +80,7 @@ def test_the_history_has_an_object_for_each_epoch_and_a_picture(
         assert picture.size[0] > 800
         assert len(set(picture.convert("L").tobytes())) > 50, "an empty picture"
     card = (folder / "MODEL_CARD.md").read_text()
-    assert "101,770" in card or "MLP 784-128-10" in card
+    assert "MLP 784-128-10" in card
 
 
 def test_the_accuracy_of_the_manifest_is_that_of_the_exported_model(
@@ -108,12 +108,9 @@ def test_a_seed_gives_the_same_weights_and_another_seed_others(trained: tuple[Pa
     assert open_bundle(models_dir / "digits" / "3").manifest.seed == 1
 
 
-def test_mnist_reaches_97_percent_in_3_epochs_from_the_mirror(
-    tmp_path: Path, mnist: Data, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mnist_reaches_97_percent_in_3_epochs_from_the_mirror(tmp_path: Path, mnist: Data) -> None:
     assert len(mnist.train) == 55_000
-    with capsys.disabled():
-        done = train("--epochs", "3", "--models-dir", tmp_path)
+    done = train("--epochs", "3", "--models-dir", tmp_path)
     assert done.returncode == 0, done.stderr
     manifest = open_bundle(tmp_path / "mnist" / "1").manifest
     assert manifest.metrics["test_accuracy"] >= 0.97
