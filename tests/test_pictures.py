@@ -164,9 +164,12 @@ def test_files_that_are_no_picture_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="can't be read"):
         load_images(tmp_path / "nowhere.png")
     buffer = io.BytesIO()
-    Image.fromarray(np.eye(60, dtype=np.uint8) * 255).save(buffer, "PNG")
+    Image.fromarray(np.eye(60, dtype=np.uint8) * 255).convert("RGBA").save(buffer, "PNG")
     png = bytearray(buffer.getvalue())
-    png[png.index(b"IDAT") : png.index(b"IDAT") + 4] = b"\x03\x1c\xe0\xa0"
+    # A data chunk that says it is 12 bytes shorter than it is: the next one can't be found.
+    start = png.index(b"IDAT")
+    length = int.from_bytes(png[start - 4 : start], "big")
+    png[start - 4 : start] = (length - 12).to_bytes(4, "big")
     (tmp_path / "damaged.png").write_bytes(png)
     with pytest.raises(PictureError, match="can't be read"):
         load_images(tmp_path / "damaged.png")
