@@ -1,77 +1,144 @@
-"""Command line of the export package: `python -m export verify models/mnist/1`."""
+"""Command line of the export package: `python -m export verify|compare models/mnist/1`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import get_args
 
-import numpy as np
 from rich.console import Console
 
-from export.bundle import Bundle, open_bundle
-from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, ImagesError
-from export.report import parity_table
-from export.verify import has_train_extra, verify_parity
+from export.architecture import Device, Precision, Runtime
+from export.bundle import Bundle, open_bundle, write_manifest
+from export.compare import Report, compare, synthetic_images, variants_of
+from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, RuntimeUnavailableError
+from export.images import read_images
+from export.report import show_report
+from export.runners import open_runner
+from export.vectors import check_vectors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = _parser().parse_args(arguments)
-    console = Console()
     try:
         bundle = open_bundle(options.path)
         bundle.verify_files()
-        if unlisted := bundle.unlisted_files():
-            raise BundleError(f"{bundle.path}: the manifest does not list {', '.join(unlisted)}")
-        console.print(f"{len(bundle.manifest.files)} files match their hashes.")
-        if not has_train_extra() and options.images is None:
-            print(f"Parity not run: it needs torch; {HOW_TO_GET_TORCH}.")
-            return 0
-        images = None if options.images is None else _read_images(options.images, bundle)
-        console.print(parity_table(verify_parity(bundle, images)))
+        holds: bool = options.run(bundle, options)
     except ExportError as error:
         print(f"python -m export: {error}", file=sys.stderr)
         return 1
-    return 0
+    return 0 if holds else 1
 
 
-def _read_images(path: Path, bundle: Bundle) -> np.ndarray:
+def _verify(bundle: Bundle, _: argparse.Namespace) -> bool:
+    """Check the files, and with each runtime at hand the recorded vectors."""
+    if unlisted := bundle.unlisted_files():
+        raise BundleError(f"{bundle.path}: the manifest does not list {', '.join(unlisted)}")
+    print(f"manifest.json and {len(bundle.manifest.files)} files match their hashes.")
+    for runtime in get_args(Runtime):
+        try:
+            images = check_vectors(bundle, open_runner(bundle, runtime, "cpu"))
+        except RuntimeUnavailableError as error:
+            print(f"{runtime}: not run: {error}")
+        else:
+            print(f"{runtime}: every stage of {images} recorded vectors is what it should be.")
+    return True
+
+
+def _compare(bundle: Bundle, options: argparse.Namespace) -> bool:
+    """Compare the runtimes with the oracle; print, draw and record what came of it."""
+    report, stages = _run(bundle, options), bundle.manifest.stages
+    if options.json:
+        print(report.model_dump_json(indent=2))
+    else:
+        Console().print(show_report(report, path=str(bundle.path)))
+    if options.picture:
+        from export.heatmap import draw_heatmap  # noqa: PLC0415 (in the extra, and slow)
+
+        _write(options.picture, draw_heatmap(report, stages))
+    if options.record:
+        _record(bundle, report)
+    return report.holds
+
+
+def _run(bundle: Bundle, options: argparse.Namespace) -> Report:
     try:
-        images = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise ImagesError(f"{path}: can't be read as a NumPy file: {error}") from error
-    manifest = bundle.manifest
-    if not isinstance(images, np.ndarray):
-        raise ImagesError(f"{path}: expected one array, got an archive of several")
-    if images.shape[1:] != manifest.input_shape or images.dtype not in (np.uint8, np.float32):
-        shape = ", ".join(map(str, manifest.input_shape))
-        raise ImagesError(
-            f"{path}: expected uint8 or float32 of shape [N, {shape}], "
-            f"got {images.dtype} of shape {list(images.shape)}"
-        )
-    if images.dtype == np.uint8:
-        return images / np.float32(255)
-    if not ((images >= manifest.input_min) & (images <= manifest.input_max)).all():
-        raise ImagesError(
-            f"{path}: expected values from {manifest.input_min:g} to {manifest.input_max:g}, "
-            f"got {images.min():g} to {images.max():g}"
-        )
-    return images
+        from export.weights import read_weights  # noqa: PLC0415 (in the extra)
+    except ModuleNotFoundError as error:
+        raise RuntimeUnavailableError(
+            f"the oracle reads the weights with {error.name!r}; {HOW_TO_GET_TORCH}"
+        ) from error
+    manifest, weights = bundle.manifest, read_weights(bundle)
+    images = (
+        read_images(options.images, manifest)
+        if options.images
+        else synthetic_images(manifest, weights)
+    )
+    variants = variants_of(
+        options.runtime or get_args(Runtime),
+        options.device or get_args(Device),
+        options.precision or ("float32",),
+    )
+    return compare(bundle, weights, images, variants)
+
+
+def _record(bundle: Bundle, report: Report) -> None:
+    """Put the figures into the manifest, in the place of older ones of the same runs."""
+    if departed := [one.runtime for one in report.comparisons if one.departure]:
+        raise ExportError(f"not recorded: {', '.join(departed)} departed, and is no measure")
+    new = {record.run: record for record in report.records()}
+    old = {record.run: record for record in bundle.manifest.parity}
+    parity = tuple((old | new).values())
+    write_manifest(bundle.path, bundle.manifest.model_copy(update={"parity": parity}))
+    print(f"{len(new)} records written to the manifest of {bundle.path}.", file=sys.stderr)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise ExportError(f"{path}: can't be written: {error.strerror}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m export", description="Check a bundle.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    verify = commands.add_parser(
-        "verify", help="check a bundle's files, and with the train extra the parity of its runtimes"
-    )
-    verify.add_argument("path", type=Path, help="folder of the bundle, for example models/mnist/1")
-    verify.add_argument(
+    summary = "check a bundle's files, and the recorded vectors in each runtime at hand"
+    verify = commands.add_parser("verify", help=summary, description=summary)
+    verify.set_defaults(run=_verify)
+    summary = "compare every stage of every runtime with exact arithmetic"
+    comparison = commands.add_parser("compare", help=summary, description=summary)
+    comparison.set_defaults(run=_compare)
+    for command in (verify, comparison):
+        command.add_argument(
+            "path", type=Path, help="folder of the bundle, for example models/mnist/1"
+        )
+    for flag, choices, default in (
+        ("--runtime", Runtime, "all"),
+        ("--device", Device, "all"),
+        ("--precision", Precision, "float32"),
+    ):
+        comparison.add_argument(
+            flag,
+            action="append",
+            choices=get_args(choices),
+            metavar="NAME",
+            help=f"{', '.join(get_args(choices))}; may be given several times; default: {default}",
+        )
+    comparison.add_argument(
         "--images",
         type=Path,
-        metavar="FILE.npy",
-        help="images to compare on, uint8 or float32 [N, H, W]; default: synthetic ones",
+        metavar="FILE",
+        help="images to compare on: .npy, uint8 or float32 [N, H, W], or a file of MNIST's; "
+        "default: synthetic ones",
+    )
+    comparison.add_argument("--json", action="store_true", help="print the report as JSON")
+    comparison.add_argument("--picture", type=Path, metavar="FILE.png", help="draw a heat map")
+    comparison.add_argument(
+        "--record",
+        action="store_true",
+        help="put the figures into the manifest; later comparisons and servers are held to them",
     )
     return parser
 

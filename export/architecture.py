@@ -8,15 +8,18 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 Operation = Literal["Input", "Flatten", "Linear", "ReLU", "Output"]
-Runtime = Literal["eager", "torchscript", "onnx"]
+Form = Literal["eager", "torchscript", "pt2", "onnx"]  # of a network that can be run
+Runtime = Literal[Form, "onnx-reference"]  # two runtimes read the ONNX form
+Device = Literal["cpu", "cuda"]
+Precision = Literal["float32", "tf32", "bfloat16"]  # of the factors of a product
 
 
 class Stage(BaseModel):
     """One stage of the forward pass.
 
     `shape` is the shape of its output for one image; `values` names, for each
-    runtime, the value of the exported graph that holds this output. Stages that
-    compute nothing share the value of the stage before them.
+    form of the network, the layer or value of the graph that gives this output.
+    Stages that compute nothing share the value of the stage before them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,7 +29,7 @@ class Stage(BaseModel):
     description: str
     shape: tuple[PositiveInt, ...]
     dtype: Literal["float32"] = "float32"
-    values: dict[Runtime, str]
+    values: dict[Form, str]
 
     @property
     def size(self) -> int:
@@ -37,25 +40,26 @@ class Stage(BaseModel):
     def computed(
         cls, name: str, operation: Operation, description: str, shape: tuple[int, ...]
     ) -> Self:
-        """Return a stage whose value carries the stage's own name in every runtime."""
-        values: dict[Runtime, str] = {"eager": name, "torchscript": name, "onnx": name}
+        """Return a stage whose value carries the stage's own name in every form."""
         return cls(
-            name=name, operation=operation, description=description, shape=shape, values=values
+            name=name,
+            operation=operation,
+            description=description,
+            shape=shape,
+            values=_values(name, onnx=name),
         )
 
 
 def mlp(image_shape: tuple[int, int], hidden: int, classes: int) -> tuple[Stage, ...]:
     """Return the stages of image -> Flatten -> Linear -> ReLU -> Linear -> logits."""
-    shape = (classes,)
-    logits: dict[Runtime, str] = {"eager": "linear2", "torchscript": "linear2", "onnx": "logits"}
-    images: dict[Runtime, str] = {"eager": "images", "torchscript": "images", "onnx": "images"}
+    shape, logits = (classes,), _values("linear2", onnx="logits")
     return (
         Stage(
             name="input",
             operation="Input",
             description="grayscale image, pixels 0..1",
             shape=image_shape,
-            values=images,
+            values=_values("images", onnx="images"),
         ),
         Stage.computed("flatten", "Flatten", "rows of the image end to end", (prod(image_shape),)),
         Stage.computed("linear1", "Linear", "W1·x + b1", (hidden,)),
@@ -75,6 +79,10 @@ def mlp(image_shape: tuple[int, int], hidden: int, classes: int) -> tuple[Stage,
             values=logits,
         ),
     )
+
+
+def _values(layer: str, onnx: str) -> dict[Form, str]:
+    return {"eager": layer, "torchscript": layer, "pt2": layer, "onnx": onnx}
 
 
 def check_chain(stages: Sequence[Stage]) -> None:

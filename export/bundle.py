@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from export.errors import BundleError
-from export.manifest import MANIFEST_NAME, File, Manifest
+from export.manifest import MANIFEST_NAME, UNSEALED, File, Manifest
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Bundle:
             data = path.read_bytes()
         except OSError as error:
             raise BundleError(f"{path}: can't be read: {error.strerror}") from error
-        if describe(name, data) != entry:
+        if _describe(name, data) != entry:
             raise BundleError(
                 f"{path}: the manifest says {entry.size_bytes} bytes with SHA-256 {entry.sha256}, "
-                f"the file has {len(data)} bytes with {hashlib.sha256(data).hexdigest()}; "
+                f"the file has {len(data)} bytes with {_digest(data)}; "
                 "it was damaged or replaced: restore the bundle or train again"
             )
         return data
@@ -59,24 +59,61 @@ class Bundle:
         return sorted({entry.name for entry in self.path.iterdir()} - listed)
 
 
-def describe(name: str, data: bytes) -> File:
-    """Return the manifest's entry for a file of these bytes."""
-    return File(name=name, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _describe(name: str, data: bytes) -> File:
+    return File(name=name, size_bytes=len(data), sha256=_digest(data))
+
+
+def write_bundle(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Bundle:
+    """Write the files and the manifest that lists them; return the bundle."""
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    files = tuple(_describe(*item) for item in sorted(contents.items()))
+    return write_manifest(folder, manifest.model_copy(update={"files": files}))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
+    """Put a manifest in the place of the one that a bundle has; return the bundle.
+
+    A reader sees the old one or the new one. It is sealed with its own SHA-256.
+    """
+    unsealed = manifest.model_copy(update={"sha256": UNSEALED})
+    text = unsealed.model_dump_json(indent=2).encode() + b"\n"
+    sealed = text.replace(UNSEALED.encode(), _digest(text).encode(), 1)
+    beside = folder / f".{MANIFEST_NAME}"
+    beside.write_bytes(sealed)
+    _flush(beside)
+    beside.replace(folder / MANIFEST_NAME)
+    return open_bundle(folder)
 
 
 def open_bundle(path: Path) -> Bundle:
     """Open the bundle in a folder; its files are checked when they are read.
 
     Raises:
-        BundleError: there is no bundle, or its manifest is malformed.
+        BundleError: there is no bundle, or its manifest is malformed or was changed.
     """
     manifest_path = path / MANIFEST_NAME
     try:
-        text = manifest_path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = manifest_path.read_bytes()
+    except OSError as error:
         raise BundleError(f"{manifest_path}: can't be read: {error}") from error
+    manifest = _parse(manifest_path, text)
+    found = _digest(text.replace(manifest.sha256.encode(), UNSEALED.encode(), 1))
+    if found != manifest.sha256:
+        raise BundleError(
+            f"{manifest_path}: says that its own SHA-256 is {manifest.sha256}, it is {found}; "
+            "it was damaged or edited: restore the bundle or train again"
+        )
+    return Bundle(path, manifest)
+
+
+def _parse(manifest_path: Path, text: bytes) -> Manifest:
     try:
-        return Bundle(path, Manifest.model_validate_json(text))
+        return Manifest.model_validate_json(text)
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}"

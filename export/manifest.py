@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from export.architecture import Stage, check_chain
+from export.architecture import Precision, Runtime, Stage, check_chain
 
 # The files of a bundle, by what they hold.
 MANIFEST_NAME = "manifest.json"
@@ -12,6 +12,12 @@ WEIGHTS_FILE = "weights.safetensors"
 ONNX_FILE = "model.onnx"
 ONNX_TRACE_FILE = "trace.onnx"
 TORCHSCRIPT_FILE = "model.ts"
+PT2_FILE = "model.pt2"
+VECTORS_FILE = "vectors.npz"
+
+TEST_IMAGES = "test"  # names the dataset's test images in a record of parity
+SHA256 = r"^[0-9a-f]{64}$"
+UNSEALED = "0" * 64
 
 
 class Record(BaseModel):
@@ -25,7 +31,7 @@ class File(Record):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
     size_bytes: NonNegativeInt
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: str = Field(pattern=SHA256)
 
 
 class Dataset(Record):
@@ -41,31 +47,49 @@ class Dataset(Record):
 class StageParity(Record):
     """How far one stage of one runtime was from exact arithmetic.
 
-    `max_error` is the largest difference seen, `bound` the largest proven bound
-    and `margin` the largest share of its own bound that any element used; parity
-    holds while the margin is at most 1.
+    Errors are differences from the float64 oracle, `bound` is the largest proven
+    bound, `margin` the largest share of its own bound that any element used, and
+    `max_ulps` the largest error in units of the last place of the largest value
+    that the stage has for the same image.
     """
 
     stage: str
     max_error: float
+    mean_error: float
     bound: float
     margin: float
+    max_ulps: float
 
 
 class RuntimeParity(Record):
-    """The comparison of one runtime, on one provider and precision."""
+    """The comparison of one runtime, on one provider, precision and set of images.
 
-    runtime: str
+    `certified_share` is the share of decisions that no runtime of the precision
+    can make otherwise: the top two logits are further apart than 4 bounds.
+    """
+
+    runtime: Runtime
     provider: str
-    precision: str
+    precision: Precision
+    image_set: str
     images: PositiveInt
+    certified_share: float
     stages: tuple[StageParity, ...]
+
+    @property
+    def run(self) -> tuple[str, str, str, str]:
+        """What was run on what; a newer record of the same run replaces an older one."""
+        return (self.runtime, self.provider, self.precision, self.image_set)
 
 
 class Manifest(Record):
-    """Everything that a server or a reader must know of a bundle."""
+    """Everything that a server or a reader must know of a bundle.
 
-    schema_version: Literal[1] = 1
+    `sha256` is of the manifest's own bytes, with 64 zeros in its place.
+    """
+
+    sha256: str = Field(default=UNSEALED, pattern=SHA256)
+    schema_version: Literal[2] = 2
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     version: PositiveInt
     architecture: str
@@ -88,6 +112,17 @@ class Manifest(Record):
                 f"{len(self.labels)} labels for an output of {list(self.stages[-1].shape)}"
             )
         return self
+
+    def recorded_errors(
+        self, runtime: Runtime, provider: str, precision: Precision
+    ) -> dict[str, float]:
+        """Return the largest recorded error of each stage; nothing if none was recorded."""
+        errors: dict[str, float] = {}
+        for record in self.parity:
+            if record.run[:3] == (runtime, provider, precision):
+                for stage in record.stages:
+                    errors[stage.stage] = max(errors.get(stage.stage, 0.0), stage.max_error)
+        return errors
 
     @property
     def input_shape(self) -> tuple[int, ...]:

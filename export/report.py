@@ -1,29 +1,77 @@
-"""The parity record as a table."""
+"""A comparison, as tables for people."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import chain, repeat
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
+from export.compare import TIERS, Comparison, Report
 from export.manifest import RuntimeParity
 
+MARKS = {"holds": "✓", "fails": "✗", "not judged": "-"}
 
-def parity_table(records: Sequence[RuntimeParity]) -> Table:
-    """Return the comparison as a table, a row for each runtime and stage."""
-    images = min(record.images for record in records)
-    table = Table(title=f"Parity with exact arithmetic on {images:,} images: all hold")
-    for heading in ("runtime", "provider", "stage"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("error", "bound", "margin"):
+
+def show_report(report: Report, *, path: str) -> Group:
+    """Return the verdict by runtime, what failed or was not run and why, the figures by stage."""
+    if report.holds:
+        verdict = "all hold"
+    else:
+        verdict = "not all hold" if report.records() else "nothing was compared"
+    heading = f"{path}: {report.images:,} images ({report.image_set}) against float64 NumPy"
+    tables = (_verdicts(report), figures_table(report.records()))
+    return Group(
+        Text(f"{heading}: {verdict}", style="bold"),
+        *(_notes(one) for one in report.comparisons if one.reason or one.faults),
+        *(table for table in tables if table.row_count),
+    )
+
+
+def _verdicts(report: Report) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading in ("runtime", "device", "precision", *TIERS, "certified", "departs at"):
+        table.add_column(heading, no_wrap=True)
+    for one in report.comparisons:
+        if one.record:
+            table.add_row(
+                one.runtime,
+                one.device,
+                one.precision,
+                *(MARKS[one.tiers[tier]] for tier in TIERS),
+                f"{one.record.certified_share:.2%}",
+                one.first_departing_stage or "",
+                style="green" if one.status == "holds" else "red",
+            )
+    return table
+
+
+def _notes(one: Comparison) -> Text:
+    texts = (one.reason, *(f"{fault.tier}: {fault.text}" for fault in one.faults))
+    lines = [f"{one.status}: {one.name}: {text}" for text in texts if text]
+    return Text("\n".join(lines), style="red" if one.status == "fails" else "dim")
+
+
+def figures_table(records: Iterable[RuntimeParity]) -> Table:
+    """Return the errors, a row for each runtime and stage."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading in ("runtime", "stage"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("error", "mean", "bound", "margin", "ULPs"):
         table.add_column(heading, justify="right", no_wrap=True)
     for record in records:
-        for stage in record.stages:
+        # The name of the run, downwards: as many rows as a network has at least.
+        labels = chain((record.runtime, record.provider, record.precision), repeat(""))
+        for stage, label in zip(record.stages, labels, strict=False):
             table.add_row(
-                record.runtime,
-                record.provider,
+                label,
                 stage.stage,
                 f"{stage.max_error:.2g}",
+                f"{stage.mean_error:.2g}",
                 f"{stage.bound:.2g}",
                 f"{stage.margin:.2%}",
+                f"{stage.max_ulps:.3g}",
             )
         table.add_section()
     return table

@@ -11,9 +11,17 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
 from export.architecture import Stage
-from export.manifest import ONNX_FILE, ONNX_TRACE_FILE, TORCHSCRIPT_FILE, WEIGHTS_FILE
+from export.manifest import (
+    ONNX_FILE,
+    ONNX_TRACE_FILE,
+    PT2_FILE,
+    TORCHSCRIPT_FILE,
+    VECTORS_FILE,
+    WEIGHTS_FILE,
+)
 from export.network import network_of
 from export.torchscript_notice import torchscript_notice_filtered
+from export.vectors import write_vectors
 
 ONNX_OPSET = 17  # old enough for every runtime of the last years; these operations have not changed
 ONNX_IR_VERSION = 8  # the one that came with opset 17
@@ -21,13 +29,17 @@ ONNX_IR_VERSION = 8  # the one that came with opset 17
 Weights = Mapping[str, np.ndarray]
 
 
-def write_all(stages: Sequence[Stage], weights: Weights) -> dict[str, bytes]:
-    """Return the content of every model file by its name."""
+def write_all(
+    stages: Sequence[Stage], weights: Weights, low: float, high: float
+) -> dict[str, bytes]:
+    """Return the content of every model file by its name; pixels are in low..high."""
     return {
         WEIGHTS_FILE: save(dict(weights)),
         ONNX_FILE: write_onnx(stages, weights, traced=False),
         ONNX_TRACE_FILE: write_onnx(stages, weights, traced=True),
         TORCHSCRIPT_FILE: write_torchscript(stages, weights),
+        PT2_FILE: write_pt2(stages, weights),
+        VECTORS_FILE: write_vectors(stages, weights, low, high),
     }
 
 
@@ -36,6 +48,23 @@ def write_torchscript(stages: Sequence[Stage], weights: Weights) -> bytes:
     buffer = io.BytesIO()
     with torchscript_notice_filtered():
         torch.jit.save(torch.jit.script(network_of(stages, weights)), buffer)
+    return buffer.getvalue()
+
+
+def write_pt2(stages: Sequence[Stage], weights: Weights) -> bytes:
+    """Return the exported program; it gives the logits of a batch of any size.
+
+    Each node knows the layer that it came from, so that a runner can find every
+    stage in it; the traces that lead into the source code are left out.
+    """
+    images = torch.zeros(2, *stages[0].shape)  # torch.export takes 0 and 1 for constants
+    program = torch.export.export(
+        network_of(stages, weights), (images,), dynamic_shapes=({0: torch.export.Dim("N")},)
+    )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
     return buffer.getvalue()
 
 

@@ -20,8 +20,8 @@ class ServerSettings(CommandSettings):
     model_version: int | None = Field(
         None, ge=1, description="Version to serve; the newest if not given."
     )
-    runtime: Literal["onnx", "torchscript"] = Field(
-        "onnx", description="Runtime that computes; torchscript needs the train extra."
+    runtime: Literal["onnx", "pt2", "torchscript"] = Field(
+        "onnx", description="Runtime that computes; pt2 and torchscript need the train extra."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",

@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import structlog
 
-from export.architecture import Runtime, flops_per_image, parameter_counts
+from export.architecture import Device, Runtime, flops_per_image, parameter_counts
 from export.bundle import Bundle, find_bundle
 from export.errors import RuntimeUnavailableError
 from export.manifest import Manifest
 from export.runners import Runner, open_runner
+from export.vectors import check_vectors
 
 log = structlog.get_logger()
 
@@ -26,26 +28,37 @@ class ServedModel:
 
 
 def load_model(
-    models_dir: Path, name: str, version: int | None, runtime: Runtime, device: str
+    models_dir: Path,
+    name: str,
+    version: int | None,
+    runtime: Runtime,
+    device: Device | Literal["auto"],
 ) -> ServedModel:
-    """Open a version of a model, the newest if None, with every file checked.
+    """Open a version of a model, the newest if None, and let it prove itself.
+
+    Every file is checked, and every stage of the recorded vectors is computed
+    and compared before anybody is served.
 
     Raises:
         BundleError: it is not there, or a file is not what the manifest says.
+        ParityError: the runtime does not compute the recorded vectors; it names the stage.
         RuntimeUnavailableError: the runtime is not installed, or "cuda" is not to be had.
     """
     bundle = find_bundle(models_dir, name, version)
     bundle.verify_files()
+    runner = _open_runner(bundle, runtime, device)
+    vectors = check_vectors(bundle, runner)
+    log.info("self-check passed", runtime=runtime, provider=runner.provider, vectors=vectors)
     stages = bundle.manifest.stages
     return ServedModel(
         manifest=bundle.manifest,
-        runner=_open_runner(bundle, runtime, device),
+        runner=runner,
         flops_per_image=flops_per_image(stages),
         parameter_counts=parameter_counts(stages),
     )
 
 
-def _open_runner(bundle: Bundle, runtime: Runtime, device: str) -> Runner:
+def _open_runner(bundle: Bundle, runtime: Runtime, device: Device | Literal["auto"]) -> Runner:
     if device != "auto":
         return open_runner(bundle, runtime, device)
     try:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from export.architecture import mlp
-from export.bundle import Bundle, describe, open_bundle, staged_bundle
-from export.manifest import MANIFEST_NAME, Dataset, Manifest
+from export.bundle import Bundle, open_bundle, staged_bundle, write_bundle
+from export.manifest import Dataset, Manifest
 from export.network import Network, weights_of
 from export.writers import write_all
 
@@ -19,9 +19,6 @@ def publish_random_bundle(models_dir: Path, name: str) -> Bundle:
     """Publish the next version of a small network with random weights, without parity."""
     network = Network(mlp(TINY_SHAPE, TINY_HIDDEN, len(TINY_LABELS)))
     with staged_bundle(models_dir, name) as (folder, version):
-        contents = write_all(network.stages, weights_of(network))
-        for file_name, content in contents.items():
-            (folder / file_name).write_bytes(content)
         manifest = Manifest(
             name=name,
             version=version,
@@ -30,7 +27,7 @@ def publish_random_bundle(models_dir: Path, name: str) -> Bundle:
             input_min=0,
             input_max=1,
             labels=TINY_LABELS,
-            files=tuple(describe(*item) for item in contents.items()),
+            files=(),
             dataset=Dataset(
                 name="random",
                 sha256="0" * 64,
@@ -43,7 +40,7 @@ def publish_random_bundle(models_dir: Path, name: str) -> Bundle:
             parity=(),
             tools={},
         )
-        (folder / MANIFEST_NAME).write_text(manifest.model_dump_json())
+        write_bundle(folder, manifest, write_all(network.stages, weights_of(network), 0, 1))
     return open_bundle(models_dir / name / str(version))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from export.manifest import Manifest
+from export.manifest import TEST_IMAGES, Manifest
 from training.fit import Epoch
 
 SOURCES = {
@@ -23,8 +23,9 @@ def model_card(manifest: Manifest, epochs: Sequence[Epoch]) -> str:
         f"| {record.runtime} | {record.provider} | "
         f"{max(stage.max_error for stage in record.stages):.1e} | "
         f"{max(stage.bound for stage in record.stages):.1e} | "
-        f"{max(stage.margin for stage in record.stages):.2%} |"
+        f"{max(stage.margin for stage in record.stages):.2%} | {record.certified_share:.2%} |"
         for record in manifest.parity
+        if record.image_set == TEST_IMAGES
     )
     tools = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
     return f"""# {manifest.name}, version {manifest.version}
@@ -54,12 +55,12 @@ def model_card(manifest: Manifest, epochs: Sequence[Epoch]) -> str:
 
 ## Parity
 
-Every stage of every runtime was compared with the exact forward pass on
-{manifest.parity[0].images:,} images; the margin is the largest share of its proven bound that any
-element used.
+Every stage of every runtime was compared with the exact forward pass on the test images. The margin
+is the largest share of its proven bound that any element used; a decision is certified when no
+runtime within the bounds can make another.
 
-| runtime | provider | largest error | largest bound | margin |
-|---|---|---|---|---|
+| runtime | provider | largest error | largest bound | margin | certified |
+|---|---|---|---|---|---|
 {parity}
 
 ## Use and limits

@@ -2,15 +2,18 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
+import numpy as np
+
 from export.architecture import Stage
-from export.bundle import Bundle, describe, open_bundle, staged_bundle
-from export.manifest import MANIFEST_NAME, Dataset, Manifest
+from export.bundle import Bundle, open_bundle, staged_bundle, write_bundle
+from export.compare import ImageSet, compare, synthetic_images, variants_of
+from export.errors import ParityError
+from export.manifest import TEST_IMAGES, Dataset, Manifest, RuntimeParity
 from export.network import Network, weights_of
-from export.verify import verify_parity
 from export.writers import write_all
 from training.card import model_card
 from training.data import Data
@@ -32,26 +35,36 @@ def publish(
         ParityError: a written runtime departs from the weights; nothing is published.
         OSError: the folder can't be written; nothing is published.
     """
+    weights = weights_of(network)
     with staged_bundle(models_dir, data.name) as (folder, version):
-        contents = write_all(network.stages, weights_of(network))
+        manifest = _manifest(network, data, epochs, seed, version)
+        contents = write_all(network.stages, weights, manifest.input_min, manifest.input_max)
         contents["history.jsonl"] = history_lines(epochs)
         contents["history.png"] = history_plot(epochs, f"{data.name}, version {version}")
-        manifest = _manifest(network, data, epochs, seed, version)
-        _write(folder, manifest, contents)
-        parity = verify_parity(open_bundle(folder), data.test.pixels().numpy())
-        manifest = manifest.model_copy(update={"parity": tuple(parity)})
+        parity = _prove(write_bundle(folder, manifest, contents), weights, data)
+        manifest = manifest.model_copy(update={"parity": parity})
         contents["MODEL_CARD.md"] = model_card(manifest, epochs).encode()
-        _write(folder, manifest, contents)
-        open_bundle(folder).verify_files()
+        write_bundle(folder, manifest, contents).verify_files()
     return open_bundle(models_dir / data.name / str(version))
 
 
-def _write(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -> None:
-    files = tuple(describe(name, content) for name, content in sorted(contents.items()))
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    text = manifest.model_copy(update={"files": files}).model_dump_json(indent=2)
-    (folder / MANIFEST_NAME).write_text(f"{text}\n", encoding="utf-8")
+def _prove(
+    bundle: Bundle, weights: Mapping[str, np.ndarray], data: Data
+) -> tuple[RuntimeParity, ...]:
+    """Compare every runtime at hand; return the figures.
+
+    Raises:
+        ParityError: a runtime departs from the weights.
+    """
+    test = ImageSet(TEST_IMAGES, data.test.pixels().numpy())
+    records: list[RuntimeParity] = []
+    for images in (test, synthetic_images(bundle.manifest, weights)):
+        report = compare(bundle, weights, images, variants_of())
+        for one in report.comparisons:
+            if fault := one.departure:
+                raise ParityError(f"{one.name}: {fault}")
+        records += report.records()
+    return tuple(records)
 
 
 def _manifest(

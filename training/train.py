@@ -6,7 +6,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from export.architecture import mlp
 from export.bundle import check_writable
-from export.report import parity_table
+from export.manifest import TEST_IMAGES
+from export.report import figures_table
 from training.config import TrainingSettings
 from training.data import IMAGE_SIDE, Data, load_digits, load_mnist
 from training.fit import Epoch, Fit
@@ -38,7 +39,7 @@ def train(settings: TrainingSettings, console: Console) -> None:
     fit = Fit(model, data, settings.epochs, settings.seed)
     epochs = _run_with_table(fit, settings.epochs, console)
     bundle = publish(settings.models_dir, fit.model.folded(), data, epochs, settings.seed)
-    console.print(parity_table(bundle.manifest.parity))
+    console.print(figures_table(r for r in bundle.manifest.parity if r.image_set == TEST_IMAGES))
     console.print(
         f"Published {bundle.path}: {bundle.manifest.metrics['test_accuracy']:.2%} "
         f"of the test images right."

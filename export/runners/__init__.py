@@ -1,6 +1,6 @@
 """Runners: one small interface over every runtime that can run a bundle.
 
-The server serves through the same runners that the parity check measures, so
+The server serves through the same runners that the comparison measures, so
 what was proven is what runs.
 """
 
@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from export.architecture import Runtime
+from export.architecture import Device, Precision, Runtime
 from export.bundle import Bundle
 from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, RuntimeUnavailableError
 
@@ -25,10 +25,15 @@ class Runner(Protocol):
     `predict` and `trace` may be called from any thread, one at a time.
     """
 
-    runtime: Runtime
-    device: str  # "cpu" or "cuda"
+    device: Device
     provider: str  # what the runtime itself calls its backend
-    precision: str  # of the multiplications, for example "float32"
+    precision: Precision
+    batch_invariant: bool  # an image's outputs are the same bits in a batch of any size
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime that this is."""
+        ...
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the logits, [N, classes]."""
@@ -39,21 +44,18 @@ class Runner(Protocol):
         ...
 
 
-def open_runner(bundle: Bundle, runtime: Runtime, device: str) -> Runner:
-    """Load a bundle into a runtime on "cpu" or "cuda".
+def open_runner(
+    bundle: Bundle, runtime: Runtime, device: Device, precision: Precision = "float32"
+) -> Runner:
+    """Load a bundle into a runtime on a device.
 
     Raises:
-        RuntimeUnavailableError: the runtime is not installed, or does not get the device.
+        RuntimeUnavailableError: the runtime is not installed, or does not get the
+            device or the precision.
         BundleError: the model's file is damaged.
     """
     try:
-        if runtime == "onnx":
-            from export.runners.onnx import OnnxRunner  # noqa: PLC0415 (a runtime loads when asked)
-
-            return OnnxRunner(bundle, device)
-        from export.runners.torch import EagerRunner, TorchScriptRunner  # noqa: PLC0415 (as above)
-
-        return (EagerRunner if runtime == "eager" else TorchScriptRunner)(bundle, device)
+        return _open(bundle, runtime, device, precision)
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(
             f"runtime {runtime!r} needs {error.name!r}; {HOW_TO_GET_TORCH}"
@@ -62,3 +64,18 @@ def open_runner(bundle: Bundle, runtime: Runtime, device: str) -> Runner:
         raise
     except Exception as error:  # whatever a runtime says of a file that it can't read
         raise BundleError(f"{bundle.path}: {runtime} can't load the model: {error}") from error
+
+
+def _open(bundle: Bundle, runtime: Runtime, device: Device, precision: Precision) -> Runner:
+    """Import the runtime that is asked for, and no other."""
+    if runtime == "onnx":
+        from export.runners.onnx import OnnxRunner  # noqa: PLC0415 (a runtime loads when asked)
+
+        return OnnxRunner(bundle, device, precision)
+    if runtime == "onnx-reference":
+        from export.runners.reference import OnnxReferenceRunner  # noqa: PLC0415 (as above)
+
+        return OnnxReferenceRunner(bundle, device, precision)
+    from export.runners.torch import TORCH_RUNNERS  # noqa: PLC0415 (as above)
+
+    return TORCH_RUNNERS[runtime](bundle, device, precision)

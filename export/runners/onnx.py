@@ -6,31 +6,37 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from export.architecture import Runtime
+from export.architecture import Device, Precision, Runtime
 from export.bundle import Bundle
 from export.errors import RuntimeUnavailableError
 from export.manifest import ONNX_FILE, ONNX_TRACE_FILE
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
+# What each device can do with the factors of a product, and the provider's options for it.
+PROVIDER_OPTIONS: dict[tuple[Device, Precision], dict[str, str]] = {
+    ("cpu", "float32"): {},
+    ("cuda", "float32"): {"use_tf32": "0"},
+    ("cuda", "tf32"): {"use_tf32": "1"},
+}
 
 
 class OnnxRunner:
     """Runs `model.onnx`, and for traces `trace.onnx` in a session of its own."""
 
     runtime: Runtime = "onnx"
-    # TF32, which would round every factor to 10 bits, is off on CUDA.
-    precision = "float32"
 
-    def __init__(self, bundle: Bundle, device: str) -> None:
+    def __init__(self, bundle: Bundle, device: Device, precision: Precision) -> None:
         self.device = device
-        self.provider = CUDA_PROVIDER if device == "cuda" else CPU_PROVIDER
+        self.precision = precision
+        self.batch_invariant = device == "cpu"  # cuBLAS chooses its kernels by the batch
+        self.provider = self._choose_provider()
         stages = bundle.manifest.stages
         self._input = stages[0].values["onnx"]
         self._logits = stages[-1].values["onnx"]
         self._values = {stage.name: stage.values["onnx"] for stage in stages}
-        self._session = _session(bundle.read(ONNX_FILE), self.provider)
-        self._trace_session = _session(bundle.read(ONNX_TRACE_FILE), self.provider)
+        self._session = self._load(bundle.read(ONNX_FILE))
+        self._trace_session = self._load(bundle.read(ONNX_TRACE_FILE))
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the logits, [N, classes]."""
@@ -47,26 +53,31 @@ class OnnxRunner:
             computed |= dict(zip(outputs, arrays, strict=True))
         return {name: computed[self._values[name]] for name in stages}
 
+    def _choose_provider(self) -> str:
+        provider = CUDA_PROVIDER if self.device == "cuda" else CPU_PROVIDER
+        available = onnxruntime.get_available_providers()
+        if provider not in available:
+            raise RuntimeUnavailableError(
+                f"this onnxruntime {onnxruntime.__version__} has no {provider} "
+                f"(it has {', '.join(available)}); install onnxruntime-gpu in its place"
+            )
+        if (self.device, self.precision) not in PROVIDER_OPTIONS:
+            raise RuntimeUnavailableError(f"{provider} has no setting for {self.precision} factors")
+        return provider
 
-def _session(model: bytes, provider: str) -> Any:  # noqa: ANN401 (onnxruntime has no types)
-    available = onnxruntime.get_available_providers()
-    if provider not in available:
-        raise RuntimeUnavailableError(
-            f"this onnxruntime {onnxruntime.__version__} has no {provider} "
-            f"(it has {', '.join(available)}); install onnxruntime-gpu in its place"
-        )
-    options = onnxruntime.SessionOptions()
-    # One thread: a forward of this size costs less than waking a second one.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; what matters is checked below
-    providers = [(provider, {"use_tf32": "0"} if provider == CUDA_PROVIDER else {})]
-    session = onnxruntime.InferenceSession(model, options, providers=providers)
-    session.disable_fallback()
-    granted = session.get_providers()
-    if granted[:1] != [provider]:
-        raise RuntimeUnavailableError(
-            f"the session asked for {provider} and got {', '.join(granted)}; "
-            "see onnxruntime's own message above for the library that it misses"
-        )
-    return session
+    def _load(self, model: bytes) -> Any:  # noqa: ANN401 (onnxruntime has no types)
+        options = onnxruntime.SessionOptions()
+        # One thread: a forward of this size costs less than waking a second one.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors; what matters is checked below
+        providers = [(self.provider, PROVIDER_OPTIONS[self.device, self.precision])]
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
+        session.disable_fallback()
+        granted = session.get_providers()
+        if granted[:1] != [self.provider]:
+            raise RuntimeUnavailableError(
+                f"the session asked for {self.provider} and got {', '.join(granted)}; "
+                "see onnxruntime's own message above for the library that it misses"
+            )
+        return session

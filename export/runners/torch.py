@@ -1,52 +1,68 @@
-"""The torch runtimes: eager, from the weights alone, and TorchScript."""
+"""The torch runtimes: eager, from the weights alone, TorchScript, and torch.export's pt2."""
 
 import io
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
-from export.architecture import Runtime
+from export.architecture import Device, Form, Precision, Runtime
 from export.bundle import Bundle
-from export.errors import RuntimeUnavailableError
-from export.manifest import TORCHSCRIPT_FILE
+from export.errors import BundleError, RuntimeUnavailableError
+from export.manifest import PT2_FILE, TORCHSCRIPT_FILE
 from export.network import network_of
 from export.torchscript_notice import torchscript_notice_filtered
 from export.weights import read_weights
+
+Predict = Callable[[torch.Tensor], torch.Tensor]
+Trace = Callable[[torch.Tensor], dict[str, torch.Tensor]]
+
+# What each device can do with the factors of a product: torch's own setting and its value.
+# "Allowed" is all that torch promises; the comparison sees whether it was done.
+_BACKENDS: Any = torch.backends  # mkldnn.matmul is unknown to type checkers
+_MATMUL: dict[tuple[Device, Precision], tuple[Any, str]] = {
+    ("cpu", "float32"): (_BACKENDS.mkldnn.matmul, "ieee"),
+    ("cpu", "tf32"): (_BACKENDS.mkldnn.matmul, "tf32"),
+    ("cpu", "bfloat16"): (_BACKENDS.mkldnn.matmul, "bf16"),
+    ("cuda", "float32"): (_BACKENDS.cuda.matmul, "ieee"),
+    ("cuda", "tf32"): (_BACKENDS.cuda.matmul, "tf32"),
+}
 
 
 class _TorchRunner:
     """What the torch runtimes share: tensors in and out, without gradients."""
 
-    # torch multiplies float32 as float32 unless TF32 is asked for.
-    precision = "float32"
-    runtime: Runtime
+    runtime: Form
+    batch_invariant = False  # torch chooses its kernels by the batch
 
-    def __init__(self, bundle: Bundle, device: str) -> None:
+    def __init__(self, bundle: Bundle, device: Device, precision: Precision) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise RuntimeUnavailableError(
                 f"torch {torch.__version__} finds no CUDA device on this machine"
             )
+        if (device, precision) not in _MATMUL:
+            raise RuntimeUnavailableError(f"torch.{device} has no setting for {precision} factors")
         self.device = device
+        self.precision = precision
         self.provider = f"torch.{device}"
         self._values = {stage.name: stage.values[self.runtime] for stage in bundle.manifest.stages}
-        self._module = self._load(bundle).to(device)
-        trace = cast("Callable[[torch.Tensor], dict[str, torch.Tensor]]", self._module.trace)
-        self._trace = trace
+        self._predict, self._trace = self._load(bundle)
 
-    def _load(self, bundle: Bundle) -> torch.nn.Module:
+    def _load(self, bundle: Bundle) -> tuple[Predict, Trace]:
+        """Return what gives the logits, and what gives every value by its name."""
         raise NotImplementedError
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the logits, [N, classes]."""
-        with torch.inference_mode():
-            logits: np.ndarray = self._module(self._tensor(images)).cpu().numpy()
+        with torch.inference_mode(), _factors(self.device, self.precision):
+            logits: np.ndarray = self._predict(self._tensor(images)).cpu().numpy()
         return logits
 
     def trace(self, images: np.ndarray, stages: Sequence[str]) -> dict[str, np.ndarray]:
         """Return the named stages' outputs, each [N, …], by stage name."""
-        with torch.inference_mode():
+        with torch.inference_mode(), _factors(self.device, self.precision):
             values = self._trace(self._tensor(images))
             return {name: values[self._values[name]].cpu().numpy() for name in stages}
 
@@ -59,21 +75,76 @@ class _TorchRunner:
 class EagerRunner(_TorchRunner):
     """The network in eager PyTorch, built from `weights.safetensors`."""
 
-    runtime: Runtime = "eager"
+    runtime = "eager"
 
-    def _load(self, bundle: Bundle) -> torch.nn.Module:
-        return network_of(bundle.manifest.stages, read_weights(bundle))
+    def _load(self, bundle: Bundle) -> tuple[Predict, Trace]:
+        network = network_of(bundle.manifest.stages, read_weights(bundle)).to(self.device)
+        return network, network.trace
 
 
 class TorchScriptRunner(_TorchRunner):
     """The scripted network of `model.ts`."""
 
-    runtime: Runtime = "torchscript"
+    runtime = "torchscript"
 
-    def _load(self, bundle: Bundle) -> torch.nn.Module:
+    def _load(self, bundle: Bundle) -> tuple[Predict, Trace]:
         with torchscript_notice_filtered():
             # map_location: a model saved on a GPU loads on a machine without one.
-            module: torch.nn.Module = torch.jit.load(
-                io.BytesIO(bundle.read(TORCHSCRIPT_FILE)), map_location="cpu"
+            module = torch.jit.load(
+                io.BytesIO(bundle.read(TORCHSCRIPT_FILE)), map_location=self.device
             )
-        return module
+        return module, module.trace
+
+
+class Pt2Runner(_TorchRunner):
+    """The exported program of `model.pt2`; its graph with more outputs gives the traces."""
+
+    runtime = "pt2"
+
+    def _load(self, bundle: Bundle) -> tuple[Predict, Trace]:
+        module = torch.export.load(io.BytesIO(bundle.read(PT2_FILE))).module().to(self.device)
+        traced = _layers(module)
+        if missing := sorted(set(self._values.values()) - set(traced)):
+            raise BundleError(f"{bundle.path / PT2_FILE}: no layer {', '.join(missing)} in it")
+        return module, _graph_of(module, traced)
+
+
+def _layers(module: torch.fx.GraphModule) -> dict[str, torch.fx.Node]:
+    """Return the node that gives each layer's output, and those of the inputs, by name."""
+    found = {}
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            found[node.name] = node
+        elif stack := node.meta.get("nn_module_stack"):
+            path, _ = list(stack.values())[-1]  # the innermost module: "layers.linear1"
+            found[path.removeprefix("layers.")] = node
+    return found
+
+
+def _graph_of(
+    module: torch.fx.GraphModule, outputs: Mapping[str, torch.fx.Node]
+) -> torch.fx.GraphModule:
+    """Return the same computation, with these nodes for outputs."""
+    graph, copies = torch.fx.Graph(), dict[torch.fx.Node, torch.fx.Node]()
+    graph.graph_copy(module.graph, copies)
+    graph.output({name: copies[node] for name, node in outputs.items()})
+    return torch.fx.GraphModule(module, graph)
+
+
+@contextmanager
+def _factors(device: Device, precision: Precision) -> Iterator[None]:
+    """Set torch's precision of the factors, which is the whole process's, for one run."""
+    matmul, value = _MATMUL[device, precision]
+    before = matmul.fp32_precision
+    matmul.fp32_precision = value
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
+TORCH_RUNNERS: Mapping[Runtime, type[_TorchRunner]] = {
+    "eager": EagerRunner,
+    "torchscript": TorchScriptRunner,
+    "pt2": Pt2Runner,
+}

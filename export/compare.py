@@ -1,0 +1,252 @@
+"""Compare every runtime of a bundle with the float64 oracle on the same images."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal, get_args
+
+import numpy as np
+from pydantic import Field, computed_field
+
+from export.architecture import Device, Precision, Runtime
+from export.bounds import Reference, bounded
+from export.bundle import Bundle
+from export.comparison import Fault, Tally, Tier, first_departure
+from export.errors import ExportError, ImagesError, RuntimeUnavailableError
+from export.manifest import Manifest, Record, RuntimeParity
+from export.probes import probe_images
+from export.runners import open_runner
+from export.runners.numpy import NumpyRunner
+
+CHUNK_IMAGES = 1000  # bounds the float64 copies to some tens of megabytes
+TIERS: tuple[Tier, ...] = ("T0", "T1", "T2", "T3")
+# They run the same kernels of torch on the same device, so their bits are the same (T0).
+SAME_KERNELS: tuple[Runtime, ...] = ("eager", "torchscript", "pt2")
+
+TierResult = Literal["holds", "fails", "not judged"]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images, FLOAT32 [N, H, W], under the name that their record has.
+
+    Decisions are judged (T3) on images that have a right answer, so not on synthetic ones.
+    """
+
+    name: str
+    pixels: np.ndarray
+    is_synthetic: bool = False
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to run the model."""
+
+    runtime: Runtime
+    device: Device
+    precision: Precision = "float32"
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"{self.runtime} {self.device} {self.precision}"
+
+
+def variants_of(
+    runtimes: Iterable[Runtime] = get_args(Runtime),
+    devices: Iterable[Device] = get_args(Device),
+    precisions: Iterable[Precision] = ("float32",),
+) -> list[Variant]:
+    """Return every way to run the model on these, each once."""
+    return list(dict.fromkeys(Variant(*names) for names in product(runtimes, devices, precisions)))
+
+
+def synthetic_images(manifest: Manifest, weights: Mapping[str, np.ndarray]) -> ImageSet:
+    """Return images for a bundle whose dataset is not at hand."""
+    low, high = manifest.input_min, manifest.input_max
+    pixels = probe_images(manifest.stages, weights, low, high)
+    return ImageSet("synthetic", pixels, is_synthetic=True)
+
+
+class Comparison(Record):
+    """What came of one variant. `reason` is why it was not run, or could not go on."""
+
+    runtime: Runtime
+    device: Device
+    precision: Precision
+    status: Literal["holds", "fails", "not run"]
+    reason: str | None = None
+    tiers: dict[Tier, TierResult] = Field(default={})
+    faults: tuple[Fault, ...] = ()
+    record: RuntimeParity | None = None
+    # By stage, the largest error of each of its elements: for the picture.
+    unit_errors: dict[str, tuple[float, ...]] = Field(default={}, exclude=True, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The variant in words."""
+        return f"{self.runtime} {self.device} {self.precision}"
+
+    @property
+    def departure(self) -> str | None:
+        """Why the runtime does not compute the model, if it does not."""
+        if self.status == "fails" and self.reason:
+            return self.reason
+        fault = first_departure(self.faults)
+        return fault.text if fault else None
+
+    @computed_field  # type: ignore[prop-decorator] # mypy knows no decorated property
+    @property
+    def first_departing_stage(self) -> str | None:
+        """The first stage whose output is not what it should be."""
+        fault = first_departure(self.faults)
+        return fault.stage if fault else None
+
+
+class Report(Record):
+    """What came of all variants."""
+
+    model: str
+    version: int
+    image_set: str
+    images: int
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether something was compared, and all that was compared holds."""
+        ran = [one for one in self.comparisons if one.status != "not run"]
+        return bool(ran) and all(one.status == "holds" for one in ran)
+
+    def records(self) -> tuple[RuntimeParity, ...]:
+        """Return the figures of all variants that ran to the end."""
+        return tuple(one.record for one in self.comparisons if one.record)
+
+
+def compare(
+    bundle: Bundle,
+    weights: Mapping[str, np.ndarray],
+    images: ImageSet,
+    variants: Sequence[Variant],
+) -> Report:
+    """Run images through every variant and through the oracle.
+
+    Raises:
+        ImagesError: there are no images; a comparison of nothing proves nothing.
+    """
+    if len(images.pixels) == 0:
+        raise ImagesError("no images to compare on; that would prove nothing")
+    running, ended = _open(bundle, variants)
+    stages = bundle.manifest.stages
+    oracle = NumpyRunner(stages, weights)
+    precisions: set[Precision] = {"float32", *(variant.precision for variant in running)}
+    for chunk in _chunks(images.pixels):
+        exact = oracle.trace(chunk)
+        references = {
+            precision: bounded(stages, weights, exact, precision) for precision in precisions
+        }
+        for variant, reason in _add(running, chunk, references).items():
+            ended[variant] = _ended(variant, "fails", reason)
+            del running[variant]
+    for variant, tally in running.items():
+        ended[variant] = _judge(variant, tally, images)
+    return Report(
+        model=bundle.manifest.name,
+        version=bundle.manifest.version,
+        image_set=images.name,
+        images=len(images.pixels),
+        comparisons=tuple(ended[variant] for variant in variants),
+    )
+
+
+def _open(
+    bundle: Bundle, variants: Sequence[Variant]
+) -> tuple[dict[Variant, Tally], dict[Variant, Comparison]]:
+    """Return a tally for each variant that loads, and how it ended for each that does not."""
+    running, ended = {}, {}
+    for variant in variants:
+        try:
+            runner = open_runner(bundle, variant.runtime, variant.device, variant.precision)
+        except RuntimeUnavailableError as error:
+            ended[variant] = _ended(variant, "not run", str(error))
+        except ExportError as error:
+            ended[variant] = _ended(variant, "fails", str(error))
+        else:
+            manifest = bundle.manifest
+            recorded = manifest.recorded_errors(runner.runtime, runner.provider, runner.precision)
+            running[variant] = Tally(manifest.stages, runner, recorded)
+    return running, ended
+
+
+def _add(
+    running: Mapping[Variant, Tally], images: np.ndarray, references: Mapping[Precision, Reference]
+) -> dict[Variant, str]:
+    """Add a chunk to every tally; return why for each variant that could not go on."""
+    outputs: dict[Variant, dict[str, np.ndarray]] = {}
+    failures = {}
+    for variant, tally in running.items():
+        try:
+            outputs[variant] = tally.add(images, references)
+        except Exception as error:  # noqa: BLE001 (whatever a runtime raises is its failure)
+            failures[variant] = f"{type(error).__name__}: {error}"
+            continue
+        for other, same in outputs.items():
+            if _have_same_kernels(variant, other):
+                tally.expect_same_bits(outputs[variant], same, str(other))
+                break
+    return failures
+
+
+def _have_same_kernels(one: Variant, other: Variant) -> bool:
+    return (
+        one != other
+        and (one.device, one.precision) == (other.device, other.precision)
+        and {one.runtime, other.runtime} <= set(SAME_KERNELS)
+    )
+
+
+def _judge(variant: Variant, tally: Tally, images: ImageSet) -> Comparison:
+    if not tally.used_its_precision:
+        return _ended(
+            variant,
+            "not run",
+            f"{variant.precision} was allowed, but every result is within float32's own bound: "
+            "this machine's kernels did not use it",
+        )
+    not_judged: set[Tier] = set()
+    if not tally.recorded:
+        not_judged.add("T2")
+    if images.is_synthetic:
+        not_judged.add("T3")
+    faults = tuple(fault for fault in tally.faults() if fault.tier not in not_judged)
+    failed = {fault.tier for fault in faults}
+    return Comparison(
+        runtime=variant.runtime,
+        device=variant.device,
+        precision=variant.precision,
+        status="fails" if faults else "holds",
+        tiers={
+            tier: "not judged" if tier in not_judged else "fails" if tier in failed else "holds"
+            for tier in TIERS
+        },
+        faults=faults,
+        record=tally.record(images.name),
+        unit_errors={
+            name: tuple(map(float, stage.unit_errors.ravel()))
+            for name, stage in tally.stages.items()
+        },
+    )
+
+
+def _ended(variant: Variant, status: Literal["fails", "not run"], reason: str) -> Comparison:
+    return Comparison(
+        runtime=variant.runtime,
+        device=variant.device,
+        precision=variant.precision,
+        status=status,
+        reason=reason,
+    )
+
+
+def _chunks(images: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(images), CHUNK_IMAGES):
+        yield images[start : start + CHUNK_IMAGES]

@@ -1,0 +1,216 @@
+"""Compare one runtime with the reference, stage by stage, and judge it by four tiers.
+
+T0  the same bits where the kernels are the same: traced and untraced, and, if the
+    runtime promises it, batch 1 and batch N
+T1  every element of every stage within its proven bound (export/bounds.py)
+T2  every stage within 4 times the largest error that the manifest records for the
+    runtime, provider and precision; the proven bound is far looser than what happens
+T3  every decision certified: the top two logits further apart than 4 bounds, so
+    that any two runtimes, each within a bound of the exact logits, agree on it
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from export.architecture import Precision, Stage
+from export.bounds import Reference
+from export.manifest import Record, RuntimeParity, StageParity
+from export.runners import Runner
+
+Tier = Literal["T0", "T1", "T2", "T3"]
+GUARD_FACTOR = 4
+CERTIFIED_BOUNDS = 4
+
+
+class Fault(Record):
+    """What a runtime did wrong, and at which stage it was seen first."""
+
+    tier: Tier
+    stage: str
+    text: str
+
+
+def first_departure(faults: Iterable[Fault]) -> Fault | None:
+    """Return the first fault, in the order of the stages, that is the runtime's.
+
+    A decision that is not certain (T3) says something of the image instead.
+    """
+    return next((fault for fault in faults if fault.tier != "T3"), None)
+
+
+class StageTally:
+    """What the comparison has seen of one stage; chunks of images add to it."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.name = stage.name
+        self.unit_errors = np.zeros(stage.shape)  # the largest error of each element of the stage
+        self._elements = 0
+        self._error_sum = 0.0
+        self._bound = 0.0
+        self._margin = 0.0
+        self._ulps = 0.0
+
+    def add(
+        self, output: np.ndarray, exact: np.ndarray, bound: np.ndarray, images_before: int
+    ) -> str | None:
+        """Add a chunk, each [N, …]; return what is wrong with it by T1."""
+        if output.shape != exact.shape:
+            return f"has shape {list(output.shape)}, expected {list(exact.shape)}"
+        if output.dtype != np.float32:
+            return f"has dtype {output.dtype}, expected float32"
+        error = np.abs(output - exact)
+        error[np.isnan(error)] = np.inf  # NaN is as far off as can be
+        self.unit_errors = np.maximum(self.unit_errors, error.max(axis=0))
+        self._elements += error.size
+        self._error_sum += float(error.sum())
+        self._bound = max(self._bound, float(bound.max()))
+        used = np.divide(error, bound, out=np.where(error > 0, np.inf, 0.0), where=bound > 0)
+        self._margin = max(self._margin, float(used.max()))
+        each_image = (len(exact), -1)
+        largest = np.abs(exact).reshape(each_image).max(axis=1).astype(np.float32)
+        ulps = error.reshape(each_image).max(axis=1) / np.spacing(largest).astype(np.float64)
+        self._ulps = max(self._ulps, float(ulps.max()))
+        if used.max() <= 1:
+            return None
+        worst = np.unravel_index(used.argmax(), used.shape)
+        image, *element = (int(index) for index in worst)
+        return (
+            f"departs: element {element} of image {images_before + image} is {output[worst]:.9g}, "
+            f"exactly {exact[worst]:.9g}, allowed difference {bound[worst]:.3g}"
+        )
+
+    def record(self) -> StageParity:
+        """Return the figures."""
+        return StageParity(
+            stage=self.name,
+            max_error=float(self.unit_errors.max()),
+            mean_error=self._error_sum / max(self._elements, 1),
+            bound=self._bound,
+            margin=self._margin,
+            max_ulps=self._ulps,
+        )
+
+
+class Tally:
+    """The comparison of one runner; each chunk of images adds to it.
+
+    `recorded` are the largest errors by stage that T2 is judged by; it is not
+    judged without.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], runner: Runner, recorded: Mapping[str, float]
+    ) -> None:
+        self.runner = runner
+        self.images = 0
+        self.stages = {stage.name: StageTally(stage) for stage in stages}
+        self.used_its_precision = runner.precision == "float32"
+        self.recorded = recorded
+        self._output = stages[-1].name
+        self._certified = 0
+        self._faults: dict[tuple[Tier, str], Fault] = {}
+
+    def add(
+        self, images: np.ndarray, references: Mapping[Precision, Reference]
+    ) -> dict[str, np.ndarray]:
+        """Run images, FLOAT32 [N, H, W], and compare; return the traced outputs.
+
+        `references` has float32 and the runner's own precision.
+        """
+        outputs = self.runner.trace(images, list(self.stages))
+        logits = self.runner.predict(images)
+        self.expect_same_bits(outputs, {self._output: logits}, "an untraced run")
+        if self.runner.batch_invariant:
+            alone = [self.runner.trace(image[None], list(self.stages)) for image in images]
+            joined = {name: np.concatenate([one[name] for one in alone]) for name in outputs}
+            self.expect_same_bits(outputs, joined, "runs of one image")
+        reference = references[self.runner.precision]
+        for name in self.stages:
+            fault = self._add_stage(name, outputs.get(name), reference)
+            if fault:
+                self._note("T1", name, fault)
+        self._certify(logits, reference.bounds[self._output])
+        self._look_for_its_precision(outputs, references["float32"])
+        self.images += len(images)
+        return outputs
+
+    def _add_stage(self, name: str, output: np.ndarray | None, reference: Reference) -> str | None:
+        if output is None:
+            return "is missing"
+        return self.stages[name].add(
+            output, reference.values[name], reference.bounds[name], self.images
+        )
+
+    def _look_for_its_precision(
+        self, outputs: Mapping[str, np.ndarray], float32: Reference
+    ) -> None:
+        """Find proof that a lower precision was used: an error that float32 can't make."""
+        for name, output in outputs.items():
+            if self.used_its_precision:
+                return
+            error = np.abs(output - float32.values[name])
+            self.used_its_precision = bool((error > float32.bounds[name]).any())
+
+    def expect_same_bits(
+        self, outputs: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], whose: str
+    ) -> None:
+        """Note a fault of T0 for every stage of `others` that differs in a bit."""
+        for name, other in others.items():
+            output = outputs.get(name)
+            if output is None or output.shape != other.shape:
+                self._note("T0", name, f"has not the shape that it has in {whose}")
+            elif output.tobytes() != other.tobytes():
+                self._note("T0", name, f"has not the bits that it has in {whose}")
+
+    def _certify(self, logits: np.ndarray, bound: np.ndarray) -> None:
+        if logits.shape != bound.shape:
+            return
+        top = np.sort(logits.astype(np.float64), axis=1)
+        gap, needed = top[:, -1] - top[:, -2], CERTIFIED_BOUNDS * bound.max(axis=1)
+        certified = gap > needed  # False for NaN
+        self._certified += int(certified.sum())
+        if not certified.all():
+            worst = int(np.argmin(np.where(certified, np.inf, gap - needed)))
+            self._note(
+                "T3",
+                self._output,
+                f"is not certain for image {self.images + worst}: its top two logits are "
+                f"{gap[worst]:.3g} apart, certain is more than {needed[worst]:.3g}",
+            )
+
+    def _note(self, tier: Tier, stage: str, text: str) -> None:
+        self._faults.setdefault(
+            (tier, stage), Fault(tier=tier, stage=stage, text=f"stage {stage!r} {text}")
+        )
+
+    def record(self, image_set: str) -> RuntimeParity:
+        """Return the figures, under the name of the images."""
+        return RuntimeParity(
+            runtime=self.runner.runtime,
+            provider=self.runner.provider,
+            precision=self.runner.precision,
+            image_set=image_set,
+            images=self.images,
+            certified_share=self._certified / self.images,
+            stages=tuple(stage.record() for stage in self.stages.values()),
+        )
+
+    def faults(self) -> list[Fault]:
+        """Return the first fault of each tier and stage, in the order of the stages."""
+        found = [*self._faults.values(), *self._beyond_the_record()]
+        order = list(self.stages)
+        return sorted(found, key=lambda fault: (order.index(fault.stage), fault.tier))
+
+    def _beyond_the_record(self) -> list[Fault]:
+        found = []
+        for name, recorded in self.recorded.items():
+            error = float(self.stages[name].unit_errors.max())
+            if error > GUARD_FACTOR * recorded:
+                text = (
+                    f"stage {name!r} departs from its record: its largest error is {error:.3g}, "
+                    f"recorded is {recorded:.3g}, allowed {GUARD_FACTOR} times that"
+                )
+                found.append(Fault(tier="T2", stage=name, text=text))
+        return found

@@ -1,0 +1,78 @@
+"""A comparison as a picture: how much of its bound each stage used, and which units were off."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from export.architecture import Stage
+from export.compare import Comparison, Report
+from export.errors import ExportError
+
+MARGINS = LogNorm(1e-3, 1, clip=True)  # the darkest colour: the bound is used up
+# Stand for no error and for an infinite one on a logarithmic scale.
+NOTHING, LARGEST = 1e-12, 1e12
+DARK = 0.6  # of the colours; above it text is white
+
+
+def draw_heatmap(report: Report, stages: Sequence[Stage]) -> bytes:
+    """Return a PNG: runtime by stage, and below it the largest error of every unit.
+
+    A unit that is wrong, a row of weights for example, stands out as a stripe.
+
+    Raises:
+        ExportError: nothing was compared, so there is nothing to draw.
+    """
+    ran = [one for one in report.comparisons if one.record]
+    if not ran:
+        raise ExportError("no runtime ran, so there is no picture to draw")
+    linear = [stage.name for stage in stages if stage.operation == "Linear"]
+    height = 1.3 + (0.45 * len(ran) + 0.6) * (1 + len(linear))
+    figure = Figure(figsize=(10, height), layout="constrained")
+    figure.suptitle(
+        f"{report.model}, version {report.version}: difference from exact arithmetic, "
+        f"{report.images:,} images ({report.image_set})"
+    )
+    axes = figure.subplots(1 + len(linear), 1, squeeze=False)[:, 0]
+    _draw_margins(axes[0], ran, [stage.name for stage in stages])
+    for axis, stage in zip(axes[1:], linear, strict=True):
+        _draw_units(axis, ran, stage)
+    for axis in axes:
+        axis.set_yticks(range(len(ran)), [one.name for one in ran])
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _draw_margins(axis: Axes, ran: Sequence[Comparison], stages: Sequence[str]) -> None:
+    figures = [
+        {stage.stage: stage for stage in (one.record.stages if one.record else ())} for one in ran
+    ]
+    margins = np.array([[row[stage].margin for stage in stages] for row in figures])
+    image = axis.imshow(np.maximum(margins, NOTHING), norm=MARGINS, cmap="YlOrRd", aspect="auto")
+    axis.set_xticks(range(len(stages)), stages)
+    axis.set_title("largest error, and the share of its proven bound that any element used")
+    for row, column in np.ndindex(margins.shape):
+        stage = figures[row][stages[column]]
+        is_dark = MARGINS(max(stage.margin, NOTHING)) > DARK
+        axis.text(
+            column,
+            row,
+            "exact" if stage.max_error == 0 else f"{stage.max_error:.1e}  ({stage.margin:.1%})",
+            ha="center",
+            va="center",
+            color="white" if is_dark else "black",
+            fontsize=9,
+        )
+    axis.figure.colorbar(image, ax=axis, label="margin")
+
+
+def _draw_units(axis: Axes, ran: Sequence[Comparison], stage: str) -> None:
+    errors = np.clip([one.unit_errors[stage] for one in ran], NOTHING, LARGEST)
+    image = axis.imshow(errors, norm=LogNorm(), cmap="viridis", aspect="auto")
+    axis.set_title(f"largest error of each unit of {stage}")
+    axis.set_xlabel("unit")
+    axis.figure.colorbar(image, ax=axis, label="error")

@@ -1,0 +1,79 @@
+"""The recorded vectors: a few images with the exact outputs of every stage and their bounds.
+
+A server has neither the weights as such nor torch; with `vectors.npz` it checks
+the session that it loaded, on the machine that it runs on, before it says that
+it is ready.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from zipfile import BadZipFile
+
+import numpy as np
+
+from export.architecture import Stage
+from export.bounds import Reference, bounded
+from export.bundle import Bundle
+from export.comparison import Tally, first_departure
+from export.errors import BundleError, ParityError
+from export.manifest import VECTORS_FILE
+from export.probes import vector_images
+from export.runners import Runner
+from export.runners.numpy import NumpyRunner
+
+IMAGES, VALUE, BOUND = "images", "value", "bound"
+
+
+def write_vectors(
+    stages: Sequence[Stage], weights: Mapping[str, np.ndarray], low: float, high: float
+) -> bytes:
+    """Return `vectors.npz`: "images" [N, H, W], and "value/…" and "bound/…" for every stage."""
+    images = vector_images(stages, weights, low, high)
+    exact = NumpyRunner(stages, weights).trace(images)
+    reference = bounded(stages, weights, exact, "float32")
+    arrays = {IMAGES: images}
+    for stage in stages:
+        arrays[f"{VALUE}/{stage.name}"] = reference.values[stage.name]
+        arrays[f"{BOUND}/{stage.name}"] = reference.bounds[stage.name]
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def check_vectors(bundle: Bundle, runner: Runner) -> int:
+    """Run the recorded vectors; return how many.
+
+    Raises:
+        ParityError: a stage is not what was recorded; the text names it.
+        BundleError: the file is damaged, or has no vectors of this network.
+    """
+    images, reference = _read(bundle)
+    manifest = bundle.manifest
+    recorded = manifest.recorded_errors(runner.runtime, runner.provider, runner.precision)
+    tally = Tally(manifest.stages, runner, recorded)
+    try:
+        tally.add(images, {"float32": reference})
+    except Exception as error:  # whatever a runtime raises
+        raise ParityError(f"{bundle.path}: {runner.runtime} can't run: {error}") from error
+    if fault := first_departure(tally.faults()):
+        raise ParityError(
+            f"{bundle.path}: {runner.runtime} on {runner.provider} does not compute this model: "
+            f"{fault.text}; restore the bundle, train again, or serve with another --runtime"
+        )
+    return len(images)
+
+
+def _read(bundle: Bundle) -> tuple[np.ndarray, Reference]:
+    path = bundle.path / VECTORS_FILE
+    names = [stage.name for stage in bundle.manifest.stages]
+    try:
+        with np.load(io.BytesIO(bundle.read(VECTORS_FILE)), allow_pickle=False) as arrays:
+            values, bounds = (
+                {name: arrays[f"{part}/{name}"] for name in names} for part in (VALUE, BOUND)
+            )
+            images: np.ndarray = arrays[IMAGES]
+    except (ValueError, EOFError, KeyError, BadZipFile) as error:
+        raise BundleError(f"{path}: no recorded vectors of every stage: {error}") from error
+    if len(images) == 0:
+        raise BundleError(f"{path}: no images; that would prove nothing")
+    return images, Reference(values, bounds)
