@@ -13,7 +13,7 @@ from export.bundle import Bundle, open_bundle, write_manifest
 from export.compare import Report, compare, synthetic_images, variants_of
 from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, RuntimeUnavailableError
 from export.images import read_images
-from export.report import show_report
+from export.report import print_report
 from export.runners import open_runner
 from export.vectors import check_vectors
 
@@ -52,7 +52,7 @@ def _compare(bundle: Bundle, options: argparse.Namespace) -> bool:
     if options.json:
         print(report.model_dump_json(indent=2))
     else:
-        Console().print(show_report(report, path=str(bundle.path)))
+        print_report(Console(highlight=False), report, bundle.path)
     if options.picture:
         from export.heatmap import draw_heatmap  # noqa: PLC0415 (in the extra, and slow)
 

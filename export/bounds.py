@@ -22,9 +22,9 @@ and the sum has magnitudes grown by 1 + c to add up.
     Flatten: E
 
 **Underflow.** A product of factors that underflow, (w + ηw)(h + ηh) + ηp with every
-error at most η, is off by η(1 + |w| + |h| + η) more; that is added for every
-live product, and doubled for sums that underflow and for the roundings that it
-passes through afterwards.
+error at most η, is off by η(1 + |w| + |h| + η) more, and a bias that is flushed by
+η; that is added for every live term, and doubled for sums that underflow and for
+the roundings that it passes through afterwards.
 
 **The oracle** is float64, whose own error is bounded in the same way; both are
 taken in at once by u + 2⁻⁵³ in place of u, since γ is superadditive in u. The
@@ -116,6 +116,7 @@ def _linear(
     magnitude = reach @ weight.T
     carried = bound @ weight.T
     rounded = c * magnitude + gamma * ((1 + c) * magnitude + bias)
-    lost = live * (1 + eta) + (live > 0) * weight.sum(axis=1) + reach.sum(axis=1, keepdims=True)
+    terms = live + (bias > 0)
+    lost = terms * (1 + eta) + (live > 0) * weight.sum(axis=1) + reach.sum(axis=1, keepdims=True)
     total: np.ndarray = (carried + rounded + 2 * eta * lost) * OWN_ROUNDING
     return total

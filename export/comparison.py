@@ -46,7 +46,7 @@ class StageTally:
     def __init__(self, stage: Stage) -> None:
         self.name = stage.name
         self.unit_errors = np.zeros(stage.shape)  # the largest error of each element of the stage
-        self._elements = 0
+        self.elements = 0
         self._error_sum = 0.0
         self._bound = 0.0
         self._margin = 0.0
@@ -63,7 +63,7 @@ class StageTally:
         error = np.abs(output - exact)
         error[np.isnan(error)] = np.inf  # NaN is as far off as can be
         self.unit_errors = np.maximum(self.unit_errors, error.max(axis=0))
-        self._elements += error.size
+        self.elements += error.size
         self._error_sum += float(error.sum())
         self._bound = max(self._bound, float(bound.max()))
         used = np.divide(error, bound, out=np.where(error > 0, np.inf, 0.0), where=bound > 0)
@@ -82,11 +82,11 @@ class StageTally:
         )
 
     def record(self) -> StageParity:
-        """Return the figures."""
+        """Return the figures, once there are elements."""
         return StageParity(
             stage=self.name,
             max_error=float(self.unit_errors.max()),
-            mean_error=self._error_sum / max(self._elements, 1),
+            mean_error=self._error_sum / self.elements,
             bound=self._bound,
             margin=self._margin,
             max_ulps=self._ulps,
@@ -194,7 +194,7 @@ class Tally:
             image_set=image_set,
             images=self.images,
             certified_share=self._certified / self.images,
-            stages=tuple(stage.record() for stage in self.stages.values()),
+            stages=tuple(stage.record() for stage in self.stages.values() if stage.elements),
         )
 
     def faults(self) -> list[Fault]:

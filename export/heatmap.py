@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from export.architecture import Stage
 from export.compare import Comparison, Report
 from export.errors import ExportError
+from export.manifest import StageParity
 
 MARGINS = LogNorm(1e-3, 1, clip=True)  # the darkest colour: the bound is used up
 # Stand for no error and for an infinite one on a logarithmic scale.
@@ -51,23 +52,26 @@ def _draw_margins(axis: Axes, ran: Sequence[Comparison], stages: Sequence[str]) 
     figures = [
         {stage.stage: stage for stage in (one.record.stages if one.record else ())} for one in ran
     ]
-    margins = np.array([[row[stage].margin for stage in stages] for row in figures])
-    image = axis.imshow(np.maximum(margins, NOTHING), norm=MARGINS, cmap="YlOrRd", aspect="auto")
+    margins = np.array(
+        [[row[name].margin if name in row else LARGEST for name in stages] for row in figures]
+    )
+    margins = np.maximum(margins, NOTHING)
+    shades = MARGINS(margins)
+    image = axis.imshow(margins, norm=MARGINS, cmap="YlOrRd", aspect="auto")
     axis.set_xticks(range(len(stages)), stages)
     axis.set_title("largest error, and the share of its proven bound that any element used")
     for row, column in np.ndindex(margins.shape):
-        stage = figures[row][stages[column]]
-        is_dark = MARGINS(max(stage.margin, NOTHING)) > DARK
-        axis.text(
-            column,
-            row,
-            "exact" if stage.max_error == 0 else f"{stage.max_error:.1e}  ({stage.margin:.1%})",
-            ha="center",
-            va="center",
-            color="white" if is_dark else "black",
-            fontsize=9,
-        )
+        stage = figures[row].get(stages[column])
+        color = "white" if shades[row, column] > DARK else "black"
+        text = _words(stage) if stage else "missing"
+        axis.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
     axis.figure.colorbar(image, ax=axis, label="margin")
+
+
+def _words(stage: StageParity) -> str:
+    if stage.max_error == 0:
+        return "exact"
+    return f"{stage.max_error:.1e}  ({stage.margin:.1%})"
 
 
 def _draw_units(axis: Axes, ran: Sequence[Comparison], stage: str) -> None:

@@ -25,7 +25,7 @@ def read_images(path: Path, manifest: Manifest) -> ImageSet:
     """
     try:
         images = _read(path)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, struct.error) as error:
         raise ImagesError(f"{path}: can't be read as .npy or IDX: {error}") from error
     if not isinstance(images, np.ndarray):
         raise ImagesError(f"{path}: expected one array, got an archive of several")

@@ -111,6 +111,10 @@ class Manifest(Record):
             raise ValueError(
                 f"{len(self.labels)} labels for an output of {list(self.stages[-1].shape)}"
             )
+        names = {stage.name for stage in self.stages}
+        for record in self.parity:
+            if unknown := {stage.stage for stage in record.stages} - names:
+                raise ValueError(f"parity of stages that are not there: {sorted(unknown)}")
         return self
 
     def recorded_errors(

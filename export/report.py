@@ -1,36 +1,41 @@
-"""A comparison, as tables for people."""
+"""A comparison, in print for people."""
 
 from collections.abc import Iterable
 from itertools import chain, repeat
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from export.compare import TIERS, Comparison, Report
+from export.compare import TIERS, Report
 from export.manifest import RuntimeParity
 
 MARKS = {"holds": "✓", "fails": "✗", "not judged": "-"}
 
 
-def show_report(report: Report, *, path: str) -> Group:
-    """Return the verdict by runtime, what failed or was not run and why, the figures by stage."""
+def print_report(console: Console, report: Report, path: Path) -> None:
+    """Print the verdict by runtime, what failed or was not run and why, the figures by stage."""
     if report.holds:
         verdict = "all hold"
     else:
         verdict = "not all hold" if report.records() else "nothing was compared"
     heading = f"{path}: {report.images:,} images ({report.image_set}) against float64 NumPy"
-    tables = (_verdicts(report), figures_table(report.records()))
-    return Group(
-        Text(f"{heading}: {verdict}", style="bold"),
-        *(_notes(one) for one in report.comparisons if one.reason or one.faults),
-        *(table for table in tables if table.row_count),
-    )
+    console.print(Text(f"{heading}: {verdict}", style="bold"), soft_wrap=True)
+    if report.records():
+        console.print(_verdicts(report))
+    for one in report.comparisons:
+        for text in filter(None, (one.reason, *(f"{f.tier}: {f.text}" for f in one.faults))):
+            style = "red" if one.status == "fails" else "dim"
+            line = Text(f"{one.status}: {one.name}: {text}", style=style)
+            console.print(line, soft_wrap=True)
+    if report.records():
+        console.print(figures_table(report.records()))
 
 
 def _verdicts(report: Report) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("runtime", "device", "precision", *TIERS, "certified", "departs at"):
         table.add_column(heading, no_wrap=True)
     for one in report.comparisons:
@@ -47,15 +52,9 @@ def _verdicts(report: Report) -> Table:
     return table
 
 
-def _notes(one: Comparison) -> Text:
-    texts = (one.reason, *(f"{fault.tier}: {fault.text}" for fault in one.faults))
-    lines = [f"{one.status}: {one.name}: {text}" for text in texts if text]
-    return Text("\n".join(lines), style="red" if one.status == "fails" else "dim")
-
-
 def figures_table(records: Iterable[RuntimeParity]) -> Table:
     """Return the errors, a row for each runtime and stage."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("runtime", "stage"):
         table.add_column(heading, no_wrap=True)
     for heading in ("error", "mean", "bound", "margin", "ULPs"):

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from zipfile import ZipFile
 
 import numpy as np
 import onnx
@@ -48,6 +49,16 @@ def write_torchscript(stages: Sequence[Stage], weights: Weights) -> bytes:
     buffer = io.BytesIO()
     with torchscript_notice_filtered():
         torch.jit.save(torch.jit.script(network_of(stages, weights)), buffer)
+    return _without_debug_files(buffer.getvalue())
+
+
+def _without_debug_files(archive: bytes) -> bytes:
+    """Return the zip archive without what leads to the source code on this machine's disk."""
+    buffer = io.BytesIO()
+    with ZipFile(io.BytesIO(archive)) as written, ZipFile(buffer, "w") as kept:
+        for entry in written.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                kept.writestr(entry, written.read(entry))
     return buffer.getvalue()
 
 

@@ -11,6 +11,7 @@ from client import ForwardClient
 from export.bundle import Bundle, open_bundle
 from export.runners import Runner, open_runner
 from export.settings import read_settings
+from export.weights import read_weights
 from tests.bundles import MODELS_DIR, publish_random_bundle
 from tests.servers import RunningServer, start_server
 from training.config import TrainingSettings
@@ -61,6 +62,12 @@ def test_pixels(mnist: Data) -> np.ndarray:
 def bundle() -> Bundle:
     """The bundled default model."""
     return open_bundle(MODELS_DIR / "mnist" / "1")
+
+
+@pytest.fixture(scope="session")
+def weights(bundle: Bundle) -> dict[str, np.ndarray]:
+    """The bundled model's weights."""
+    return read_weights(bundle)
 
 
 @pytest.fixture(scope="session")

@@ -114,6 +114,7 @@ class HeldRunner:
         self._runner = runner
         self.runtime, self.device = runner.runtime, runner.device
         self.provider, self.precision = runner.provider, runner.precision
+        self.batch_invariant = runner.batch_invariant
         self.let_go = threading.Event()
         self.started = threading.Semaphore(0)
         self.runs = 0

@@ -1,99 +1,167 @@
-"""The error bound is never exceeded, and is no wider than its formula."""
+"""The error bound is never exceeded, in no order and at no precision, and is its formula."""
 
 from fractions import Fraction
+from math import prod
+from random import Random
 
 import numpy as np
-from hypothesis import given, settings
+import pytest
+from hypothesis import given, settings, target
 from hypothesis import strategies as st
 
-from export.architecture import mlp
-from export.bounds import UNIT_ROUNDOFF, bounded_forward
+from export.architecture import Operation, Precision, Stage, check_chain, mlp
+from export.runners.numpy import NumpyRunner
+from tests.arithmetic import DEVICES, EXACT, FLOAT32, Device, Format, fractions
+from tests.bundles import random_images, reference_of
+
+Weights = dict[str, np.ndarray]
 
 # Magnitudes far apart make sums cancel and absorb; 0 makes terms that round nothing.
 ELEMENTS = st.one_of(
     st.just(0.0),
     st.floats(-1e3, 1e3, width=32),
     st.floats(-(2.0**-10), 2.0**-10, width=32),
-    st.sampled_from([1.0, -1.0, 2.0**24, -(2.0**24), 2.0**-149, 1.1754944e-38]),
+    st.sampled_from([1.0, -1.0, 2.0**24, -(2.0**24), 1 + 2.0**-23, 2.0**-149, 1.1754944e-38]),
 )
-Vector = list[float]
 
 
-def exact_forward(weights: dict[str, np.ndarray], image: np.ndarray) -> list[list[Fraction]]:
-    """Return the stages of one image in rational arithmetic."""
-    flat = [Fraction(float(pixel)) for pixel in image.ravel()]
-    linear1 = exact_linear(weights["linear1.weight"], weights["linear1.bias"], flat)
-    relu = [max(value, Fraction(0)) for value in linear1]
-    linear2 = exact_linear(weights["linear2.weight"], weights["linear2.bias"], relu)
-    return [flat, flat, linear1, relu, linear2, linear2]
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[list[Stage], Weights, np.ndarray]:
+    """Any stack of Linear and ReLU behind a Flatten, its weights and one image."""
+
+    def stage(name: str, operation: Operation, *shape: int) -> Stage:
+        return Stage(name=name, operation=operation, description="", shape=shape, values={})
+
+    def values(*shape: int) -> np.ndarray:
+        numbers = draw(st.lists(ELEMENTS, min_size=prod(shape), max_size=prod(shape)))
+        return np.array(numbers, np.float32).reshape(shape)
+
+    width = draw(st.integers(1, 4))
+    stages = [stage("input", "Input", 1, width), stage("flatten", "Flatten", width)]
+    weights: Weights = {}
+    image = values(1, 1, width)
+    for number, out in enumerate(draw(st.lists(st.integers(0, 4), min_size=1, max_size=5))):
+        if out == 0:
+            stages.append(stage(f"relu{number}", "ReLU", width))
+            continue
+        name = f"linear{number}"
+        weights[f"{name}.weight"], weights[f"{name}.bias"] = values(out, width), values(out)
+        stages.append(stage(name, "Linear", out))
+        width = out
+    stages.append(stage("output", "Output", width))
+    check_chain(stages)
+    return stages, weights, image
 
 
-def exact_linear(weight: np.ndarray, bias: np.ndarray, inputs: list[Fraction]) -> list[Fraction]:
-    return [
-        sum((Fraction(float(w)) * x for w, x in zip(row, inputs, strict=True)), Fraction(float(b)))
-        for row, b in zip(weight, bias, strict=True)
-    ]
+def simulate(
+    device: Device, stages: list[Stage], weights: Weights, image: np.ndarray, random: Random
+) -> dict[str, list[Fraction]]:
+    """Return every stage of one image on a simulated device."""
+    values = fractions(image)
+    outputs = {}
+    for stage in stages:
+        if stage.operation == "Linear":
+            rows = [fractions(row) for row in weights[f"{stage.name}.weight"]]
+            values = device.linear(rows, fractions(weights[f"{stage.name}.bias"]), values, random)
+        elif stage.operation == "ReLU":
+            values = [max(value, Fraction(0)) for value in values]
+        outputs[stage.name] = values
+    return outputs
 
 
-def float32_linear(
-    weight: np.ndarray, bias: np.ndarray, inputs: np.ndarray, order: np.ndarray
-) -> np.ndarray:
-    """Sum in float32 in any order: `order` is a permutation of the products and the bias."""
-    outputs = []
-    for row, b in zip(weight, bias, strict=True):
-        terms = np.append(row * inputs, b)[order]
-        total = np.float32(0)
-        for term in terms:
-            total += term
-        outputs.append(total)
-    return np.array(outputs, np.float32)
-
-
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=150)
-@given(data=st.data())
-def test_no_order_of_summation_exceeds_the_bound(data: st.DataObject) -> None:
-    pixels, hidden, classes = data.draw(st.tuples(*[st.integers(1, 4)] * 3))
+@given(network=networks(), random=st.randoms(use_true_random=False))
+def test_no_arithmetic_of_its_precision_exceeds_the_bound(
+    device: str, network: tuple[list[Stage], Weights, np.ndarray], random: Random
+) -> None:
+    stages, weights, image = network
+    precision: Precision = next(p for p in ("float32", "tf32", "bfloat16") if p in device)
+    exact = simulate(EXACT, stages, weights, image, random)
+    found = simulate(DEVICES[device], stages, weights, image, random)
+    reference = reference_of(stages, weights, image, precision)
+    used = 0.0
+    for stage in stages:
+        # Both the exact value and the float64 oracle must be that near.
+        oracle = fractions(reference.values[stage.name])
+        bounds = fractions(reference.bounds[stage.name])
+        for value, truth, near, bound in zip(
+            found[stage.name], exact[stage.name], oracle, bounds, strict=True
+        ):
+            assert abs(value - truth) <= bound, stage.name
+            assert abs(value - near) <= bound, stage.name
+            used = max(used, float(abs(value - truth) / bound) if bound else 0.0)
+    target(used)  # hypothesis looks for what uses most of the bound
 
-    def draw(*shape: int) -> np.ndarray:
-        size = int(np.prod(shape))
-        values = data.draw(st.lists(ELEMENTS, min_size=size, max_size=size))
-        return np.array(values, np.float32).reshape(shape)
 
+@pytest.mark.parametrize(
+    ("form", "value", "expected"),
+    [
+        (FLOAT32, Fraction(0.1), float(np.float32(0.1))),
+        (FLOAT32, Fraction(1) + Fraction(3, 2**24), 1 + 2.0**-22),
+        (FLOAT32, Fraction(3, 2**150), 2.0**-148),
+        (Format(8), Fraction(1) + Fraction(1, 2**8), 1.0),
+        (Format(11, truncates=True), -Fraction(4095, 2048), -2047 / 1024),
+        (Format(24, flushes_subnormals=True), Fraction(1, 2**127), 0.0),
+    ],
+)
+def test_the_simulated_formats_round_as_the_real_ones(
+    form: Format, value: Fraction, expected: float
+) -> None:
+    assert form.round(value) == Fraction(expected)
+
+
+@given(st.floats(width=64, allow_nan=False, allow_infinity=False, min_value=-1e38, max_value=1e38))
+def test_the_simulated_float32_is_numpys(value: float) -> None:
+    assert FLOAT32.round(Fraction(value)) == Fraction(float(np.float32(value)))
+
+
+def test_sums_that_cancel_stay_within_the_bound_and_show_that_it_is_needed() -> None:
+    """1e8 + 1 - 1e8 is 0 in float32 though it is 1."""
+    stages = [s for s in mlp((1, 2), 1, 1) if s.name in {"input", "flatten", "linear1"}]
+    stages.append(stages[-1].model_copy(update={"name": "output", "operation": "Output"}))
     weights = {
-        "linear1.weight": draw(hidden, pixels),
-        "linear1.bias": draw(hidden),
-        "linear2.weight": draw(classes, hidden),
-        "linear2.bias": draw(classes),
+        "linear1.weight": np.array([[1e8, 1.0]], np.float32),
+        "linear1.bias": np.array([-1e8], np.float32),
     }
-    image = draw(1, pixels)
-    order1 = np.array(data.draw(st.permutations(range(pixels + 1))))
-    order2 = np.array(data.draw(st.permutations(range(hidden + 1))))
-    linear1 = float32_linear(weights["linear1.weight"], weights["linear1.bias"], image[0], order1)
-    relu = np.maximum(linear1, np.float32(0))
-    linear2 = float32_linear(weights["linear2.weight"], weights["linear2.bias"], relu, order2)
-    computed = [image[0], image[0], linear1, relu, linear2, linear2]
-    stages = mlp((1, pixels), hidden, classes)
-    bounded = list(bounded_forward(stages, weights, image[None]))
-    assert [stage.name for stage in bounded] == [stage.name for stage in stages]
-    for stage, values, exact in zip(bounded, computed, exact_forward(weights, image), strict=True):
-        for value, truth, bound in zip(values, exact, stage.bound.ravel(), strict=True):
-            assert abs(Fraction(float(value)) - truth) <= Fraction(float(bound)), stage.name
+    reference = reference_of(stages, weights, np.ones((1, 1, 2)))
+    assert reference.values["linear1"] == [[1.0]]
+    assert (np.float32(1e8) + np.float32(1)) - np.float32(1e8) == 0
+    assert 1 <= reference.bounds["linear1"] <= 50
 
 
-def test_the_bound_of_one_linear_layer_is_its_formula() -> None:
+@pytest.mark.parametrize(
+    ("precision", "v", "u"),
+    [
+        ("float32", 0, 2.0**-24),
+        ("tf32", 2.0**-10, 2.0**-23),
+        ("bfloat16", 2.0**-8, 2.0**-23),
+    ],
+)
+def test_the_bound_of_two_linear_layers_is_its_formula(
+    precision: Precision, v: float, u: float
+) -> None:
     weights = {
         "linear1.weight": np.array([[1.0, -2.0, 4.0]], np.float32),
         "linear1.bias": np.array([0.5], np.float32),
-        "linear2.weight": np.array([[1.0]], np.float32),
-        "linear2.bias": np.array([0.0], np.float32),
+        "linear2.weight": np.array([[-3.0]], np.float32),
+        "linear2.bias": np.array([0.25], np.float32),
     }
-    image = np.array([[[0.5, 0.25, 0.0]]], np.float32)  # the third product rounds nothing
-    stages = {s.name: s for s in bounded_forward(mlp((1, 3), 1, 1), weights, image)}
-    gamma = 3 * UNIT_ROUNDOFF / (1 - 3 * UNIT_ROUNDOFF)  # two live products and the bias
-    magnitude = 1 * 0.5 + 2 * 0.25 + 0.5
-    np.testing.assert_allclose(stages["linear1"].bound, [[gamma * magnitude]], rtol=1e-12)
-    assert stages["linear1"].value == [[0.5]]
-    assert not stages["flatten"].bound.any()
+    image = np.array([[[2.0, 0.25, 0.0]]], np.float32)  # the third product rounds nothing
+    reference = reference_of(mlp((1, 3), 1, 1), weights, image, precision)
+
+    def gamma(n: int) -> float:
+        return n * u / (1 - n * u)
+
+    c = 2 * v + v**2
+    magnitude = 1 * 2 + 2 * 0.25
+    first = c * magnitude + gamma(3) * ((1 + c) * magnitude + 0.5)  # two live products and the bias
+    np.testing.assert_allclose(reference.bounds["linear1"], [[first]], rtol=1e-8)
+    assert reference.values["relu"] == [[2.0]]
+    reach = 3 * (2.0 + first)
+    second = 3 * first + c * reach + gamma(2) * ((1 + c) * reach + 0.25)
+    np.testing.assert_allclose(reference.bounds["output"], [[second]], rtol=1e-8)
+    assert not reference.bounds["flatten"].any()
 
 
 def test_a_unit_that_is_surely_off_carries_no_error() -> None:
@@ -103,7 +171,26 @@ def test_a_unit_that_is_surely_off_carries_no_error() -> None:
         "linear2.weight": np.array([[7.0]], np.float32),
         "linear2.bias": np.array([0.0], np.float32),
     }
-    stages = {s.name: s for s in bounded_forward(mlp((1, 1), 1, 1), weights, np.ones((1, 1, 1)))}
-    assert stages["linear1"].bound[0, 0] > 0
-    assert stages["relu"].bound[0, 0] == 0
-    assert stages["output"].bound[0, 0] == 0
+    bounds = reference_of(mlp((1, 1), 1, 1), weights, np.ones((1, 1, 1))).bounds
+    assert bounds["linear1"][0, 0] > 0
+    assert bounds["relu"][0, 0] == 0
+    assert bounds["output"][0, 0] == 0
+
+
+def test_the_oracle_is_the_exact_forward_pass() -> None:
+    """NumPy's float64 against fractions, on a network larger than hypothesis draws."""
+    stages = list(mlp((3, 5), 4, 2))
+    generator = np.random.default_rng(0)
+    weights = {
+        "linear1.weight": generator.normal(size=(4, 15)).astype(np.float32),
+        "linear1.bias": generator.normal(size=4).astype(np.float32),
+        "linear2.weight": generator.normal(size=(2, 4)).astype(np.float32),
+        "linear2.bias": generator.normal(size=2).astype(np.float32),
+    }
+    for image in random_images(20, (3, 5)):
+        exact = simulate(EXACT, stages, weights, image, Random(0))  # noqa: S311 (an order, no secret)
+        oracle = NumpyRunner(stages, weights).trace(image[None])
+        for stage in stages:
+            np.testing.assert_allclose(
+                oracle[stage.name].ravel(), [float(v) for v in exact[stage.name]], atol=1e-14
+            )

@@ -1,90 +1,152 @@
 """Bundles: whole or not there, and what is damaged is named."""
 
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import pytest
 
-from export.bundle import Bundle, describe, find_bundle, open_bundle, staged_bundle, versions
+from export.architecture import Runtime
+from export.bundle import (
+    Bundle,
+    find_bundle,
+    open_bundle,
+    staged_bundle,
+    versions,
+    write_manifest,
+)
 from export.errors import BundleError
 from export.manifest import MANIFEST_NAME
-from tests.bundles import REPOSITORY, publish_random_bundle, random_images
+from export.runners import open_runner
+from export.vectors import check_vectors
+from export.weights import read_weights
+from export.writers import write_torchscript
+from tests.bundles import REPOSITORY, publish_random_bundle, republish
 from tests.servers import run_server_until_it_ends
 
-FILES = ("model.onnx", "trace.onnx", "model.ts", "weights.safetensors")
+RUNTIME_FILES = ("model.onnx", "trace.onnx", "model.ts", "model.pt2", "weights.safetensors")
+FILES = (*RUNTIME_FILES, "vectors.npz", "history.jsonl", "history.png", "MODEL_CARD.md")
 
 
-def verify(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "export", "verify", *arguments]
+FIGURES = {"max_error": 0, "mean_error": 0, "bound": 0, "margin": 0, "max_ulps": 0}
+RECORD_OF_NOTHING = {
+    "runtime": "onnx",
+    "provider": "CPUExecutionProvider",
+    "precision": "float32",
+    "image_set": "test",
+    "images": 1,
+    "certified_share": 1,
+    "stages": [{"stage": "convolution", **FIGURES}],
+}
+
+
+def verify(path: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "export", "verify", str(path)]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
-def flip_a_byte(path: Path) -> None:
+def flip_a_byte(path: Path, share: float = 0.5) -> None:
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[int(len(data) * share)] ^= 1
     path.write_bytes(data)
 
 
-def test_verify_accepts_the_bundled_model_and_shows_the_parity(bundle: Bundle) -> None:
+def test_verify_accepts_the_bundled_model_and_lets_every_runtime_prove_itself(
+    bundle: Bundle,
+) -> None:
     done = verify(bundle.path)
     assert done.returncode == 0, done.stderr
-    assert f"{len(bundle.manifest.files)} files match" in done.stdout
-    for word in ("eager", "torchscript", "onnx", "linear1", "256 images"):
-        assert word in done.stdout
+    assert "manifest.json and 9 files match their hashes" in done.stdout
+    for runtime in get_args(Runtime):
+        assert re.search(f"^{runtime}: every stage of [0-9]+ recorded vectors", done.stdout, re.M)
 
 
-def test_verify_compares_on_the_images_that_it_is_given(bundle: Bundle, tmp_path: Path) -> None:
-    np.save(tmp_path / "images.npy", random_images(3, (28, 28)))
-    done = verify(bundle.path, "--images", tmp_path / "images.npy")
-    assert done.returncode == 0, done.stderr
-    assert "on 3 images" in done.stdout
+def test_verify_finds_a_bundle_that_computes_something_else(bundle: Bundle, tmp_path: Path) -> None:
+    stages, other = bundle.manifest.stages, read_weights(bundle)
+    other["linear2.bias"] = other["linear2.bias"] + np.float32(0.01)
+    contents = {"model.ts": write_torchscript(stages, other)}
+    done = verify(republish(bundle, tmp_path, contents).path)
+    assert done.returncode == 1
+    assert "torchscript on torch.cpu does not compute this model: stage 'linear2'" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.zeros((3, 27, 28), np.uint8), "expected uint8 or float32 of shape [N, 28, 28]"),
-        (np.zeros((3, 28, 28), np.int64), "got int64"),
-        (np.zeros((0, 28, 28), np.uint8), "no images to compare on"),
-        (np.full((1, 28, 28), 255, np.float32), "expected values from 0 to 1, got 255 to 255"),
-        (np.full((1, 28, 28), np.nan, np.float32), "expected values from 0 to 1, got nan"),
-    ],
-)
-def test_verify_refuses_images_of_another_form(
-    bundle: Bundle, tmp_path: Path, array: np.ndarray, message: str
+def test_the_bundled_model_has_the_files_that_are_tested_here(bundle: Bundle) -> None:
+    assert {file.name for file in bundle.manifest.files} == set(FILES)
+
+
+@pytest.mark.parametrize("name", [*FILES, MANIFEST_NAME])
+def test_a_flipped_byte_is_named_by_verify_and_by_the_server(
+    bundle: Bundle, tmp_path: Path, name: str
 ) -> None:
-    np.save(tmp_path / "images.npy", array)
-    done = verify(bundle.path, "--images", tmp_path / "images.npy")
+    path = republish(bundle, tmp_path, {}).path / name
+    flip_a_byte(path)
+    assert str(path) in verify(path.parent).stderr
+    done = run_server_until_it_ends("--models-dir", str(tmp_path))
     assert done.returncode == 1
-    assert message in done.stderr
+    assert f"can't start: {path}: " in done.stderr
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_flipped_byte_is_named_by_verify_and_by_the_server(tiny: Bundle, name: str) -> None:
-    flip_a_byte(tiny.path / name)
-    assert name in verify(tiny.path).stderr
-    models_dir = tiny.path.parent.parent
-    done = run_server_until_it_ends("--models-dir", str(models_dir), "--model", "tiny")
-    assert done.returncode == 1
-    assert f"can't start: {tiny.path / name}: the manifest says" in done.stderr
+@pytest.mark.parametrize("share", np.linspace(0, 0.999, 40))
+def test_any_byte_of_the_manifest_is_guarded(tiny: Bundle, share: float) -> None:
+    flip_a_byte(tiny.path / MANIFEST_NAME, share)
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        open_bundle(tiny.path)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_that_no_runtime_can_read_is_one_clear_error(tiny: Bundle, name: str) -> None:
+def test_a_manifest_that_was_edited_is_refused_though_it_is_well_formed(tiny: Bundle) -> None:
+    path = tiny.path / MANIFEST_NAME
+    path.write_text(path.read_text().replace('"cat"', '"cow"'))
+    with pytest.raises(BundleError, match=r"its own SHA-256 is .*damaged or edited"):
+        open_bundle(tiny.path)
+
+
+def test_a_manifest_is_replaced_whole(tiny: Bundle) -> None:
+    changed = write_manifest(tiny.path, tiny.manifest.model_copy(update={"seed": 5}))
+    assert open_bundle(tiny.path).manifest == changed.manifest
+    assert changed.manifest.seed == 5
+    changed.verify_files()
+    assert changed.unlisted_files() == [], "nothing is left beside it"
+
+
+@pytest.mark.parametrize("name", [*RUNTIME_FILES, "vectors.npz"])
+def test_a_file_that_no_runtime_can_read_is_one_clear_error(
+    tiny: Bundle, tmp_path: Path, name: str
+) -> None:
     """Though its hash is right."""
-    (tiny.path / name).write_bytes(b"garbage")
-    entry = describe(name, b"garbage").model_dump()
-    edit(tiny, lambda m: m.update(files=[f for f in m["files"] if f["name"] != name] + [entry]))
-    done = verify(tiny.path)
+    garbled = republish(tiny, tmp_path / "garbled", {name: b"garbage"})
+    done = verify(garbled.path)
     assert done.returncode == 1
-    assert str(tiny.path) in done.stderr
+    assert str(garbled.path) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_vectors_of_no_images_prove_nothing(tiny: Bundle, tmp_path: Path) -> None:
+    with np.load(tiny.path / "vectors.npz") as arrays:
+        empty = {name: array[:0] for name, array in arrays.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **empty)
+    bundle = republish(tiny, tmp_path / "empty", {"vectors.npz": buffer.getvalue()})
+    with pytest.raises(BundleError, match=r"vectors\.npz: no images"):
+        check_vectors(bundle, open_runner(bundle, "onnx", "cpu"))
+
+
+def test_no_file_tells_where_on_a_machine_it_was_made(bundle: Bundle, tiny: Bundle) -> None:
+    paths = (str(REPOSITORY).encode(), b"site-packages")
+    for one in (bundle, tiny):
+        for file in one.manifest.files:
+            contents = [one.read(file.name)]
+            if is_zipfile(one.path / file.name):
+                with ZipFile(one.path / file.name) as archive:
+                    contents += [archive.read(entry) for entry in archive.infolist()]
+            assert not [file.name for content in contents for path in paths if path in content]
 
 
 def test_a_missing_and_an_unlisted_file_are_named(tiny: Bundle) -> None:
@@ -99,29 +161,26 @@ def test_a_missing_and_an_unlisted_file_are_named(tiny: Bundle) -> None:
         tiny.verify_files()
 
 
-def edit(tiny: Bundle, change: Callable[[dict[str, Any]], object]) -> None:
-    path = tiny.path / MANIFEST_NAME
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(schema_version=2), "schema_version"),
+        (lambda m: m.update(schema_version=3), "schema_version"),
         (lambda m: m.update(surprise=1), "surprise: Extra inputs"),
         (lambda m: m["labels"].pop(), "1 labels for an output"),
         (lambda m: m["stages"][3].update(shape=[5]), "stage 'relu'"),
         (lambda m: m["stages"][1].update(name="relu"), "stage names must differ"),
         (lambda m: m["stages"].pop(), "end with Output"),
         (lambda m: m["files"][0].update(name="../model.onnx"), "files.0.name"),
+        (lambda m: m.update(parity=[RECORD_OF_NOTHING]), "parity of stages that are not there"),
     ],
 )
 def test_a_malformed_manifest_is_refused_with_the_field(
     tiny: Bundle, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
-    edit(tiny, change)
+    path = tiny.path / MANIFEST_NAME
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=message):
         open_bundle(tiny.path)
 

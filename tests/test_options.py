@@ -115,6 +115,7 @@ def test_versions_are_chosen_by_the_settings(tiny: Bundle) -> None:
         (("--model-version", "9999"), "no version 9999 of model 'mnist'"),
         (("--device", "cuda"), "CUDA"),
         (("--device", "cuda", "--runtime", "torchscript"), "finds no CUDA device"),
+        (("--device", "cuda", "--runtime", "pt2"), "finds no CUDA device"),
         (("--host", "192.0.2.1"), "can't listen for gRPC on 192.0.2.1:"),
     ],
 )

@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from export.architecture import mlp
+from export.architecture import Runtime, mlp
 from export.bundle import open_bundle
 from export.runners import open_runner
 from export.settings import read_settings
@@ -60,11 +62,14 @@ def test_the_command_prints_the_table_and_publishes_a_whole_bundle(
         "history.jsonl",
         "history.png",
         "model.onnx",
+        "model.pt2",
         "model.ts",
         "trace.onnx",
+        "vectors.npz",
         "weights.safetensors",
     }
-    assert {record.runtime for record in bundle.manifest.parity} == {"eager", "torchscript", "onnx"}
+    recorded = {(record.runtime, record.image_set) for record in bundle.manifest.parity}
+    assert recorded == set(product(get_args(Runtime), ("test", "synthetic")))
 
 
 def test_the_history_has_an_object_for_each_epoch_and_a_picture(
@@ -166,7 +171,9 @@ def test_a_folder_that_can_not_be_written_is_one_clear_error(tmp_path: Path) -> 
 
 
 def test_an_interrupt_ends_training_and_publishes_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "training", "--dataset", "digits", "--epochs", "100000"]
+    # A shell's background job, as these tests may be one, ignores the signal and passes that on.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "training"]
+    command += ["--dataset", "digits", "--epochs", "100000"]
     with subprocess.Popen(
         [*command, "--models-dir", tmp_path],
         cwd=REPOSITORY,

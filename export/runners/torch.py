@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.export.pt2_archive import is_pt2_package
 
 from export.architecture import Device, Form, Precision, Runtime
 from export.bundle import Bundle
@@ -102,7 +103,10 @@ class Pt2Runner(_TorchRunner):
     runtime = "pt2"
 
     def _load(self, bundle: Bundle) -> tuple[Predict, Trace]:
-        module = torch.export.load(io.BytesIO(bundle.read(PT2_FILE))).module().to(self.device)
+        data = bundle.read(PT2_FILE)
+        if not is_pt2_package(data):  # torch would try its older formats, with a traceback logged
+            raise BundleError(f"{bundle.path / PT2_FILE}: is no archive of torch.export")
+        module = torch.export.load(io.BytesIO(data)).module().to(self.device)
         traced = _layers(module)
         if missing := sorted(set(self._values.values()) - set(traced)):
             raise BundleError(f"{bundle.path / PT2_FILE}: no layer {', '.join(missing)} in it")
