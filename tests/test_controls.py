@@ -275,6 +275,29 @@ def test_what_a_runtime_answers_wrongly_is_caught_at_its_stage(
     assert [fault for fault in faults if fault.tier == "T1" and re.search(message, fault.text)]
 
 
+def test_nan_is_as_far_off_as_can_be(bundle: Bundle, weights: Weights) -> None:
+    tally = tally_of(bundle, weights, TamperedRunner(open_runner(bundle, "onnx", "cpu"), put_nan))
+    (figures,) = (s for s in tally.record("x").stages if s.stage == "linear2")
+    assert (figures.max_error, figures.margin, figures.max_ulps) == (np.inf, np.inf, np.inf)
+
+
+@pytest.mark.parametrize(("share", "departs"), [(0.9, False), (1.1, True)])
+def test_one_element_decides_not_the_mean(
+    bundle: Bundle, weights: Weights, share: float, departs: bool
+) -> None:
+    images = random_images(50, (28, 28))
+    reference = reference_of(bundle.manifest.stages, weights, images)
+    exact, bound = (part["linear1"][31, 77] for part in (reference.values, reference.bounds))
+
+    def push(traced: dict[str, np.ndarray]) -> None:
+        traced["linear1"][31, 77] = exact + share * bound
+
+    runner = TamperedRunner(open_runner(bundle, "onnx", "cpu"), push)
+    departure = first_departure(tally_of(bundle, weights, runner, images).faults())
+    assert bool(departure) == departs
+    assert not departure or "element [77] of image 31 is" in departure.text
+
+
 def test_a_stage_that_is_missing_has_no_figures(
     bundle: Bundle, weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
