@@ -70,7 +70,7 @@ def with_last_rows_swapped(weights: Weights) -> Weights:
 
 def nudged(weights: Weights) -> Weights:
     weight = weights["linear1.weight"].copy()
-    weight[17, 14 * 28 + 14] += 1e-3
+    weight[17, 11 * 28 + 16] += 1e-3
     return {**weights, "linear1.weight": weight}
 
 
@@ -78,6 +78,13 @@ def last_nudged(weights: Weights) -> Weights:
     weight = weights["linear2.weight"].copy()
     weight[4, 17] -= 1e-3
     return {**weights, "linear2.weight": weight}
+
+
+def with_images_turned(weights: Weights) -> Weights:
+    """Read the images column by column: no plain image shows it."""
+    weight = weights["linear1.weight"]
+    turned = weight.reshape(-1, 28, 28).transpose(0, 2, 1).reshape(weight.shape).copy()
+    return {**weights, "linear1.weight": turned}
 
 
 def normalised_twice(weights: Weights) -> Weights:
@@ -95,6 +102,7 @@ CHANGES: Sequence[tuple[Change, str]] = (
     (without_last_bias, "linear2"),
     (with_rows_swapped, "linear1"),
     (with_last_rows_swapped, "linear2"),
+    (with_images_turned, "linear1"),
     (nudged, "linear1"),
     (last_nudged, "linear2"),
     (normalised_twice, "linear1"),
