@@ -18,16 +18,20 @@ import pytest
 import torch
 from PIL import Image
 
-from export.architecture import Runtime, mlp
-from export.bundle import open_bundle
+from export.architecture import Runtime, Stage, mlp
+from export.bundle import open_bundle, versions
+from export.errors import ParityError
+from export.network import Network
 from export.runners import open_runner
 from export.settings import read_settings
+from export.writers import write_all, write_pt2
 from tests.bundles import REPOSITORY, random_images
 from training.augment import distort
 from training.config import TrainingSettings
 from training.data import Data, load_digits
 from training.fit import Epoch, Fit, accuracy
 from training.model import NormalisedNetwork
+from training.publish import publish
 from training.record import observation
 
 STAGES = mlp((28, 28), 128, 10)
@@ -168,6 +172,37 @@ def test_a_folder_that_can_not_be_written_is_one_clear_error(tmp_path: Path) -> 
     assert done.stdout == "", "before it trains"
     assert str(tmp_path / "models") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_runtime_that_departs_keeps_the_bundle_from_being_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_wrongly(
+        stages: Sequence[Stage], weights: dict[str, np.ndarray], low: float, high: float
+    ) -> dict[str, bytes]:
+        wrong = {**weights, "linear2.bias": weights["linear2.bias"] + np.float32(1)}
+        right = write_all(stages, weights, low, high)
+        return {**right, "model.pt2": write_pt2(stages, wrong)}
+
+    network, data = Network(STAGES), load_digits(seed=0)
+    publish(tmp_path, network, data, [epoch(1, 1.0, 0.5)], seed=0)
+    assert versions(tmp_path, "digits") == [1]
+    monkeypatch.setattr("training.publish.write_all", write_wrongly)
+    with pytest.raises(ParityError, match="pt2 cpu float32: stage 'linear2'"):
+        publish(tmp_path, network, data, [epoch(1, 1.0, 0.5)], seed=0)
+    assert [entry.name for entry in (tmp_path / "digits").iterdir()] == ["1"]
+
+
+def test_a_decision_that_is_not_certain_does_not_keep_it_from_being_published(
+    tmp_path: Path,
+) -> None:
+    """All logits are alike: that is the model's affair, and its runtimes agree on it."""
+    network = Network(STAGES)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    bundle = publish(tmp_path, network, load_digits(seed=0), [epoch(1, 1.0, 0.5)], seed=0)
+    assert {record.certified_share for record in bundle.manifest.parity} == {0.0}
 
 
 def test_an_interrupt_ends_training_and_publishes_nothing(tmp_path: Path) -> None:
