@@ -284,7 +284,8 @@ def test_sigterm_ends_it_with_exit_status_0(image: Image) -> None:
     with image.start("none") as started:
         assert started.stop() == 0, started.log()
         log = [json.loads(line) for line in started.log().splitlines()]  # and all of it is JSON
-    assert [entry["event"] for entry in log] == ["ready", "draining", "stopped"]
+    events = ["self-check passed", "ready", "draining", "stopped"]
+    assert [entry["event"] for entry in log] == events
     assert log[1]["signal"] == "SIGTERM"
 
 
