@@ -286,7 +286,7 @@ def test_sigterm_ends_it_with_exit_status_0(image: Image) -> None:
         log = [json.loads(line) for line in started.log().splitlines()]  # and all of it is JSON
     events = ["self-check passed", "ready", "draining", "stopped"]
     assert [entry["event"] for entry in log] == events
-    assert log[1]["signal"] == "SIGTERM"
+    assert log[2]["signal"] == "SIGTERM"
 
 
 def test_its_entry_point_is_the_server_itself(image: Image) -> None:
