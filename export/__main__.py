@@ -36,14 +36,18 @@ def _verify(bundle: Bundle, _: argparse.Namespace) -> bool:
     if unlisted := bundle.unlisted_files():
         raise BundleError(f"{bundle.path}: the manifest does not list {', '.join(unlisted)}")
     print(f"manifest.json and {len(bundle.manifest.files)} files match their hashes.")
+    holds = True
     for runtime in get_args(Runtime):
         try:
             images = check_vectors(bundle, open_runner(bundle, runtime, "cpu"))
         except RuntimeUnavailableError as error:
             print(f"{runtime}: not run: {error}")
+        except ExportError as error:
+            holds = False
+            print(f"{runtime}: fails: {error}", file=sys.stderr)
         else:
             print(f"{runtime}: every stage of {images} recorded vectors is what it should be.")
-    return True
+    return holds
 
 
 def _compare(bundle: Bundle, options: argparse.Namespace) -> bool:
@@ -90,7 +94,10 @@ def _record(bundle: Bundle, report: Report) -> None:
     new = {record.run: record for record in report.records()}
     old = {record.run: record for record in bundle.manifest.parity}
     parity = tuple((old | new).values())
-    write_manifest(bundle.path, bundle.manifest.model_copy(update={"parity": parity}))
+    try:
+        write_manifest(bundle.path, bundle.manifest.model_copy(update={"parity": parity}))
+    except OSError as error:
+        raise ExportError(f"{bundle.path}: can't be written: {error.strerror}") from error
     print(f"{len(new)} records written to the manifest of {bundle.path}.", file=sys.stderr)
 
 

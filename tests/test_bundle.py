@@ -75,7 +75,9 @@ def test_verify_finds_a_bundle_that_computes_something_else(bundle: Bundle, tmp_
     contents = {"model.ts": write_torchscript(stages, other)}
     done = verify(republish(bundle, tmp_path, contents).path)
     assert done.returncode == 1
+    assert "torchscript: fails: " in done.stderr
     assert "torchscript on torch.cpu does not compute this model: stage 'linear2'" in done.stderr
+    assert len(re.findall("recorded vectors is what it should be", done.stdout)) == 4, "the others"
 
 
 def test_the_bundled_model_has_the_files_that_are_tested_here(bundle: Bundle) -> None:

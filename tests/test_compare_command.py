@@ -254,6 +254,16 @@ def test_a_record_is_put_into_the_manifest_and_guards_from_then_on(
     assert run("--runtime", "onnx", "--device", "cpu", copy.path).returncode == 0
 
 
+def test_a_record_that_can_not_be_written_is_a_clear_error(
+    copy: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copy.path / ".manifest.json").mkdir()  # where the new one is written, for root as well
+    arguments = ["--runtime", "onnx", "--device", "cpu", "--record"]
+    assert main(["compare", str(copy.path), *arguments]) == 1
+    assert f"{copy.path}: can't be written: Is a directory" in capsys.readouterr().err
+    assert open_bundle(copy.path).manifest == copy.manifest
+
+
 def test_what_departs_is_not_recorded(faulty: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(faulty.path), "--device", "cpu", "--record"]) == 1
     assert "not recorded: onnx, onnx-reference departed" in capsys.readouterr().err
