@@ -107,12 +107,21 @@ def check_chain(stages: Sequence[Stage]) -> None:
             )
 
 
+def parameter_shapes(stages: Sequence[Stage]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the parameters: "linear1.weight" [out, in], "linear1.bias" [out], …."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for before, stage in pairwise(stages):
+        if stage.operation == "Linear":
+            shapes[f"{stage.name}.weight"] = (stage.size, before.size)
+            shapes[f"{stage.name}.bias"] = (stage.size,)
+    return shapes
+
+
 def parameter_counts(stages: Sequence[Stage]) -> dict[str, int]:
     """Return the number of trained parameters of each stage: in·out weights and out biases."""
     counts = {stage.name: 0 for stage in stages}
-    for before, stage in pairwise(stages):
-        if stage.operation == "Linear":
-            counts[stage.name] = (before.size + 1) * stage.size
+    for name, shape in parameter_shapes(stages).items():
+        counts[name.rpartition(".")[0]] += prod(shape)
     return counts
 
 

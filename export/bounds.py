@@ -14,6 +14,12 @@ exactly 0 add no rounding.
 multiply, so it is off by at most c times its magnitude, c = (1+v)² - 1 = 2v + v²,
 and the sum has magnitudes grown by 1 + c to add up.
 
+**Tensor cores** add k products and the sum so far in one go: all are aligned to
+the largest and cut to its last place, and so is the result (Fasi, Higham,
+Mikaitis, Pranesh, Numerical behavior of NVIDIA tensor cores, 2021). Each of the
+k + 2 cuts loses at most 2⁻²³ of the magnitudes that were added. For n products
+and k of 2 or more these are at most 2(n+1) cuts, so u = 2⁻²² covers them.
+
 **Layers.** With E the error that the layer's input h already carries:
 
     Linear:  |W|E + c·|W|(|h| + E) + γ(live+1)·((1 + c)·|W|(|h| + E) + |b|)
@@ -30,6 +36,9 @@ the roundings that it passes through afterwards.
 taken in at once by u + 2⁻⁵³ in place of u, since γ is superadditive in u. The
 bound itself is computed in float64 too: the factor 1 + 2⁻³⁰ is far more than
 that can lose in any layer of up to a million inputs.
+
+**Overflow.** Where the magnitudes add up to more than float32 can hold, some
+order of summation overflows; the bound is infinite there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,6 +51,7 @@ from export.architecture import Precision, Stage
 
 ORACLE_ROUNDOFF = 2.0**-53
 OWN_ROUNDING = 1 + 2.0**-30
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -56,11 +66,10 @@ class Arithmetic:
 ARITHMETIC: Mapping[Precision, Arithmetic] = {
     "float32": Arithmetic(0.0, 2.0**-24, 2.0**-149),
     # 11 significant bits. A tensor core ignores the others, which truncates (2⁻¹⁰) unless the
-    # library rounded before (2⁻¹¹). It adds in float32 with truncation, and may flush subnormals
-    # (Fasi, Higham, Mikaitis, Pranesh, Numerical behavior of NVIDIA tensor cores, 2021).
-    "tf32": Arithmetic(2.0**-10, 2.0**-23, 2.0**-126),
+    # library rounded before (2⁻¹¹); it may flush subnormals.
+    "tf32": Arithmetic(2.0**-10, 2.0**-22, 2.0**-126),
     # 8 significant bits, rounded to nearest; added like TF32.
-    "bfloat16": Arithmetic(2.0**-8, 2.0**-23, 2.0**-126),
+    "bfloat16": Arithmetic(2.0**-8, 2.0**-22, 2.0**-126),
 }
 
 
@@ -113,10 +122,12 @@ def _linear(
     c = 2 * v + v * v
     gamma_u = (live + 1) * (u + ORACLE_ROUNDOFF)
     gamma = gamma_u / (1 - gamma_u)
-    magnitude = reach @ weight.T
-    carried = bound @ weight.T
+    with np.errstate(invalid="ignore"):  # an infinite bound times a weight of 0
+        magnitude = reach @ weight.T
+        carried = bound @ weight.T
     rounded = c * magnitude + gamma * ((1 + c) * magnitude + bias)
     terms = live + (bias > 0)
     lost = terms * (1 + eta) + (live > 0) * weight.sum(axis=1) + reach.sum(axis=1, keepdims=True)
-    total: np.ndarray = (carried + rounded + 2 * eta * lost) * OWN_ROUNDING
-    return total
+    total = (carried + rounded + 2 * eta * lost) * OWN_ROUNDING
+    fits = (1 + c) * (1 + gamma) * (magnitude + bias) <= LARGEST  # False for NaN
+    return np.where(fits, total, np.inf)

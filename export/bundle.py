@@ -54,9 +54,16 @@ class Bundle:
             self.read(file.name)
 
     def unlisted_files(self) -> list[str]:
-        """Return the names of the files that lie there without being of the bundle."""
+        """Return the names of the files that lie there without being of the bundle.
+
+        Raises:
+            BundleError: the folder can't be read.
+        """
         listed = {file.name for file in self.manifest.files} | {MANIFEST_NAME}
-        return sorted({entry.name for entry in self.path.iterdir()} - listed)
+        try:
+            return sorted({entry.name for entry in self.path.iterdir()} - listed)
+        except OSError as error:
+            raise BundleError(f"{self.path}: can't be read: {error.strerror}") from error
 
 
 def _digest(data: bytes) -> str:
@@ -123,16 +130,20 @@ def _parse(manifest_path: Path, text: bytes) -> Manifest:
 
 
 def versions(models_dir: Path, name: str) -> list[int]:
-    """Return the versions of a model in a folder of bundles, ascending."""
+    """Return the versions of a model in a folder of bundles, ascending.
+
+    Raises:
+        BundleError: the folder can't be read.
+    """
     folder = models_dir / name
-    if not folder.is_dir():
+    try:
+        found = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(
-        int(entry.name)
-        for entry in folder.iterdir()
-        # isdecimal also takes other scripts' digits; a leading zero is not canonical.
-        if entry.is_dir() and entry.name.isdecimal() and str(int(entry.name)) == entry.name != "0"
-    )
+    except OSError as error:
+        raise BundleError(f"{folder}: can't be read: {error.strerror}") from error
+    # isdecimal also takes other scripts' digits; a leading zero is not canonical.
+    return sorted(int(n) for n in found if n.isdecimal() and str(int(n)) == n != "0")
 
 
 def find_bundle(models_dir: Path, name: str, version: int | None) -> Bundle:

@@ -11,12 +11,12 @@ from pydantic import Field, computed_field
 from export.architecture import Device, Precision, Runtime
 from export.bounds import Reference, bounded
 from export.bundle import Bundle
-from export.comparison import Fault, Tally, Tier, first_departure
 from export.errors import ExportError, ImagesError, RuntimeUnavailableError
 from export.manifest import Manifest, Record, RuntimeParity
 from export.probes import probe_images
 from export.runners import open_runner
 from export.runners.numpy import NumpyRunner
+from export.tally import Fault, Tally, Tier, first_departure
 
 CHUNK_IMAGES = 1000  # bounds the float64 copies to some tens of megabytes
 TIERS: tuple[Tier, ...] = ("T0", "T1", "T2", "T3")
@@ -38,16 +38,16 @@ class ImageSet:
     is_synthetic: bool = False
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(Record):
     """A way to run the model."""
 
     runtime: Runtime
     device: Device
     precision: Precision = "float32"
 
-    def __str__(self) -> str:
-        """Return it in words."""
+    @property
+    def name(self) -> str:
+        """It in words."""
         return f"{self.runtime} {self.device} {self.precision}"
 
 
@@ -57,7 +57,11 @@ def variants_of(
     precisions: Iterable[Precision] = ("float32",),
 ) -> list[Variant]:
     """Return every way to run the model on these, each once."""
-    return list(dict.fromkeys(Variant(*names) for names in product(runtimes, devices, precisions)))
+    variants = (
+        Variant(runtime=runtime, device=device, precision=precision)
+        for runtime, device, precision in product(runtimes, devices, precisions)
+    )
+    return list(dict.fromkeys(variants))
 
 
 def synthetic_images(manifest: Manifest, weights: Mapping[str, np.ndarray]) -> ImageSet:
@@ -67,24 +71,16 @@ def synthetic_images(manifest: Manifest, weights: Mapping[str, np.ndarray]) -> I
     return ImageSet("synthetic", pixels, is_synthetic=True)
 
 
-class Comparison(Record):
+class Comparison(Variant):
     """What came of one variant. `reason` is why it was not run, or could not go on."""
 
-    runtime: Runtime
-    device: Device
-    precision: Precision
     status: Literal["holds", "fails", "not run"]
     reason: str | None = None
     tiers: dict[Tier, TierResult] = Field(default={})
     faults: tuple[Fault, ...] = ()
     record: RuntimeParity | None = None
-    # By stage, the largest error of each of its elements: for the picture.
+    # For the picture, by stage: the largest error of each of its elements.
     unit_errors: dict[str, tuple[float, ...]] = Field(default={}, exclude=True, repr=False)
-
-    @property
-    def name(self) -> str:
-        """The variant in words."""
-        return f"{self.runtime} {self.device} {self.precision}"
 
     @property
     def departure(self) -> str | None:
@@ -93,6 +89,12 @@ class Comparison(Record):
             return self.reason
         fault = first_departure(self.faults)
         return fault.text if fault else None
+
+    @property
+    def is_broken(self) -> bool:
+        """Tell whether it does what no machine may: fail to run, or T0, or T1."""
+        could_not_run = self.status == "fails" and self.record is None
+        return could_not_run or any(fault.tier in {"T0", "T1"} for fault in self.faults)
 
     @computed_field  # type: ignore[prop-decorator] # mypy knows no decorated property
     @property
@@ -190,8 +192,8 @@ def _add(
             failures[variant] = f"{type(error).__name__}: {error}"
             continue
         for other, same in outputs.items():
-            if _have_same_kernels(variant, other):
-                tally.expect_same_bits(outputs[variant], same, str(other))
+            if _have_same_kernels(variant, other) and not running[other].exceeds_a_bound:
+                tally.expect_same_bits(outputs[variant], same, other.name)
                 break
     return failures
 
@@ -220,9 +222,7 @@ def _judge(variant: Variant, tally: Tally, images: ImageSet) -> Comparison:
     faults = tuple(fault for fault in tally.faults() if fault.tier not in not_judged)
     failed = {fault.tier for fault in faults}
     return Comparison(
-        runtime=variant.runtime,
-        device=variant.device,
-        precision=variant.precision,
+        **variant.model_dump(),
         status="fails" if faults else "holds",
         tiers={
             tier: "not judged" if tier in not_judged else "fails" if tier in failed else "holds"
@@ -230,21 +230,12 @@ def _judge(variant: Variant, tally: Tally, images: ImageSet) -> Comparison:
         },
         faults=faults,
         record=tally.record(images.name),
-        unit_errors={
-            name: tuple(map(float, stage.unit_errors.ravel()))
-            for name, stage in tally.stages.items()
-        },
+        unit_errors=tally.unit_errors(),
     )
 
 
 def _ended(variant: Variant, status: Literal["fails", "not run"], reason: str) -> Comparison:
-    return Comparison(
-        runtime=variant.runtime,
-        device=variant.device,
-        precision=variant.precision,
-        status=status,
-        reason=reason,
-    )
+    return Comparison(**variant.model_dump(), status=status, reason=reason)
 
 
 def _chunks(images: np.ndarray) -> Iterator[np.ndarray]:

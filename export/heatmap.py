@@ -35,7 +35,8 @@ def draw_heatmap(report: Report, stages: Sequence[Stage]) -> bytes:
     figure = Figure(figsize=(10, height), layout="constrained")
     figure.suptitle(
         f"{report.model}, version {report.version}: difference from exact arithmetic, "
-        f"{report.images:,} images ({report.image_set})"
+        f"{report.images:,} images ({report.image_set})",
+        parse_math=False,  # a $ in a name is a $
     )
     axes = figure.subplots(1 + len(linear), 1, squeeze=False)[:, 0]
     _draw_margins(axes[0], ran, [stage.name for stage in stages])
@@ -58,7 +59,7 @@ def _draw_margins(axis: Axes, ran: Sequence[Comparison], stages: Sequence[str]) 
     margins = np.maximum(margins, NOTHING)
     shades = MARGINS(margins)
     image = axis.imshow(margins, norm=MARGINS, cmap="YlOrRd", aspect="auto")
-    axis.set_xticks(range(len(stages)), stages)
+    axis.set_xticks(range(len(stages)), stages, parse_math=False)
     axis.set_title("largest error, and the share of its proven bound that any element used")
     for row, column in np.ndindex(margins.shape):
         stage = figures[row].get(stages[column])
@@ -75,8 +76,13 @@ def _words(stage: StageParity) -> str:
 
 
 def _draw_units(axis: Axes, ran: Sequence[Comparison], stage: str) -> None:
-    errors = np.clip([one.unit_errors[stage] for one in ran], NOTHING, LARGEST)
+    units = max(len(one.unit_errors.get(stage, ())) for one in ran)
+    missing = (np.nan,) * units  # drawn as nothing
+    errors = np.clip([one.unit_errors.get(stage, missing) for one in ran], NOTHING, LARGEST)
+    if units == 0:
+        axis.set_axis_off()
+        return
     image = axis.imshow(errors, norm=LogNorm(), cmap="viridis", aspect="auto")
-    axis.set_title(f"largest error of each unit of {stage}")
+    axis.set_title(f"largest error of each unit of {stage}", parse_math=False)
     axis.set_xlabel("unit")
     axis.figure.colorbar(image, ax=axis, label="error")

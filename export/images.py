@@ -1,10 +1,11 @@
 """Images to compare on, from NumPy's format or MNIST's own."""
 
 import gzip
+import hashlib
+import io
 import struct
 from math import prod
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -12,23 +13,27 @@ from export.compare import ImageSet
 from export.errors import ImagesError
 from export.manifest import Manifest
 
-IDX_UINT8_3D = b"\x00\x00\x08\x03"  # how MNIST's image files begin: bytes, in three dimensions
+GZIP = b"\x1f\x8b"
+NUMPY = b"\x93NUMPY"
+IDX = b"\x00\x00\x08\x03"  # how MNIST's image files begin: bytes, in three dimensions
 
 
 def read_images(path: Path, manifest: Manifest) -> ImageSet:
-    """Read images, uint8 or float32 [N, H, W], as FLOAT32 in the manifest's range.
+    """Read images, float32 [N, H, W] or uint8, which are divided by 255; return FLOAT32.
 
-    Formats: NumPy's `.npy`, and the IDX of MNIST's files, gzipped or not.
+    Formats: NumPy's `.npy` and the IDX of MNIST's files, gzipped or not. The set is
+    named after the file and its content, so that no two share a record.
 
     Raises:
         ImagesError: it can't be read, or holds no images of this model.
     """
     try:
-        images = _read(path)
-    except (OSError, ValueError, EOFError, BadZipFile, struct.error) as error:
-        raise ImagesError(f"{path}: can't be read as .npy or IDX: {error}") from error
-    if not isinstance(images, np.ndarray):
-        raise ImagesError(f"{path}: expected one array, got an archive of several")
+        data = path.read_bytes()
+        images = _decode(data)
+    except OSError as error:
+        raise ImagesError(f"{path}: can't be read: {error.strerror or error}") from error
+    except Exception as error:  # whatever the formats' readers say of damaged bytes
+        raise ImagesError(f"{path}: can't be read as .npy or IDX images: {error}") from error
     if images.shape[1:] != manifest.input_shape or images.dtype not in (np.uint8, np.float32):
         shape = ", ".join(map(str, manifest.input_shape))
         raise ImagesError(
@@ -44,17 +49,19 @@ def read_images(path: Path, manifest: Manifest) -> ImageSet:
             f"{path}: expected values from {manifest.input_min:g} to {manifest.input_max:g}, "
             f"got {images.min():g} to {images.max():g}"
         )
-    return ImageSet(path.name, images)
+    return ImageSet(f"{path.name} {hashlib.sha256(data).hexdigest()[:8]}", images)
 
 
-def _read(path: Path) -> np.ndarray:
-    with path.open("rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if is_gzip else path.open("rb") as file:
-        if file.read(4) != IDX_UINT8_3D:
-            return np.load(path, allow_pickle=False)
-        shape = struct.unpack(">3I", file.read(12))
-        data = file.read()
-    if len(data) != prod(shape):
-        raise ValueError(f"says that it holds {list(shape)} bytes, holds {len(data)}")
-    return np.frombuffer(data, np.uint8).reshape(shape)
+def _decode(data: bytes) -> np.ndarray:
+    if data.startswith(GZIP):
+        data = gzip.decompress(data)
+    if data.startswith(NUMPY):
+        array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+        return array
+    if not data.startswith(IDX):
+        raise ValueError("the file begins as neither of them")
+    shape = struct.unpack_from(">3I", data, len(IDX))
+    pixels = data[len(IDX) + 12 :]  # behind three numbers of 4 bytes
+    if len(pixels) != prod(shape):
+        raise ValueError(f"says that it holds {list(shape)} bytes, holds {len(pixels)}")
+    return np.frombuffer(pixels, np.uint8).reshape(shape)

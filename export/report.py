@@ -12,7 +12,7 @@ from rich.text import Text
 from export.compare import TIERS, Report
 from export.manifest import RuntimeParity
 
-MARKS = {"holds": "✓", "fails": "✗", "not judged": "-"}
+MARKS = {"holds": "ok", "fails": "FAIL", "not judged": "-"}
 
 
 def print_report(console: Console, report: Report, path: Path) -> None:
@@ -20,7 +20,8 @@ def print_report(console: Console, report: Report, path: Path) -> None:
     if report.holds:
         verdict = "all hold"
     else:
-        verdict = "not all hold" if report.records() else "nothing was compared"
+        failed = any(one.status == "fails" for one in report.comparisons)
+        verdict = "not all hold" if failed else "nothing was compared"
     heading = f"{path}: {report.images:,} images ({report.image_set}) against float64 NumPy"
     console.print(Text(f"{heading}: {verdict}", style="bold"), soft_wrap=True)
     if report.records():

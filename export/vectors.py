@@ -7,19 +7,18 @@ it is ready.
 
 import io
 from collections.abc import Mapping, Sequence
-from zipfile import BadZipFile
 
 import numpy as np
 
 from export.architecture import Stage
 from export.bounds import Reference, bounded
 from export.bundle import Bundle
-from export.comparison import Tally, first_departure
-from export.errors import BundleError, ParityError
+from export.errors import BundleError, ExportError, ParityError
 from export.manifest import VECTORS_FILE
 from export.probes import vector_images
 from export.runners import Runner
 from export.runners.numpy import NumpyRunner
+from export.tally import Tally, first_departure
 
 IMAGES, VALUE, BOUND = "images", "value", "bound"
 
@@ -72,8 +71,12 @@ def _read(bundle: Bundle) -> tuple[np.ndarray, Reference]:
                 {name: arrays[f"{part}/{name}"] for name in names} for part in (VALUE, BOUND)
             )
             images: np.ndarray = arrays[IMAGES]
-    except (ValueError, EOFError, KeyError, BadZipFile) as error:
+    except ExportError:
+        raise
+    except Exception as error:  # whatever NumPy says of bytes that are no archive of arrays
         raise BundleError(f"{path}: no recorded vectors of every stage: {error}") from error
-    if len(images) == 0:
+    if images.size == 0:
         raise BundleError(f"{path}: no images; that would prove nothing")
+    if not all(np.isfinite(bound).all() for bound in bounds.values()):
+        raise BundleError(f"{path}: a bound is not finite; that would prove nothing")
     return images, Reference(values, bounds)

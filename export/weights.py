@@ -4,6 +4,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from export.architecture import parameter_shapes
 from export.bundle import Bundle
 from export.errors import BundleError
 from export.manifest import WEIGHTS_FILE
@@ -13,10 +14,17 @@ def read_weights(bundle: Bundle) -> dict[str, np.ndarray]:
     """Return the parameters by name ("linear1.weight": [out, in], "linear1.bias": [out], …).
 
     Raises:
-        BundleError: the file is damaged.
+        BundleError: the file is damaged, or has not the parameters of the stages.
     """
-    data = bundle.read(WEIGHTS_FILE)
+    path, data = bundle.path / WEIGHTS_FILE, bundle.read(WEIGHTS_FILE)
     try:
-        return load(data)
+        weights = load(data)
     except SafetensorError as error:
-        raise BundleError(f"{bundle.path / WEIGHTS_FILE}: no safetensors: {error}") from error
+        raise BundleError(f"{path}: no safetensors: {error}") from error
+    found = {name: (array.shape, str(array.dtype)) for name, array in weights.items()}
+    expected = {
+        name: (shape, "float32") for name, shape in parameter_shapes(bundle.manifest.stages).items()
+    }
+    if found != expected:
+        raise BundleError(f"{path}: expected the parameters {expected}, got {found}")
+    return weights

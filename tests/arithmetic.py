@@ -24,16 +24,20 @@ class Format:
 
     def round(self, value: Fraction) -> Fraction:
         """Return the number of this format that the value becomes."""
-        if value == 0:
-            return value
-        exponent = abs(value.numerator).bit_length() - value.denominator.bit_length()
-        if abs(value) < Fraction(2) ** exponent:
-            exponent -= 1  # now 2**exponent <= |value| < 2**(exponent + 1)
-        if self.flushes_subnormals and exponent < SMALLEST_EXPONENT:
+        if self.flushes_subnormals and abs(value) < Fraction(2) ** SMALLEST_EXPONENT:
             return Fraction(0)
-        quantum = Fraction(2) ** (max(exponent, SMALLEST_EXPONENT) - self.bits + 1)
-        steps = value / quantum
-        return quantum * (int(steps) if self.truncates else round(steps))  # half to even
+        last_place = self.last_place(value)
+        steps = value / last_place
+        return last_place * (int(steps) if self.truncates else round(steps))  # half to even
+
+    def last_place(self, value: Fraction) -> Fraction:
+        """Return what one step of the last bit is worth in a number of this size."""
+        exponent = SMALLEST_EXPONENT
+        if value:
+            exponent = abs(value.numerator).bit_length() - value.denominator.bit_length()
+            if abs(value) < Fraction(2) ** exponent:
+                exponent -= 1  # now 2**exponent <= |value| < 2**(exponent + 1)
+        return Fraction(2) ** (max(exponent, SMALLEST_EXPONENT) - self.bits + 1)
 
 
 FLOAT32 = Format(24)
@@ -46,6 +50,7 @@ class Device:
     factors: Format | None
     products: Format | None
     sums: Format
+    block: int = 0  # of a tensor core: how many products it adds in one go, if it does
 
     def linear(
         self, weight: Rows, bias: Sequence[Fraction], inputs: Sequence[Fraction], random: Random
@@ -60,10 +65,23 @@ class Device:
 
     def _sum(self, terms: list[Fraction], random: Random) -> Fraction:
         """Add the terms pair by pair, any two of what is there: every tree can come."""
+        if self.block:
+            return self._sum_in_blocks(terms, random)
         while len(terms) > 1:
             random.shuffle(terms)
             terms.append(self.sums.round(terms.pop() + terms.pop()))
         return terms[0]
+
+    def _sum_in_blocks(self, terms: list[Fraction], random: Random) -> Fraction:
+        """Add k terms and the sum so far at a time, each cut to the last place of the largest."""
+        random.shuffle(terms)
+        total = Fraction(0)
+        for start in range(0, len(terms), self.block):
+            together = [total, *terms[start : start + self.block]]
+            last_place = self.sums.last_place(max(map(abs, together)))
+            cut = [last_place * int(term / last_place) for term in together]
+            total = self.sums.round(sum(cut, Fraction(0)))
+        return total
 
 
 def _rounding(form: Format | None) -> Callable[[Fraction], Fraction]:
@@ -76,8 +94,10 @@ DEVICES = {
     "float32 fused": Device(None, None, FLOAT32),
     "tf32 rounded": Device(Format(11), None, TRUNCATED),
     "tf32 truncated": Device(Format(11, truncates=True), None, TRUNCATED),
+    "tf32 tensor core": Device(Format(11, truncates=True), None, TRUNCATED, block=4),
     "tf32 flushing": Device(Format(11, flushes_subnormals=True), FLUSHING, FLUSHING),
     "bfloat16": Device(Format(8), None, TRUNCATED),
+    "bfloat16 tensor core": Device(Format(8), None, TRUNCATED, block=2),
     "bfloat16 flushing": Device(Format(8, flushes_subnormals=True), FLUSHING, FLUSHING),
 }
 EXACT = Device(None, None, Format(100_000))

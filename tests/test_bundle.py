@@ -13,6 +13,7 @@ from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from export.architecture import Runtime
 from export.bundle import (
@@ -23,7 +24,7 @@ from export.bundle import (
     versions,
     write_manifest,
 )
-from export.errors import BundleError
+from export.errors import BundleError, ExportError
 from export.manifest import MANIFEST_NAME
 from export.runners import open_runner
 from export.vectors import check_vectors
@@ -138,6 +139,61 @@ def test_vectors_of_no_images_prove_nothing(tiny: Bundle, tmp_path: Path) -> Non
     bundle = republish(tiny, tmp_path / "empty", {"vectors.npz": buffer.getvalue()})
     with pytest.raises(BundleError, match=r"vectors\.npz: no images"):
         check_vectors(bundle, open_runner(bundle, "onnx", "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda arrays: arrays.pop("value/relu"), "no recorded vectors of every stage"),
+        (lambda arrays: arrays.update(images=np.float32(1)), "no recorded vectors|no images|can't"),
+        (lambda arrays: arrays["bound/relu"].fill(np.inf), "a bound is not finite"),
+    ],
+)
+def test_vectors_that_prove_nothing_are_refused(
+    tiny: Bundle, tmp_path: Path, change: Callable[[dict[str, np.ndarray]], object], message: str
+) -> None:
+    with np.load(tiny.path / "vectors.npz") as file:
+        arrays = dict(file.items())
+    change(arrays)
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    bundle = republish(tiny, tmp_path / "changed", {"vectors.npz": buffer.getvalue()})
+    with pytest.raises(ExportError, match=message):
+        check_vectors(bundle, open_runner(bundle, "onnx", "cpu"))
+
+
+def test_vectors_in_another_format_are_refused(tiny: Bundle, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(3))
+    bundle = republish(tiny, tmp_path / "changed", {"vectors.npz": buffer.getvalue()})
+    with pytest.raises(BundleError, match=r"vectors\.npz: no recorded vectors"):
+        check_vectors(bundle, open_runner(bundle, "onnx", "cpu"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weights: weights.pop("linear2.bias"),
+        lambda weights: weights.update(extra=np.zeros(1, np.float32)),
+        lambda weights: weights.update({"linear1.weight": np.zeros((4, 14), np.float32)}),
+        lambda weights: weights.update({"linear2.bias": np.zeros(2, np.float64)}),
+    ],
+    ids=["missing", "left over", "another shape", "another dtype"],
+)
+def test_weights_of_another_network_are_refused(
+    tiny: Bundle, tmp_path: Path, change: Callable[[dict[str, np.ndarray]], object]
+) -> None:
+    weights = read_weights(tiny)
+    change(weights)
+    bundle = republish(tiny, tmp_path / "changed", {"weights.safetensors": save(weights)})
+    with pytest.raises(BundleError, match=r"weights\.safetensors: expected the parameters"):
+        read_weights(bundle)
+
+
+def test_a_folder_that_can_not_be_read_is_named(tiny: Bundle) -> None:
+    name = "x" * 300  # longer than a file system takes
+    with pytest.raises(BundleError, match="can't be read: File name too long"):
+        find_bundle(tiny.path.parent.parent, name, None)
 
 
 def test_no_file_tells_where_on_a_machine_it_was_made(bundle: Bundle, tiny: Bundle) -> None:

@@ -13,7 +13,6 @@ from torch import nn
 from export.architecture import Device, Precision, Runtime, Stage
 from export.bundle import Bundle
 from export.compare import Comparison, compare, synthetic_images, variants_of
-from export.comparison import Tally, first_departure
 from export.errors import BundleError, ParityError
 from export.heatmap import draw_heatmap
 from export.manifest import (
@@ -28,6 +27,7 @@ from export.probes import probe_images
 from export.runners import Runner, open_runner
 from export.runners.numpy import NumpyRunner
 from export.runners.torch import Pt2Runner
+from export.tally import Tally, first_departure
 from export.vectors import check_vectors
 from export.weights import read_weights
 from export.writers import write_all
@@ -199,6 +199,17 @@ def test_one_bit_between_the_torch_runtimes_is_caught(
     assert scripted.tiers == {"T0": "fails", "T1": "holds", "T2": "holds", "T3": "not judged"}
     assert scripted.first_departing_stage == "linear2"
     assert "has not the bits that it has in eager cpu float32" in scripted.faults[0].text
+
+
+def test_a_runtime_is_not_blamed_for_its_neighbours_fault(
+    bundle: Bundle, weights: Weights, tmp_path: Path
+) -> None:
+    contents = written_from(nudged(weights), bundle.manifest.stages)
+    faulty = republish(bundle, tmp_path, {TORCHSCRIPT_FILE: contents[TORCHSCRIPT_FILE]})
+    images = synthetic_images(faulty.manifest, weights)
+    order: tuple[Runtime, ...] = ("torchscript", "pt2", "eager")
+    report = compare(faulty, weights, images, variants_of(order, ("cpu",)))
+    assert [one.status for one in report.comparisons] == ["fails", "holds", "holds"]
 
 
 def test_an_untraced_file_that_differs_from_the_traced_one_is_caught(

@@ -11,10 +11,11 @@ from client import ForwardClient, ForwardError
 from export.architecture import Device, Precision, Runtime
 from export.bundle import Bundle
 from export.compare import Comparison, ImageSet, Report, Variant, compare, variants_of
-from export.comparison import Tally
 from export.errors import ImagesError, RuntimeUnavailableError
 from export.probes import probe_images, vector_images
 from export.runners import open_runner
+from export.runners.onnx import PROVIDER_OPTIONS
+from export.tally import Tally
 from export.weights import read_weights
 from tests.bundles import random_images, reference_of
 from tests.servers import start_held_server
@@ -156,7 +157,7 @@ def test_a_device_that_is_not_to_be_had_is_not_run_and_never_passed(
     with pytest.raises(RuntimeUnavailableError):
         open_runner(bundle, runtime, "cuda")
     images = ImageSet("given", random_images(2, (28, 28)))
-    report = compare(bundle, weights, images, [Variant(runtime, "cuda")])
+    report = compare(bundle, weights, images, [Variant(runtime=runtime, device="cuda")])
     assert only(report).status == "not run"
     assert only(report).reason
     assert (only(report).record, only(report).tiers) == (None, {})
@@ -174,7 +175,7 @@ def test_a_precision_is_used_or_reported_as_not_run(
     bundle: Bundle, weights: Weights, device: Device, precision: Precision
 ) -> None:
     """Which of both depends on the processor; a pass at float32 is neither."""
-    variant = Variant("eager", device, precision)
+    variant = Variant(runtime="eager", device=device, precision=precision)
     images = random_images(100, (28, 28))
     report = compare(bundle, weights, ImageSet("given", images), [variant])
     error = np.abs(
@@ -187,6 +188,11 @@ def test_a_precision_is_used_or_reported_as_not_run(
     else:
         assert only(report).status == "not run"
         assert "kernels did not use it" in (only(report).reason or "")
+
+
+def test_tf32_is_off_unless_it_is_asked_for() -> None:
+    assert PROVIDER_OPTIONS["cuda", "float32"] == {"use_tf32": "0"}
+    assert PROVIDER_OPTIONS["cuda", "tf32"] == {"use_tf32": "1"}
 
 
 def test_a_precision_leaves_torch_as_it_was(bundle: Bundle) -> None:

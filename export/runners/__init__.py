@@ -5,7 +5,7 @@ what was proven is what runs.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -54,28 +54,32 @@ def open_runner(
             device or the precision.
         BundleError: the model's file is damaged.
     """
+    runner = _import_runner(runtime)
     try:
-        return _open(bundle, runtime, device, precision)
-    except ModuleNotFoundError as error:
-        raise RuntimeUnavailableError(
-            f"runtime {runtime!r} needs {error.name!r}; {HOW_TO_GET_TORCH}"
-        ) from error
+        return runner(bundle, device, precision)
     except ExportError:
         raise
     except Exception as error:  # whatever a runtime says of a file that it can't read
         raise BundleError(f"{bundle.path}: {runtime} can't load the model: {error}") from error
 
 
-def _open(bundle: Bundle, runtime: Runtime, device: Device, precision: Precision) -> Runner:
+def _import_runner(runtime: Runtime) -> Callable[[Bundle, Device, Precision], Runner]:
     """Import the runtime that is asked for, and no other."""
-    if runtime == "onnx":
-        from export.runners.onnx import OnnxRunner  # noqa: PLC0415 (a runtime loads when asked)
+    try:
+        if runtime == "onnx":
+            from export.runners.onnx import OnnxRunner  # noqa: PLC0415 (a runtime loads when asked)
 
-        return OnnxRunner(bundle, device, precision)
-    if runtime == "onnx-reference":
-        from export.runners.reference import OnnxReferenceRunner  # noqa: PLC0415 (as above)
+            return OnnxRunner
+        if runtime == "onnx-reference":
+            from export.runners.reference import OnnxReferenceRunner  # noqa: PLC0415 (as above)
 
-        return OnnxReferenceRunner(bundle, device, precision)
-    from export.runners.torch import TORCH_RUNNERS  # noqa: PLC0415 (as above)
+            return OnnxReferenceRunner
+        from export.runners.torch import TORCH_RUNNERS  # noqa: PLC0415 (as above)
 
-    return TORCH_RUNNERS[runtime](bundle, device, precision)
+        return TORCH_RUNNERS[runtime]
+    except ModuleNotFoundError as error:
+        raise RuntimeUnavailableError(
+            f"runtime {runtime!r} needs {error.name!r}; {HOW_TO_GET_TORCH}"
+        ) from error
+    except (ImportError, OSError) as error:  # a library that it needs is missing or broken
+        raise RuntimeUnavailableError(f"runtime {runtime!r} can't be imported: {error}") from error

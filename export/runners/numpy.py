@@ -8,7 +8,7 @@ from export.architecture import Stage
 
 
 class NumpyRunner:
-    """Computes every stage in float64; it shares no code and no file with the runtimes."""
+    """Computes every stage in float64; it shares no code with the runtimes."""
 
     def __init__(self, stages: Sequence[Stage], weights: Mapping[str, np.ndarray]) -> None:
         self._stages = stages

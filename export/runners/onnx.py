@@ -29,8 +29,8 @@ class OnnxRunner:
     def __init__(self, bundle: Bundle, device: Device, precision: Precision) -> None:
         self.device = device
         self.precision = precision
-        self.batch_invariant = device == "cpu"  # cuBLAS chooses its kernels by the batch
         self.provider = self._choose_provider()
+        self.batch_invariant = self.provider == CPU_PROVIDER  # others choose kernels by the batch
         stages = bundle.manifest.stages
         self._input = stages[0].values["onnx"]
         self._logits = stages[-1].values["onnx"]

@@ -18,7 +18,6 @@ class OnnxReferenceRunner(OnnxRunner):
     def _choose_provider(self) -> str:
         if (self.device, self.precision) != ("cpu", "float32"):
             raise RuntimeUnavailableError("onnx.reference computes in float32 on the CPU alone")
-        self.batch_invariant = False  # NumPy's BLAS takes another way for one row than for many
         return "onnx.reference"
 
     def _load(self, model: bytes) -> Any:  # noqa: ANN401 (as the runner of ONNX Runtime)

@@ -4,7 +4,7 @@ T0  the same bits where the kernels are the same: traced and untraced, and, if t
     runtime promises it, batch 1 and batch N
 T1  every element of every stage within its proven bound (export/bounds.py)
 T2  every stage within 4 times the largest error that the manifest records for the
-    runtime, provider and precision; the proven bound is far looser than what happens
+    runtime, provider and precision: the proven bound covers what never happens, too
 T3  every decision certified: the top two logits further apart than 4 bounds, so
     that any two runtimes, each within a bound of the exact logits, agree on it
 """
@@ -185,6 +185,19 @@ class Tally:
             (tier, stage), Fault(tier=tier, stage=stage, text=f"stage {stage!r} {text}")
         )
 
+    @property
+    def exceeds_a_bound(self) -> bool:
+        """Tell whether a stage departed by T1: what it gave is no measure for others."""
+        return any(tier == "T1" for tier, _ in self._faults)
+
+    def unit_errors(self) -> dict[str, tuple[float, ...]]:
+        """Return the largest error of each element of each stage that there was."""
+        return {
+            name: tuple(map(float, stage.unit_errors.ravel()))
+            for name, stage in self.stages.items()
+            if stage.elements
+        }
+
     def record(self, image_set: str) -> RuntimeParity:
         """Return the figures, under the name of the images."""
         return RuntimeParity(
@@ -210,7 +223,8 @@ class Tally:
             if error > GUARD_FACTOR * recorded:
                 text = (
                     f"stage {name!r} departs from its record: its largest error is {error:.3g}, "
-                    f"recorded is {recorded:.3g}, allowed {GUARD_FACTOR} times that"
+                    f"recorded is {recorded:.3g}, allowed {GUARD_FACTOR} times that "
+                    "(what is right on this machine, `python -m export compare --record` accepts)"
                 )
                 found.append(Fault(tier="T2", stage=name, text=text))
         return found
