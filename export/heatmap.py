@@ -20,7 +20,18 @@ DARK = 0.6  # of the colours; above it text is white
 
 
 def draw_heatmap(report: Report, stages: Sequence[Stage]) -> bytes:
-    """Return a PNG: runtime by stage, and below it the largest error of every unit.
+    """Return the heat map as a PNG.
+
+    Raises:
+        ExportError: nothing was compared, so there is nothing to draw.
+    """
+    buffer = io.BytesIO()
+    heatmap(report, stages).savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def heatmap(report: Report, stages: Sequence[Stage]) -> Figure:
+    """Return a figure: runtime by stage, and below it the largest error of every unit.
 
     A unit that is wrong, a row of weights for example, stands out as a stripe.
 
@@ -44,9 +55,7 @@ def draw_heatmap(report: Report, stages: Sequence[Stage]) -> bytes:
         _draw_units(axis, ran, stage)
     for axis in axes:
         axis.set_yticks(range(len(ran)), [one.name for one in ran])
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return figure
 
 
 def _draw_margins(axis: Axes, ran: Sequence[Comparison], stages: Sequence[str]) -> None:
