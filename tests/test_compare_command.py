@@ -236,9 +236,10 @@ def test_the_picture_shows_the_unit_that_is_wrong(faulty: Bundle, tmp_path: Path
     first, second = (
         [one.unit_errors[stage] for one in report.comparisons] for stage in ("linear1", "linear2")
     )
-    for axis, expected in zip(axes, (margins, first, second), strict=True):
+    expected = [np.array(margins), np.array(first), np.array(second)]
+    for axis, figures in zip(axes, expected, strict=True):
         drawn = np.asarray(axis.images[0].get_array())
-        np.testing.assert_allclose(drawn, np.maximum(expected, NOTHING))
+        np.testing.assert_allclose(drawn, np.maximum(figures, NOTHING))
     words = [text.get_text() for text in axes[0].texts]
     assert len(words) == 30
     for text, record in zip(words[4::6], report.records(), strict=True):  # of linear2
