@@ -110,7 +110,8 @@ class Pt2Runner(_TorchRunner):
         traced = _layers(module)
         if missing := sorted(set(self._values.values()) - set(traced)):
             raise BundleError(f"{bundle.path / PT2_FILE}: no layer {', '.join(missing)} in it")
-        return module, _graph_of(module, traced)
+        logits = traced[self._values[bundle.manifest.stages[-1].name]]
+        return _graph_of(module, logits), _graph_of(module, traced)
 
 
 def _layers(module: torch.fx.GraphModule) -> dict[str, torch.fx.Node]:
@@ -126,12 +127,16 @@ def _layers(module: torch.fx.GraphModule) -> dict[str, torch.fx.Node]:
 
 
 def _graph_of(
-    module: torch.fx.GraphModule, outputs: Mapping[str, torch.fx.Node]
+    module: torch.fx.GraphModule, output: torch.fx.Node | dict[str, torch.fx.Node]
 ) -> torch.fx.GraphModule:
-    """Return the same computation, with these nodes for outputs."""
+    """Return the same computation with another output.
+
+    It takes and returns plain values: what torch.export packs around its own
+    module, for arguments of any structure, costs more than this forward pass.
+    """
     graph, copies = torch.fx.Graph(), dict[torch.fx.Node, torch.fx.Node]()
     graph.graph_copy(module.graph, copies)
-    graph.output({name: copies[node] for name, node in outputs.items()})
+    graph.output(torch.fx.map_arg(output, copies.__getitem__))
     return torch.fx.GraphModule(module, graph)
 
 
