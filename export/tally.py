@@ -151,7 +151,8 @@ class Tally:
             if self.used_its_precision:
                 return
             error = np.abs(output - float32.values[name])
-            self.used_its_precision = bool((error > float32.bounds[name]).any())
+            within = error <= float32.bounds[name]  # False for NaN
+            self.used_its_precision = not within.all()
 
     def expect_same_bits(
         self, outputs: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], whose: str

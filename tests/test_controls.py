@@ -405,6 +405,18 @@ def test_simulated_tf32_that_says_so_is_within_its_own_bound(
     assert first_departure(tally.faults()) is None
 
 
+def test_nan_at_a_lower_precision_is_a_departure_and_not_a_precision_unused(
+    bundle: Bundle, weights: Weights
+) -> None:
+    runner = TamperedRunner(open_runner(bundle, "onnx", "cpu"), put_nan)
+    runner.precision = "tf32"
+    tally = tally_of(bundle, weights, runner)
+    assert tally.used_its_precision
+    departure = first_departure(tally.faults())
+    assert departure
+    assert departure.stage == "linear2"
+
+
 def test_a_runtime_that_breaks_in_the_midst_fails_alone(
     bundle: Bundle, weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
