@@ -61,5 +61,5 @@ clean: ## remove .venv and caches
 
 .venv/.develop: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing what development needs (torch: some gigabytes)"
-	@$(PIP_INSTALL) --editable '.[train,dev]'
+	@$(PIP_INSTALL) --editable '.[train,tensorboard,dev]'
 	@touch $@ .venv/.train .venv/.serve

@@ -50,10 +50,14 @@ class Stage(BaseModel):
         )
 
 
-def mlp(image_shape: tuple[int, int], hidden: int, classes: int) -> tuple[Stage, ...]:
-    """Return the stages of image -> Flatten -> Linear -> ReLU -> Linear -> logits."""
-    shape, logits = (classes,), _values("linear2", onnx="logits")
-    return (
+def mlp(image_shape: tuple[int, int], hidden: Sequence[int], classes: int) -> tuple[Stage, ...]:
+    """Return the stages of image -> Flatten -> (Linear -> ReLU) for each hidden layer -> Linear.
+
+    `hidden` has the units of each hidden layer. The linear layers are linear1, linear2, …; the
+    ReLU of a single hidden layer is relu, of several relu1, relu2, …. The last Linear gives one
+    logit for each class.
+    """
+    stages = [
         Stage(
             name="input",
             operation="Input",
@@ -62,20 +66,32 @@ def mlp(image_shape: tuple[int, int], hidden: int, classes: int) -> tuple[Stage,
             values=_values("images", onnx="images"),
         ),
         Stage.computed("flatten", "Flatten", "rows of the image end to end", (prod(image_shape),)),
-        Stage.computed("linear1", "Linear", "W1·x + b1", (hidden,)),
-        Stage.computed("relu", "ReLU", "negatives become 0", (hidden,)),
+    ]
+    operand = "x"
+    for number, units in enumerate(hidden, start=1):
+        linear = f"W{number}·{operand} + b{number}"
+        suffix = "" if len(hidden) == 1 else str(number)
+        stages += [
+            Stage.computed(f"linear{number}", "Linear", linear, (units,)),
+            Stage.computed(f"relu{suffix}", "ReLU", "negatives become 0", (units,)),
+        ]
+        operand = f"h{suffix}"
+    last = len(hidden) + 1
+    logits = _values(f"linear{last}", onnx="logits")
+    return (
+        *stages,
         Stage(
-            name="linear2",
+            name=f"linear{last}",
             operation="Linear",
-            description="W2·h + b2",
-            shape=shape,
+            description=f"W{last}·{operand} + b{last}",
+            shape=(classes,),
             values=logits,
         ),
         Stage(
             name="output",
             operation="Output",
             description="logits: one raw score for each class",
-            shape=shape,
+            shape=(classes,),
             values=logits,
         ),
     )

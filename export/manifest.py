@@ -103,6 +103,7 @@ class Manifest(Record):
     metrics: dict[str, float]
     parity: tuple[RuntimeParity, ...]
     tools: dict[str, str]
+    hardware: dict[str, str] = Field(default_factory=dict)  # that it was trained on
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

@@ -1,15 +1,23 @@
-"""Settings of a command: flag over environment variable over default, each declared once."""
+"""Settings of a command: flag over environment variable over file over default, declared once."""
 
+import argparse
 import difflib
 import os
 import re
 import sys
-from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+import tomllib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 # Kubernetes describes a service named "forward" to every pod of its namespace
 # by these variables; they are not meant as settings.
@@ -22,7 +30,10 @@ SettingsT = TypeVar("SettingsT", bound="CommandSettings")
 
 
 class CommandSettings(BaseSettings):
-    """Base of a command's settings; a subclass gives its prefix and fields."""
+    """Base of a command's settings; a subclass gives its prefix and fields.
+
+    A command whose settings may also come from a TOML file has a field named `config`.
+    """
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -44,6 +55,18 @@ class CommandSettings(BaseSettings):
             field.description = f"{field.description} [{cls.variable(name)}]"
 
     @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (pydantic-settings' signature)
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources below the flags; what `read_settings` passes is from the file."""
+        return env_settings, init_settings
+
+    @classmethod
     def variable(cls, field: str) -> str:
         """Return the environment variable of a field."""
         return f"{cls.model_config['env_prefix']}{field}".upper()
@@ -58,18 +81,14 @@ class CommandSettings(BaseSettings):
         """Return a sentence for each variable that has the prefix but is no setting."""
         prefix = cls.model_config["env_prefix"]
         known = [cls.variable(field) for field in cls.model_fields]
-        sentences = []
-        for name in sorted(os.environ):
-            if (
-                name.startswith(prefix)
-                and name not in known
-                and not name.startswith(cls.other_prefixes or ("\0",))
-                and not _SERVICE_LINK.fullmatch(name)
-            ):
-                close = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {close[0]}?" if close else ""
-                sentences.append(f"environment variable {name} is not a setting{hint}")
-        return sentences
+        return [
+            _unknown(f"environment variable {name}", name, known)
+            for name in sorted(os.environ)
+            if name.startswith(prefix)
+            and name not in known
+            and not name.startswith(cls.other_prefixes or ("\0",))
+            and not _SERVICE_LINK.fullmatch(name)
+        ]
 
 
 def read_settings(
@@ -77,13 +96,25 @@ def read_settings(
 ) -> SettingsT:
     """Read the settings of a command; exit with status 2 and name each one that is wrong."""
     program = settings_type.model_config["cli_prog_name"]
+    command_line = sys.argv[1:] if arguments is None else list(arguments)
     faults = settings_type.unknown_variables()
     settings = None
+    file = _file_of(settings_type, command_line)
+    values: dict[str, Any] = {}
     try:
-        command_line = sys.argv[1:] if arguments is None else list(arguments)
-        settings = CliApp.run(settings_type, cli_args=command_line)
+        values = _read_file(settings_type, file) if file else {}
+        settings = CliApp.run(settings_type, cli_args=command_line, **values)
+    except _FileError as error:
+        faults += error.faults
     except ValidationError as error:
-        faults += [_sentence(settings_type, fault) for fault in error.errors()]
+        flags = {argument.partition("=")[0] for argument in command_line}
+        from_file = [
+            field
+            for field in values
+            if settings_type.flag(field) not in flags
+            and settings_type.variable(field) not in os.environ
+        ]
+        faults += [_sentence(settings_type, fault, file, from_file) for fault in error.errors()]
     if settings is None or faults:
         for text in faults:
             print(f"{program}: {text}", file=sys.stderr)
@@ -92,9 +123,52 @@ def read_settings(
     return settings
 
 
-def _sentence(settings_type: type[CommandSettings], fault: ErrorDetails) -> str:
+class _FileError(Exception):
+    def __init__(self, *faults: str) -> None:
+        self.faults = faults
+
+
+def _file_of(settings_type: type[CommandSettings], command_line: Sequence[str]) -> Path | None:
+    """Return the file that `--config` or its variable names, for it is read before the rest."""
+    if "config" not in settings_type.model_fields:
+        return None
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(
+        "--config", nargs="?", default=os.environ.get(settings_type.variable("config"))
+    )
+    named = parser.parse_known_args(command_line)[0].config
+    return Path(named) if named else None
+
+
+def _read_file(settings_type: type[CommandSettings], file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _FileError(f"--config: {file}: can't be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise _FileError(f"--config: {file}: is no TOML: {error}") from error
+    known = settings_type.model_fields.keys() - {"config"}
+    if unknown := [_unknown(f"{file}: {key}", key, known) for key in values if key not in known]:
+        raise _FileError(*unknown)
+    return values
+
+
+def _unknown(subject: str, name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"{subject} is not a setting{hint}"
+
+
+def _sentence(
+    settings_type: type[CommandSettings],
+    fault: ErrorDetails,
+    file: Path | None,
+    from_file: Collection[str],
+) -> str:
     if not fault["loc"]:  # of several settings together; the text names them
         return fault["msg"].removeprefix("Value error, ")
     field = str(fault["loc"][0])
     names = f"{settings_type.flag(field)} ({settings_type.variable(field)})"
-    return f"{names}: {fault['msg']}, got {fault['input']!r}"
+    if field in from_file:
+        names = f"{file}: {field}"
+    return f"{names}: {fault['msg'].removeprefix('Value error, ')}, got {fault['input']!r}"

@@ -35,13 +35,18 @@ def write_all(
 ) -> dict[str, bytes]:
     """Return the content of every model file by its name; pixels are in low..high."""
     return {
-        WEIGHTS_FILE: save(dict(weights)),
+        WEIGHTS_FILE: write_weights(weights),
         ONNX_FILE: write_onnx(stages, weights, traced=False),
         ONNX_TRACE_FILE: write_onnx(stages, weights, traced=True),
         TORCHSCRIPT_FILE: write_torchscript(stages, weights),
         PT2_FILE: write_pt2(stages, weights),
         VECTORS_FILE: write_vectors(stages, weights, low, high),
     }
+
+
+def write_weights(weights: Weights) -> bytes:
+    """Return the parameters as safetensors; the same bits give the same bytes."""
+    return save(dict(weights))
 
 
 def write_torchscript(stages: Sequence[Stage], weights: Weights) -> bytes:

@@ -20,7 +20,7 @@ TINY_SHAPE, TINY_HIDDEN, TINY_LABELS = (3, 5), 4, ("cat", "dog")
 
 def publish_random_bundle(models_dir: Path, name: str) -> Bundle:
     """Publish the next version of a small network with random weights, without parity."""
-    network = Network(mlp(TINY_SHAPE, TINY_HIDDEN, len(TINY_LABELS)))
+    network = Network(mlp(TINY_SHAPE, [TINY_HIDDEN], len(TINY_LABELS)))
     with staged_bundle(models_dir, name) as (folder, version):
         manifest = Manifest(
             name=name,

@@ -15,7 +15,7 @@ from export.weights import read_weights
 from tests.bundles import MODELS_DIR, publish_random_bundle
 from tests.servers import RunningServer, start_server
 from training.config import TrainingSettings
-from training.data import Data, load_mnist
+from training.data import Data, load
 from training.errors import DatasetError
 
 # A noisy machine is no reason to fail.
@@ -47,7 +47,7 @@ def mnist() -> Data:
     """The real MNIST, from FORWARD_TRAINING_MIRROR or torchvision's own mirrors."""
     settings = read_settings(TrainingSettings, [])
     try:
-        return load_mnist(settings.data_dir, settings.mirror, settings.seed)
+        return load("mnist", settings.data_dir, settings.mirror)
     except DatasetError as error:
         pytest.skip(f"needs MNIST; set FORWARD_TRAINING_MIRROR to a folder that has it: {error}")
 

@@ -122,7 +122,7 @@ def test_the_simulated_float32_is_numpys(value: float) -> None:
 
 def test_sums_that_cancel_stay_within_the_bound_and_show_that_it_is_needed() -> None:
     """1e8 + 1 - 1e8 is 0 in float32 though it is 1."""
-    stages = [s for s in mlp((1, 2), 1, 1) if s.name in {"input", "flatten", "linear1"}]
+    stages = [s for s in mlp((1, 2), [1], 1) if s.name in {"input", "flatten", "linear1"}]
     stages.append(stages[-1].model_copy(update={"name": "output", "operation": "Output"}))
     weights = {
         "linear1.weight": np.array([[1e8, 1.0]], np.float32),
@@ -152,7 +152,7 @@ def test_the_bound_of_two_linear_layers_is_its_formula(
         "linear2.bias": np.array([0.25], np.float32),
     }
     image = np.array([[[2.0, 0.25, 0.0]]], np.float32)  # the third product rounds nothing
-    reference = reference_of(mlp((1, 3), 1, 1), weights, image, precision)
+    reference = reference_of(mlp((1, 3), [1], 1), weights, image, precision)
 
     def gamma(n: int) -> float:
         both = n * (u + 2.0**-53)  # the runtime's roundings and the oracle's
@@ -181,7 +181,7 @@ def tiny_network(
         "linear2.weight": np.array([[then]], np.float32),
         "linear2.bias": np.array([0.0], np.float32),
     }
-    return mlp((1, len(weight)), 1, 1), weights
+    return mlp((1, len(weight)), [1], 1), weights
 
 
 def test_a_unit_that_only_rounding_turns_on_is_within_the_bound() -> None:
@@ -232,7 +232,7 @@ def test_a_unit_that_is_surely_off_carries_no_error() -> None:
         "linear2.weight": np.array([[7.0]], np.float32),
         "linear2.bias": np.array([0.0], np.float32),
     }
-    bounds = reference_of(mlp((1, 1), 1, 1), weights, np.ones((1, 1, 1))).bounds
+    bounds = reference_of(mlp((1, 1), [1], 1), weights, np.ones((1, 1, 1))).bounds
     assert bounds["linear1"][0, 0] > 0
     assert bounds["relu"][0, 0] == 0
     assert bounds["output"][0, 0] == 0
@@ -240,7 +240,7 @@ def test_a_unit_that_is_surely_off_carries_no_error() -> None:
 
 def test_the_oracle_is_the_exact_forward_pass() -> None:
     """NumPy's float64 against fractions, on a network larger than hypothesis draws."""
-    stages = list(mlp((3, 5), 4, 2))
+    stages = list(mlp((3, 5), [4], 2))
     generator = np.random.default_rng(0)
     weights = {
         "linear1.weight": generator.normal(size=(4, 15)).astype(np.float32),

@@ -1,11 +1,15 @@
 """Settings: flag over environment over default, and what is wrong is named."""
 
+from pathlib import Path
+
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from export.settings import CommandSettings, read_settings
 from server.config import ServerSettings
 from tests.bundles import REPOSITORY
-from training.config import TrainingSettings
+from training.config import Recipe, TrainingSettings
 
 COMMANDS = (ServerSettings, TrainingSettings)
 
@@ -126,6 +130,120 @@ def test_the_readme_lists_every_setting_with_its_default(
 ) -> None:
     readme = (REPOSITORY / "README.md").read_text()
     for name, field in settings_type.model_fields.items():
-        default = "" if field.default is None else f"`{field.default}`"
+        value = field.default
+        if isinstance(value, tuple):
+            value = ",".join(map(str, value))
+        default = "" if value is None else f"`{value}`"
         row = f"| `{settings_type.flag(name)}` | `{settings_type.variable(name)}` | {default}"
         assert row.rstrip() in readme, row
+
+
+def file_of(folder: Path, text: str) -> str:
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = file_of(tmp_path, 'epochs = 5\nseed = 6\ndataset = "digits"\nhidden = [8, 4]')
+    monkeypatch.setenv("FORWARD_TRAINING_SEED", "7")
+    settings = read_settings(TrainingSettings, ["--config", file])
+    assert (settings.epochs, settings.seed, settings.dataset) == (5, 7, "digits")
+    assert settings.hidden == (8, 4)
+    assert settings.batch_images == Recipe().batch_images
+    assert read_settings(TrainingSettings, [f"--config={file}", "--seed", "8"]).seed == 8
+    monkeypatch.setenv("FORWARD_TRAINING_CONFIG", file)
+    assert read_settings(TrainingSettings, []).epochs == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("epoks = 5", "recipe.toml: epoks is not a setting; did you mean epochs?"),
+        ("config = 'other.toml'", "recipe.toml: config is not a setting"),
+        ("epochs = 0", "recipe.toml: epochs: Input should be greater than or equal to 1, got 0"),
+        ("hidden = []", "recipe.toml: hidden: expected 1 to 16 layers"),
+        ("epochs = ", "recipe.toml: is no TOML"),
+        ("\0", "recipe.toml: is no TOML"),
+    ],
+)
+def test_a_wrong_file_of_settings_is_named_with_what_is_wrong_in_it(
+    tmp_path: Path, text: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert named in refusal(TrainingSettings, ["--config", file_of(tmp_path, text)], capsys)
+
+
+def test_a_flag_over_a_file_is_named_when_the_flag_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = file_of(tmp_path, "epochs = 5")
+    message = refusal(TrainingSettings, ["--config", file, "--epochs", "0"], capsys)
+    assert "--epochs (FORWARD_TRAINING_EPOCHS): " in message
+
+
+@pytest.mark.parametrize("name", ["nowhere.toml", "."])
+def test_a_file_of_settings_that_can_not_be_read_is_named(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refusal(TrainingSettings, ["--config", str(tmp_path / name)], capsys)
+    assert f"--config: {tmp_path / name}: can't be read" in message
+
+
+def test_config_without_a_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--config" in refusal(TrainingSettings, ["--config"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--hidden", "64,x"], "--hidden (FORWARD_TRAINING_HIDDEN)"),
+        (["--hidden", "0"], "--hidden"),
+        (["--hidden", ",".join("1" * 17)], "expected 1 to 16 layers"),
+        (["--dataset", "cifar"], "--dataset"),
+        (["--seeds", "0"], "--seeds"),
+        (["--threads", "0"], "--threads"),
+        (["--learning-rate", "nan"], "--learning-rate"),
+        (["--learning-rate", "0"], "--learning-rate"),
+        (["--weight-decay", "-1"], "--weight-decay"),
+        (["--average-decay", "1"], "--average-decay"),
+        (["--augmentation", "inf"], "--augmentation"),
+        (["--seed", "4294967295", "--seeds", "2"], "--seed 4294967295 and --seeds 2"),
+    ],
+)
+def test_a_wrong_setting_of_training_stops_the_start_by_name(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert named in refusal(TrainingSettings, arguments, capsys)
+
+
+def test_several_hidden_layers_come_by_flag_and_by_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert read_settings(TrainingSettings, ["--hidden", "256,128"]).hidden == (256, 128)
+    monkeypatch.setenv("FORWARD_TRAINING_HIDDEN", "32, 16")
+    assert read_settings(TrainingSettings, []).hidden == (32, 16)
+
+
+# Values of any recipe that is allowed.
+RECIPES = st.builds(
+    Recipe,
+    dataset=st.sampled_from(["mnist", "fashion-mnist", "digits"]),
+    hidden=st.lists(st.integers(1, 10**6), min_size=1, max_size=16).map(tuple),
+    epochs=st.integers(1, 10**9),
+    seed=st.integers(0, 2**32 - 1),
+    learning_rate=st.floats(0, 1, exclude_min=True),
+    weight_decay=st.floats(0, 1),
+    average_decay=st.floats(0, 1, exclude_max=True),
+    augmentation=st.floats(0, 10),
+)
+
+
+@hypothesis.given(recipe=RECIPES)
+def test_a_recipe_comes_back_from_its_file_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, recipe: Recipe
+) -> None:
+    file = file_of(tmp_path_factory.mktemp("recipe"), recipe.toml())
+    settings = read_settings(TrainingSettings, ["--config", file])
+    assert settings.recipe(recipe.seed) == recipe

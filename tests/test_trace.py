@@ -15,7 +15,7 @@ from forward.v1 import forward_pb2 as pb
 from server.errors import Violation
 from server.trace import plan_trace, response_bytes, statistics, top_values, traced_stage
 
-STAGES = mlp((3, 5), 4, 2)
+STAGES = mlp((3, 5), [4], 2)
 NAMES = [stage.name for stage in STAGES]
 SHAPES = st_numpy.array_shapes(min_dims=2, max_dims=3, max_side=6)
 ARRAYS = st_numpy.arrays(np.float32, SHAPES, elements=st.floats(-1e6, 1e6, width=32))
@@ -139,7 +139,7 @@ def test_many_long_unknown_stages_give_a_short_error() -> None:
 
 
 def test_flops_count_multiplications_and_additions() -> None:
-    assert flops_per_image(mlp((28, 28), 128, 10)) == {
+    assert flops_per_image(mlp((28, 28), [128], 10)) == {
         "input": 0,
         "flatten": 0,
         "linear1": 2 * 784 * 128,

@@ -1,5 +1,6 @@
 """Command line of the training package: `python -m training`."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -8,12 +9,14 @@ from rich.console import Console
 from export.errors import HOW_TO_GET_TORCH, ExportError
 from export.settings import read_settings
 from training.config import TrainingSettings
-from training.errors import DatasetError
+from training.errors import TrainingError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, publish, and return the exit status."""
     settings = read_settings(TrainingSettings, arguments)
+    # cuBLAS computes the same bits every time only with this, read at its start.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         # Here, for --help and wrong settings to be answered without torch.
         from training.train import train  # noqa: PLC0415
@@ -22,11 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"python -m training: needs {error.name!r}; {HOW_TO_GET_TORCH}", file=sys.stderr)
         return 1
-    except (DatasetError, ExportError, OSError) as error:
+    except (TrainingError, ExportError, OSError) as error:
         print(f"python -m training: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("python -m training: interrupted; nothing was published", file=sys.stderr)
+        print(
+            "python -m training: interrupted; nothing was published; "
+            "--resume continues after the last whole epoch",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -1,36 +1,115 @@
 """Settings of `python -m training`."""
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
-from pydantic_settings import SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
+from export.architecture import Device
 from export.settings import CommandSettings
 
+DatasetName = Literal["mnist", "fashion-mnist", "digits"]
+MAX_HIDDEN_LAYERS = 16
+MAX_SEED = 2**32 - 1
 
-class TrainingSettings(CommandSettings):
+
+class Recipe(BaseModel):
+    """Everything that decides the weights; on one machine, it decides every bit of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: DatasetName = Field(
+        default="mnist",
+        description="Images to learn: MNIST, Fashion-MNIST, or scikit-learn's bundled digits, "
+        "which need no download. Also the name of the model.",
+    )
+    hidden: Annotated[tuple[PositiveInt, ...], NoDecode] = Field(
+        default=(128,), description="Units of each hidden layer: 128, or 256,128 for two layers."
+    )
+    epochs: int = Field(default=60, ge=1, description="Passes over the training images.")
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of every random choice.")
+    threads: int = Field(default=1, ge=1, le=1024, description="Threads that compute.")
+    device: Device = Field(default="cpu", description="Where to compute: cpu or cuda.")
+    batch_images: int = Field(default=256, ge=1, description="Images in a step.")
+    learning_rate: float = Field(default=5e-3, gt=0, le=1, description="Peak learning rate.")
+    weight_decay: float = Field(default=1e-2, ge=0, le=1, description="Weight decay, decoupled.")
+    average_decay: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="Decay of the average of the weights, a step; 0: no average.",
+    )
+    augmentation: float = Field(
+        default=1.0, ge=0, le=10, description="Strength of the distortions; 0: none."
+    )
+
+    @field_validator("hidden", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return value.split(",") if isinstance(value, str) else value
+
+    @field_validator("hidden")
+    @classmethod
+    def _has_layers(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not 1 <= len(value) <= MAX_HIDDEN_LAYERS:
+            raise ValueError(f"expected 1 to {MAX_HIDDEN_LAYERS} layers")
+        return value
+
+    def toml(self) -> str:
+        """Return the recipe as a file for `--config`; JSON's scalars and arrays are TOML's."""
+        lines = [
+            f"# {field.description}\n{name} = {json.dumps(getattr(self, name))}\n"
+            for name, field in Recipe.model_fields.items()
+        ]
+        return "\n".join(lines)
+
+
+class TrainingSettings(CommandSettings, Recipe):
     """Train the network, export it, prove the exports equal, publish the bundle."""
 
     model_config = SettingsConfigDict(
         env_prefix="FORWARD_TRAINING_", cli_prog_name="python -m training"
     )
 
-    dataset: Literal["mnist", "digits"] = Field(
-        "mnist",
-        description="Images to learn: MNIST, or scikit-learn's bundled digits, which need no "
-        "download. Also the name of the model.",
-    )
     data_dir: Path = Field(
         Path("data"), description="Folder that MNIST is downloaded to, or already lies in."
     )
     mirror: str | None = Field(
         None,
-        description="URL of a folder with the four original MNIST files, http(s): or file:, to "
-        "download from in place of torchvision's own mirrors.",
+        description="URL of a folder with the dataset's four original files, http(s): or file:, "
+        "to download from in place of torchvision's own mirrors.",
     )
     models_dir: Path = Field(
         Path("models"), description="Folder of bundles; the new one gets the next version."
     )
-    epochs: int = Field(60, ge=1, description="Passes over the training images.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of every random choice.")
+    config: Path | None = Field(
+        None, description="TOML file of settings; a bundle's recipe.toml is one."
+    )
+    seeds: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="Trainings, with as many seeds from --seed on; the best on the held-out "
+        "images is published, with the figures over all.",
+    )
+    resume: bool = Field(
+        False, description="Continue an interrupted training of the same settings."
+    )
+    tensorboard: Path | None = Field(
+        None, description="Folder to write TensorBoard's events to; needs the tensorboard extra."
+    )
+
+    @model_validator(mode="after")
+    def _seeds_are_seeds(self) -> Self:
+        if self.seed + self.seeds > MAX_SEED + 1:
+            raise ValueError(
+                f"--seed {self.seed} and --seeds {self.seeds}: the last would be over {MAX_SEED}"
+            )
+        return self
+
+    def recipe(self, seed: int) -> Recipe:
+        """Return what decides the weights of the training with this seed."""
+        own = {name: getattr(self, name) for name in Recipe.model_fields}
+        return Recipe.model_validate({**own, "seed": seed})

@@ -10,10 +10,23 @@ import torch
 from torch.nn import functional
 from torchvision import datasets
 
+from training.config import DatasetName
 from training.errors import DatasetError
 
 IMAGE_SIDE = 28
-HELD_OUT_SHARE = 1 / 12  # 5,000 of MNIST's 60,000 training images
+HELD_OUT_SHARE = 1 / 12  # the last of the training images: 5,000 of MNIST's 60,000
+FASHION_LABELS = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,10 @@ class Split:
     def pixels(self) -> torch.Tensor:
         """Return the images as float32 in 0..1, as every runtime takes them."""
         return self.images.to(torch.float32) / 255
+
+    def to(self, device: str) -> "Split":
+        """Return the split with its tensors on a device."""
+        return Split(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -53,36 +70,47 @@ class _MeasuredFileHandler(urllib.request.FileHandler):
         return response
 
 
-def load_mnist(data_dir: Path, mirror: str | None, seed: int) -> Data:
-    """Load MNIST through torchvision, which downloads what is missing and checks it.
+def load(name: DatasetName, data_dir: Path, mirror: str | None) -> Data:
+    """Load a dataset. Its last twelfth of training images, is held out.
 
     Raises:
         DatasetError: it is neither in `data_dir` nor to be downloaded.
     """
-    mirrors = [mirror.rstrip("/") + "/"] if mirror else datasets.MNIST.mirrors
+    if name == "digits":
+        return _load_digits()
+    labels = tuple(str(digit) for digit in range(10)) if name == "mnist" else FASHION_LABELS
+    train, test = _download(name, data_dir, mirror)
+    return _split_data(name, labels, train, test)
+
+
+def _download(name: DatasetName, data_dir: Path, mirror: str | None) -> tuple[Split, Split]:
+    """Load training and test images through torchvision, which downloads what is missing.
+
+    It checks the files of a download; their MD5 sums are its own.
+    """
+    dataset = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
+    mirrors = [mirror.rstrip("/") + "/"] if mirror else dataset.mirrors
     urllib.request.install_opener(urllib.request.build_opener(_MeasuredFileHandler))
-    # torchvision names the folder after the class, hence the class of the same name.
-    mnist = type("MNIST", (datasets.MNIST,), {"mirrors": mirrors})
+    # torchvision names the folder after the class, hence a class of the same name.
+    mirrored = type(dataset.__name__, (dataset,), {"mirrors": mirrors})
     try:
-        train, test = (mnist(data_dir, train=train, download=True) for train in (True, False))
+        both = [mirrored(data_dir, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError, ValueError) as error:
         raise DatasetError(
-            f"MNIST is not in {data_dir} and could not be downloaded from "
+            f"{name} is not in {data_dir} and could not be downloaded from "
             f"{' or '.join(mirrors)}: {str(error).strip()}\n"
             "Two ways out: --mirror URL with a folder of the four original files "
             "(file:///path/to/mnist works), or --dataset digits, which needs no download."
         ) from error
-    labels = tuple(str(digit) for digit in range(10))
-    return _split_data(
-        "mnist", labels, Split(train.data, train.targets), Split(test.data, test.targets), seed
-    )
+    train, test = (Split(part.data, part.targets) for part in both)
+    return train, test
 
 
-def load_digits(seed: int) -> Data:
+def _load_digits() -> Data:
     """Load scikit-learn's 1,797 bundled digits, 8x8, brought to MNIST's form: 20x20 in 28x28."""
-    from sklearn.datasets import load_digits as load  # noqa: PLC0415 (slow, and for this one alone)
+    from sklearn.datasets import load_digits  # noqa: PLC0415 (slow, and for this one alone)
 
-    digits = load()
+    digits = load_digits()
     pixels = torch.from_numpy(digits.images).to(torch.float32)[:, None] / 16  # 0..16 -> 0..1
     resized = functional.interpolate(pixels, size=20, mode="bilinear")
     padded = functional.pad(resized, [(IMAGE_SIDE - 20) // 2] * 4)[:, 0]
@@ -96,23 +124,20 @@ def load_digits(seed: int) -> Data:
         names,
         Split(images[train], labels[train]),
         Split(images[test], labels[test]),
-        seed,
     )
 
 
-def _split_data(name: str, labels: tuple[str, ...], train: Split, test: Split, seed: int) -> Data:
+def _split_data(name: str, labels: tuple[str, ...], train: Split, test: Split) -> Data:
     digest = hashlib.sha256()
     for split in (train, test):
         digest.update(split.images.numpy().tobytes())
         digest.update(split.labels.numpy().tobytes())
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    count = round(len(train) * HELD_OUT_SHARE)
-    held_out, kept = order[:count], order[count:]
+    kept = len(train) - round(len(train) * HELD_OUT_SHARE)
     return Data(
         name=name,
         labels=labels,
         sha256=digest.hexdigest(),
-        train=Split(train.images[kept], train.labels[kept]),
-        held_out=Split(train.images[held_out], train.labels[held_out]),
+        train=Split(train.images[:kept], train.labels[:kept]),
+        held_out=Split(train.images[kept:], train.labels[kept:]),
         test=test,
     )

@@ -1,109 +1,202 @@
-"""Fit the network, an epoch at a time."""
+"""Fit the network, an epoch at a time, to the same bits from the same recipe."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
 
 import torch
+from torch import nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.nn.utils import get_total_norm
 
+from export.architecture import mlp
 from training.augment import distort
-from training.data import Data, Split
+from training.config import Recipe
+from training.data import IMAGE_SIDE, Data
+from training.history import Epoch
 from training.model import NormalisedNetwork
 
-BATCH_IMAGES = 256
-PEAK_LEARNING_RATE = 5e-3
-WEIGHT_DECAY = 1e-2
 WARM_UP_SHARE = 0.1  # of all steps
-AVERAGE_DECAY = 0.999
+
+
+@contextmanager
+def deterministic(threads: int) -> Iterator[None]:
+    """Compute the same bits every time, with so many threads, while the block runs."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(mode=True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(mode=before[1])
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What one epoch did. Loss is the mean cross-entropy in nats over the augmented images."""
+class Totals:
+    """Sums over an epoch, tensors on the device: nothing waits for them before its end."""
 
-    epoch: int
-    loss: float
-    accuracy: float  # on the held-out images, of the averaged weights
-    learning_rate: float  # at the end of the epoch
-    seconds: float
+    loss: torch.Tensor
+    right: torch.Tensor
+    gradient_norm: torch.Tensor
 
 
 class Fit:
-    """AdamW with warm-up and cosine decay, on augmented images, with averaged weights.
+    """AdamW with warm-up and cosine decay, on distorted images, with averaged weights.
 
-    `model` holds the averaged weights, those that are evaluated and published.
+    `average` has the averaged weights: those that are evaluated and published.
     """
 
-    def __init__(self, model: NormalisedNetwork, data: Data, epochs: int, seed: int) -> None:
-        self._data = data
-        self._epochs = epochs
-        self._raw = model
-        self._generator = torch.Generator().manual_seed(seed)
-        self._optimizer = torch.optim.AdamW(
-            model.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=WEIGHT_DECAY
+    def __init__(self, recipe: Recipe, data: Data) -> None:
+        self.recipe = recipe
+        self.epochs: list[Epoch] = []  # those that are done
+        self._train, self._held_out = data.train.to(recipe.device), data.held_out.to(recipe.device)
+        self._pixels = self._train.pixels()
+        # One generator for all that is drawn, on the CPU, whatever the device.
+        self._generator = torch.Generator().manual_seed(recipe.seed)
+        stages = mlp((IMAGE_SIDE, IMAGE_SIDE), recipe.hidden, len(data.labels))
+        pixels = data.train.pixels()
+        constants = (pixels.mean().item(), pixels.std().item())
+        self._model, self.average = (
+            NormalisedNetwork(stages, *constants).to(recipe.device) for _ in range(2)
         )
-        self.steps_per_epoch = math.ceil(len(data.train) / BATCH_IMAGES)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, self._rate)
-        # Early weights count for little: the decay grows to its limit over the first steps.
-        self._average = AveragedModel(model)
+        self._initialise()
+        self._optimizer = torch.optim.AdamW(
+            self._model.parameters(), weight_decay=recipe.weight_decay, fused=True
+        )
+        self.steps_per_epoch = math.ceil(len(self._train) / recipe.batch_images)
+        self._steps = recipe.epochs * self.steps_per_epoch
         self._step = 0
 
-    @property
-    def model(self) -> NormalisedNetwork:
-        """The network with the averaged weights."""
-        return cast("NormalisedNetwork", self._average.module)
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Draw uniformly from ±1/sqrt(inputs), as torch's Linear does, with our generator."""
+        for layer in self._model.modules():
+            if isinstance(layer, nn.Linear):
+                limit = 1 / math.sqrt(layer.in_features)
+                for parameter in (layer.weight, layer.bias):
+                    drawn = torch.rand(parameter.shape, generator=self._generator)
+                    parameter.copy_((drawn * 2 - 1) * limit)
+        self.average.load_state_dict(self._model.state_dict())
 
     def run(self, on_step: Callable[[], None]) -> Iterator[Epoch]:
-        """Train, calling `on_step` after every batch; yield a record after every epoch."""
-        pixels = self._data.train.pixels()
-        for epoch in range(1, self._epochs + 1):
+        """Train on, calling `on_step` after every step; yield a record after every epoch."""
+        while len(self.epochs) < self.recipe.epochs:
             started = time.perf_counter()
-            loss = self._run_epoch(pixels, on_step)
-            yield Epoch(
-                epoch=epoch,
-                loss=loss,
-                accuracy=accuracy(self.model, self._data.held_out),
-                learning_rate=float(self._schedule.get_last_lr()[0]),
-                seconds=time.perf_counter() - started,
-            )
+            totals = self._run_epoch(on_step)
+            self.epochs.append(self._record(totals, started))
+            yield self.epochs[-1]
 
-    def _run_epoch(self, pixels: torch.Tensor, on_step: Callable[[], None]) -> float:
-        self._raw.train()
-        total = 0.0
-        order = torch.randperm(len(pixels), generator=self._generator)
-        for indices in order.split(BATCH_IMAGES):
-            images = distort(pixels[indices], self._generator)
-            loss = functional.cross_entropy(self._raw(images), self._data.train.labels[indices])
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self._optimizer.step()
-            self._schedule.step()
-            self._update_average()
-            total += loss.item() * len(indices)
+    def _run_epoch(self, on_step: Callable[[], None]) -> Totals:
+        totals = Totals(*torch.zeros(3, device=self.recipe.device).unbind())
+        order = torch.randperm(len(self._train), generator=self._generator)
+        for indices in order.to(self.recipe.device).split(self.recipe.batch_images):
+            self._run_step(indices, totals)
             on_step()
-        return total / len(pixels)
+        return totals
 
-    def _update_average(self) -> None:
+    def _run_step(self, indices: torch.Tensor, totals: Totals) -> None:
+        images = distort(self._pixels[indices], self._generator, self._augmentation())
+        labels = self._train.labels[indices]
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        logits = self._model(images)
+        loss = functional.cross_entropy(logits, labels)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
         self._step += 1
-        decay = min(AVERAGE_DECAY, self._step / (self._step + 10))
-        self._average.multi_avg_fn = get_ema_multi_avg_fn(decay)
-        self._average.update_parameters(self._raw)
+        self._update_average()
+        gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
+        totals.loss.add_(loss.detach(), alpha=len(indices))
+        totals.right.add_((logits.detach().argmax(dim=1) == labels).sum())
+        totals.gradient_norm.add_(get_total_norm(gradients))
 
-    def _rate(self, step: int) -> float:
-        """Return the share of the peak learning rate: linear warm-up, then cosine to 0."""
-        total = self._epochs * self.steps_per_epoch
-        warm_up = max(1, round(total * WARM_UP_SHARE))
-        if step < warm_up:
-            return (step + 1) / warm_up
-        return 0.5 * (1 + math.cos(math.pi * min(1, (step - warm_up) / max(1, total - warm_up))))
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # Early weights count for little: the decay grows to its limit over the first steps.
+        decay = min(self.recipe.average_decay, self._step / (self._step + 10))
+        for averaged, now in zip(self.average.parameters(), self._model.parameters(), strict=True):
+            averaged.lerp_(now, 1 - decay)
+
+    def _learning_rate(self) -> float:
+        """Return the rate of the next step: linear warm-up, then cosine to 0."""
+        peak, warm_up = self.recipe.learning_rate, max(1, round(self._steps * WARM_UP_SHARE))
+        if self._step < warm_up:
+            return peak * (self._step + 1) / warm_up
+        share = (self._step - warm_up) / max(1, self._steps - warm_up)
+        return peak * 0.5 * (1 + math.cos(math.pi * share))
+
+    def _augmentation(self) -> float:
+        return self.recipe.augmentation
+
+    def _record(self, totals: Totals, started: float) -> Epoch:
+        loss, accuracy, dead_units = self._evaluate_held_out()
+        weights = {
+            name.removesuffix(".weight").removeprefix("network.layers."): parameter
+            for name, parameter in self.average.named_parameters()
+            if name.endswith(".weight")
+        }
+        return Epoch(
+            epoch=len(self.epochs) + 1,
+            train_loss=totals.loss.item() / len(self._train),
+            train_accuracy=totals.right.item() / len(self._train),
+            held_out_loss=loss,
+            held_out_accuracy=accuracy,
+            learning_rate=float(self._optimizer.param_groups[0]["lr"]),
+            augmentation=self._augmentation(),
+            gradient_norm=totals.gradient_norm.item() / self.steps_per_epoch,
+            dead_units=dead_units,
+            weight_norms={name: weight.norm().item() for name, weight in weights.items()},
+            seconds=time.perf_counter() - started,
+        )
+
+    @torch.no_grad()
+    def _evaluate_held_out(self) -> tuple[float, float, int]:
+        """Return the averaged weights' loss and accuracy on the held-out images, and dead units."""
+        traced = self.average.trace(self._held_out.pixels())
+        logits = list(traced.values())[-1]
+        loss = functional.cross_entropy(logits, self._held_out.labels).item()
+        dead = sum(
+            int((traced[stage.name].amax(dim=0) == 0).sum())
+            for stage in self.average.network.stages
+            if stage.operation == "ReLU"
+        )
+        return loss, share_right(logits, self._held_out.labels), dead
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that, with the epochs' records, continue the training."""
+        tensors = {"generator": self._generator.get_state()}
+        for part, module in (("model", self._model), ("average", self.average)):
+            tensors |= {f"{part}/{name}": value for name, value in module.state_dict().items()}
+        for index, moments in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": value for name, value in moments.items()}
+        return tensors
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], epochs: Sequence[Epoch]) -> None:
+        """Continue where `state` was taken.
+
+        Raises:
+            KeyError, RuntimeError: the tensors are not of this training.
+        """
+        self.epochs = list(epochs)
+        self._step = len(epochs) * self.steps_per_epoch
+        self._generator.set_state(tensors["generator"])
+        for part, module in (("model", self._model), ("average", self.average)):
+            module.load_state_dict(
+                {name: tensors[f"{part}/{name}"] for name in module.state_dict()}
+            )
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer/"):
+                _, index, name = key.split("/")
+                moments.setdefault(int(index), {})[name] = value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
-@torch.no_grad()
-def accuracy(model: torch.nn.Module, split: Split) -> float:
-    """Return the share of the images, in 0..1, whose largest logit is the label's."""
-    model.eval()
-    return (model(split.pixels()).argmax(dim=1) == split.labels).to(torch.float64).mean().item()
+def share_right(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Return the share of the rows [N, C], in 0..1, whose largest logit is the label's."""
+    return (logits.argmax(dim=1) == labels).to(torch.float64).mean().item()

@@ -24,6 +24,12 @@ class NormalisedNetwork(nn.Module):
         logits: torch.Tensor = self.network((images - self.mean) / self.standard_deviation)
         return logits
 
+    def trace(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the value of every layer under its name, the logits last."""
+        normalised = (images - self.mean) / self.standard_deviation
+        values: dict[str, torch.Tensor] = self.network.trace(normalised)
+        return values
+
     @torch.no_grad()
     def folded(self) -> Network:
         """Return the same function of plain pixels, as a network without normalisation.

@@ -1,65 +1,114 @@
 """The way from data to a published bundle."""
 
+from collections.abc import Sequence
+
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from export.architecture import mlp
-from export.bundle import check_writable
+from export.bundle import Bundle, check_writable
 from export.manifest import TEST_IMAGES
 from export.report import figures_table
+from training.checkpoint import Checkpoint
 from training.config import TrainingSettings
-from training.data import IMAGE_SIDE, Data, load_digits, load_mnist
-from training.fit import Epoch, Fit
-from training.model import NormalisedNetwork
+from training.data import Data, load
+from training.errors import ConfigurationError, TrainingError
+from training.evaluate import evaluate
+from training.fit import Fit, deterministic
+from training.history import seconds_to
+from training.progress import TensorBoard, Terminal, Watcher
 from training.publish import publish
-from training.record import HEADINGS, observation, table_row
-
-HIDDEN_UNITS = 128
+from training.seeds import Run, best_run, seeds_table
 
 
 def train(settings: TrainingSettings, console: Console) -> None:
-    """Load, fit, publish.
+    """Load, fit, publish; once for each seed, and the best is published.
 
     Raises:
-        DatasetError: the dataset can't be had.
+        TrainingError: data, checkpoint or machine stand in the way.
         ExportError: a runtime departs from the weights.
         OSError: the models folder can't be written.
     """
     check_writable(settings.models_dir, settings.dataset)
-    data = _load(settings)
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("--device cuda: torch finds no GPU; --device cpu works here")
+    data = load(settings.dataset, settings.data_dir, settings.mirror)
     console.print(
         f"{data.name}: {len(data.train):,} images to train, {len(data.held_out):,} held out, "
         f"{len(data.test):,} to test"
     )
-    torch.manual_seed(settings.seed)  # the initial weights
-    pixels = data.train.pixels()
-    stages = mlp((IMAGE_SIDE, IMAGE_SIDE), HIDDEN_UNITS, len(data.labels))
-    model = NormalisedNetwork(stages, pixels.mean().item(), pixels.std().item())
-    fit = Fit(model, data, settings.epochs, settings.seed)
-    epochs = _run_with_table(fit, settings.epochs, console)
-    bundle = publish(settings.models_dir, fit.model.folded(), data, epochs, settings.seed)
-    console.print(figures_table(r for r in bundle.manifest.parity if r.image_set == TEST_IMAGES))
-    console.print(
-        f"Published {bundle.path}: {bundle.manifest.metrics['test_accuracy']:.2%} "
-        f"of the test images right."
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    checkpoints = [Checkpoint(settings.models_dir, settings.recipe(seed), data) for seed in seeds]
+    with deterministic(settings.threads):
+        fits = [_fit(settings, data, checkpoint, console) for checkpoint in checkpoints]
+        # The test images are looked at here, when every choice is made but that by held-out images.
+        runs = [_run_of(fit, data) for fit in fits]
+    if len(runs) > 1:
+        console.print(seeds_table(runs))
+    _print_published(_publish(settings, runs, data), best_run(runs), console)
+    for checkpoint in checkpoints:
+        checkpoint.remove()
+
+
+def _fit(settings: TrainingSettings, data: Data, checkpoint: Checkpoint, console: Console) -> Fit:
+    """Return the fit after all its epochs."""
+    fit = Fit(checkpoint.recipe, data)
+    if settings.resume and checkpoint.exists():
+        checkpoint.restore(fit)
+        console.print(f"{checkpoint.path}: continues after epoch {len(fit.epochs)}")
+    elif settings.resume:
+        console.print(f"{checkpoint.path}: no checkpoint to continue; starts with epoch 1")
+    elif checkpoint.exists():
+        console.print(f"{checkpoint.path}: overwritten; --resume would have continued it")
+    terminal = Terminal(console, fit)
+    watchers: list[Watcher] = [terminal]
+    if settings.tensorboard:
+        watchers.append(TensorBoard(settings.tensorboard / f"seed-{fit.recipe.seed}"))
+
+    def step() -> None:
+        for watcher in watchers:
+            watcher.step()
+
+    with terminal.shown():
+        for _ in fit.run(on_step=step):
+            checkpoint.save(fit)
+            for watcher in watchers:
+                watcher.epoch(fit.epochs)
+    return fit
+
+
+def _run_of(fit: Fit, data: Data) -> Run:
+    network = fit.average.cpu().folded()
+    return Run(
+        recipe=fit.recipe,
+        epochs=tuple(fit.epochs),
+        network=network,
+        held_out=evaluate(network, data.held_out),
+        test=evaluate(network, data.test),
     )
 
 
-def _load(settings: TrainingSettings) -> Data:
-    if settings.dataset == "digits":
-        return load_digits(settings.seed)
-    return load_mnist(settings.data_dir, settings.mirror, settings.seed)
+def _publish(settings: TrainingSettings, runs: Sequence[Run], data: Data) -> Bundle:
+    try:
+        return publish(settings.models_dir, runs, data)
+    except OSError as error:
+        raise TrainingError(
+            f"{settings.models_dir}: can't be written: {error.strerror or error}; nothing was "
+            "published. Mend that; --resume then publishes without training again"
+        ) from error
 
 
-def _run_with_table(fit: Fit, count: int, console: Console) -> list[Epoch]:
-    """Run all epochs under a progress bar, printing the table as they come."""
-    epochs: list[Epoch] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("training", total=count * fit.steps_per_epoch)
-        console.print(HEADINGS, style="bold", soft_wrap=True)
-        for epoch in fit.run(on_step=lambda: progress.advance(task)):
-            console.print(table_row(epoch, observation(epochs, epoch)), soft_wrap=True)
-            epochs.append(epoch)
-    return epochs
+def _print_published(bundle: Bundle, run: Run, console: Console) -> None:
+    manifest = bundle.manifest
+    console.print(figures_table(r for r in manifest.parity if r.image_set == TEST_IMAGES))
+    reached = {
+        f"{accuracy:.0%}": seconds
+        for accuracy in (0.98, 0.99)
+        if (seconds := seconds_to(run.epochs, accuracy)) is not None
+    }
+    times = "".join(f", {seconds:.1f} s to {name}" for name, seconds in reached.items())
+    console.print(
+        f"Published {bundle.path}: {manifest.metrics['test_accuracy']:.2%} of the test images "
+        f"right; seed {run.recipe.seed}, {run.seconds:.1f} s of training{times}; "
+        f"weights SHA-256 {run.weights_sha256}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,189 @@
+"""A training that is interrupted: what it keeps, and that it continues to the same weights."""
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from export.bundle import versions
+from tests.bundles import REPOSITORY
+from tests.trainings import fitted, train, training_command, weights_hash
+from training.checkpoint import Checkpoint
+from training.config import Recipe
+from training.data import Data, load
+from training.errors import CheckpointError
+from training.fit import Fit
+
+ARGUMENTS = ("--dataset", "digits", "--epochs", "150", "--batch-images", "64")
+
+
+@contextmanager
+def training_that_runs(
+    models_dir: Path, *arguments: str, after: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a training; give it when it has printed a text."""
+    # A shell's background job, as these tests may be one, ignores the signal and passes that on.
+    command = ["env", "--default-signal=INT", *training_command(*arguments)]
+    with subprocess.Popen(
+        [*command, "--models-dir", models_dir],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                if after in line:
+                    break
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The hash of the weights of a training that nothing interrupted."""
+    models_dir = tmp_path_factory.mktemp("unbroken")
+    done = train(*ARGUMENTS, "--models-dir", models_dir)
+    assert done.returncode == 0, done.stderr
+    return weights_hash(models_dir, 1)
+
+
+def test_a_training_killed_in_mid_epoch_resumes_to_the_weights_of_an_unbroken_one(
+    unbroken: str, tmp_path: Path
+) -> None:
+    with training_that_runs(tmp_path, *ARGUMENTS, after="   20 ") as process:
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert versions(tmp_path, "digits") == []
+    done = train(*ARGUMENTS, "--models-dir", tmp_path, "--resume")
+    assert done.returncode == 0, done.stderr
+    continued = int(done.stdout.split("continues after epoch ")[1].split()[0])
+    assert 19 <= continued < 150, "it was killed on its way"
+    assert f"\n{continued + 1:>5} " in done.stdout
+    assert f"\n{continued:>5} " not in done.stdout
+    assert weights_hash(tmp_path, 1) == unbroken
+    history = (tmp_path / "digits" / "1" / "history.jsonl").read_text()
+    assert history.count("\n") == 150, "the history is whole"
+
+
+def test_an_interrupt_keeps_the_last_checkpoint_and_publishes_nothing(
+    unbroken: str, tmp_path: Path
+) -> None:
+    with training_that_runs(tmp_path, *ARGUMENTS, after="starts learning") as process:
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; nothing was published; --resume continues" in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.rglob("*.onnx"))
+    done = train(*ARGUMENTS, "--models-dir", tmp_path, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert weights_hash(tmp_path, 1) == unbroken
+
+
+def test_resume_without_a_checkpoint_starts_and_without_resume_one_is_left_aside(
+    tmp_path: Path,
+) -> None:
+    arguments = ("--dataset", "digits", "--epochs", "2", "--models-dir", tmp_path)
+    done = train(*arguments, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "no checkpoint to continue" in done.stdout
+    data, recipe = load("digits", Path(), None), Recipe(dataset="digits", epochs=2)
+    Checkpoint(tmp_path, recipe, data).save(fitted(data, batch_images=256))
+    done = train(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "--resume would have continued it" in done.stdout
+    assert weights_hash(tmp_path, 1) == weights_hash(tmp_path, 2)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load("digits", Path(), None)
+
+
+def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path: Path, digits: Data) -> None:
+    (tmp_path / "digits").mkdir()
+    fit = fitted(digits)
+    Checkpoint(tmp_path, fit.recipe, digits).save(fit)
+    other = fit.recipe.model_copy(update={"epochs": 9, "hidden": (64,)})
+    with pytest.raises(CheckpointError) as refused:
+        Checkpoint(tmp_path, other, digits).restore(Fit(other, digits))
+    for text in ("hidden [128] then, [64] now", "epochs 2 then, 9 now", "leave out --resume"):
+        assert text in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\xff" * 4096])
+def test_a_damaged_checkpoint_is_one_clear_error(
+    tmp_path: Path, digits: Data, content: bytes
+) -> None:
+    (tmp_path / "digits").mkdir()
+    checkpoint = Checkpoint(tmp_path, Recipe(dataset="digits"), digits)
+    checkpoint.path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="can't be read"):
+        checkpoint.restore(Fit(checkpoint.recipe, digits))
+
+
+def test_a_full_disk_keeps_the_checkpoint_that_was_there(tmp_path: Path, digits: Data) -> None:
+    """The limit of a file's size stands in for the disk: the write ends in the middle."""
+    (tmp_path / "digits").mkdir()
+    fit = fitted(digits)
+    checkpoint = Checkpoint(tmp_path, fit.recipe, digits)
+    checkpoint.save(fit)
+    before = checkpoint.path.read_bytes()
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(CheckpointError) as refused:
+            checkpoint.save(fit)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert os.strerror(errno.EFBIG) in str(refused.value)
+    assert "--resume then continues" in str(refused.value)
+    assert checkpoint.path.read_bytes() == before
+    assert [path.name for path in checkpoint.path.parent.iterdir()] == [checkpoint.path.name]
+
+
+def test_a_full_disk_ends_the_command_with_one_clear_error(tmp_path: Path) -> None:
+    arguments = training_command("--dataset", "digits", "--epochs", "2", "--models-dir", tmp_path)
+    done = subprocess.run(
+        ["prlimit", "--fsize=100000", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "can't be written: File too large" in done.stderr
+    assert "nothing was published" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "digits").iterdir()) == []
+
+
+def test_a_disk_that_is_full_when_it_publishes_costs_no_training(tmp_path: Path) -> None:
+    """A small network's checkpoint fits under the limit, and the pictures do not."""
+    arguments = ("--dataset", "digits", "--epochs", "2", "--hidden", "1", "--models-dir", tmp_path)
+    done = subprocess.run(
+        ["prlimit", "--fsize=35000", *training_command(*arguments)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "can't be written: File too large" in done.stderr
+    assert "--resume then publishes" in done.stderr
+    assert "Traceback" not in done.stderr
+    left = [path.name for path in (tmp_path / "digits").iterdir()]
+    assert left == [".checkpoint-0"]
+    done = train(*arguments, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "continues after epoch 2" in done.stdout
+    assert versions(tmp_path, "digits") == [1]

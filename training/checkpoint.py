@@ -1,0 +1,92 @@
+"""Checkpoints: an interrupted training continues to the weights of an unbroken one."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from training.config import Recipe
+from training.data import Data
+from training.errors import CheckpointError
+from training.fit import Fit
+from training.history import Epoch
+
+
+class Checkpoint:
+    """The file that holds a training's state after its last whole epoch.
+
+    It lies beside the bundles as `.checkpoint-<seed>`, without pickle, and is
+    replaced in one step: a reader sees the state of one epoch or of another.
+    """
+
+    def __init__(self, models_dir: Path, recipe: Recipe, data: Data) -> None:
+        self.recipe = recipe
+        self.path = models_dir / recipe.dataset / f".checkpoint-{recipe.seed}"
+        # Whatever of these differs leads to other weights.
+        self._identity = {
+            **recipe.model_dump(mode="json"),
+            "dataset SHA-256": data.sha256,
+            "torch": torch.__version__,
+        }
+
+    def exists(self) -> bool:
+        """Say whether there is a training to continue."""
+        return self.path.exists()
+
+    def save(self, fit: Fit) -> None:
+        """Put the state of the training in the place of an older one.
+
+        Raises:
+            CheckpointError: it can't be written; the older one stays.
+        """
+        tensors = {name: value.cpu().contiguous() for name, value in fit.state().items()}
+        metadata = {
+            "identity": json.dumps(self._identity),
+            "epochs": json.dumps([asdict(epoch) for epoch in fit.epochs]),
+        }
+        beside = self.path.with_name(f"{self.path.name}.new")
+        try:
+            beside.write_bytes(save(tensors, metadata))
+            beside.replace(self.path)
+        except OSError as error:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"{self.path}: can't be written: {error.strerror}; the training stopped, nothing "
+                "was published. Mend that; --resume then continues after the epoch that was saved"
+            ) from error
+
+    def restore(self, fit: Fit) -> None:
+        """Bring a training to the state that was saved.
+
+        Raises:
+            CheckpointError: it can't be read, or is of other settings, data or torch.
+        """
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            identity = json.loads(metadata["identity"])
+            epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{self.path}: can't be read ({error}); leave out --resume to start anew"
+            ) from error
+        if differences := [
+            f"{name} {identity.get(name)!r} then, {value!r} now"
+            for name, value in self._identity.items()
+            if identity.get(name) != value
+        ]:
+            raise CheckpointError(
+                f"{self.path}: is of another training: {'; '.join(differences)}. "
+                "Give the same settings, or leave out --resume to start anew"
+            )
+        fit.restore(tensors, epochs)
+
+    def remove(self) -> None:
+        """Remove the file, if there is one."""
+        self.path.unlink(missing_ok=True)
