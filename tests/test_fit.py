@@ -39,6 +39,7 @@ OTHER_VALUES: dict[str, Any] = {
     "weight_decay": 0.5,
     "average_decay": 0.5,
     "augmentation": 0.5,
+    "augmentation_end": 0.9,
 }
 
 
@@ -148,7 +149,7 @@ def test_the_learning_rate_rises_and_falls_to_nothing(digits: Data) -> None:
     assert rates[0] < rates[1]
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert max(rates) <= Recipe().learning_rate
-    assert rates[-1] < 1e-7
+    assert rates[-1] < 1e-4 * max(rates)
 
 
 def test_without_an_average_the_last_weights_are_published(digits: Data) -> None:
@@ -175,6 +176,19 @@ def test_every_training_image_is_distorted_in_every_epoch(
 ) -> None:
     fitted(digits)
     assert sum(count for count, _ in distorted) == 2 * len(digits.train)
+
+
+def test_the_distortions_are_constant_and_taper_off_at_the_end(
+    digits: Data, distorted: list[tuple[int, float]]
+) -> None:
+    fit = fitted(digits, epochs=10, augmentation=2.0, augmentation_end=0.5)
+    strengths = [strength for _, strength in distorted]
+    constant = round(0.7 * len(strengths))
+    assert set(strengths[:constant]) == {2.0}
+    steps = np.diff(strengths[constant:])
+    assert steps == pytest.approx([(0.5 - 2.0) / (len(strengths) - constant)] * len(steps), rel=0.1)
+    assert strengths[-1] == pytest.approx(0.5, abs=0.02)
+    assert fit.epochs[-1].augmentation == pytest.approx(0.5, abs=0.02)
 
 
 def test_folding_the_normalisation_keeps_the_function(base: Fit) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -27,7 +28,7 @@ ARGUMENTS = ("--dataset", "digits", "--epochs", "150", "--batch-images", "64")
 def training_that_runs(
     models_dir: Path, *arguments: str, after: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a training; give it when it has printed a text."""
+    """Start a training; give it when it has printed a line with a pattern."""
     # A shell's background job, as these tests may be one, ignores the signal and passes that on.
     command = ["env", "--default-signal=INT", *training_command(*arguments)]
     with subprocess.Popen(
@@ -40,7 +41,7 @@ def training_that_runs(
     ) as process:
         try:
             for line in process.stdout or ():
-                if after in line:
+                if re.search(after, line):
                     break
             yield process
         finally:
@@ -59,7 +60,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_training_killed_in_mid_epoch_resumes_to_the_weights_of_an_unbroken_one(
     unbroken: str, tmp_path: Path
 ) -> None:
-    with training_that_runs(tmp_path, *ARGUMENTS, after="   20 ") as process:
+    with training_that_runs(tmp_path, *ARGUMENTS, after="^   20 ") as process:
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert versions(tmp_path, "digits") == []

@@ -361,6 +361,11 @@ def test_digits_have_the_form_of_mnist(digits: Data) -> None:
     assert torch.equal(again.held_out.images, digits.held_out.images)
 
 
+def test_mean_and_deviation_are_those_of_the_pixels(digits: Data) -> None:
+    pixels = digits.train.images.double().numpy() / 255
+    assert digits.train.mean_and_deviation() == pytest.approx((pixels.mean(), pixels.std()))
+
+
 def test_the_test_split_is_the_original_one_and_never_trained_on(mnist: Data) -> None:
     assert mnist.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     held_out = {image.tobytes() for image in mnist.held_out.images.numpy()}

@@ -95,7 +95,7 @@ def _over_seeds(run: Run, runs: Sequence[Run]) -> str:
     return f"""## Over seeds
 
 The same recipe with {len(runs)} seeds. Seed {run.recipe.seed} was chosen by its accuracy on the
-held-out images; seconds are of training, to an accuracy on the held-out images or in all.
+held-out images; seconds are of training: to an accuracy on the held-out images, and in all.
 
 {_table(HEADINGS, seeds_rows(runs))}
 """

@@ -32,8 +32,8 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of every random choice.")
     threads: int = Field(default=1, ge=1, le=1024, description="Threads that compute.")
     device: Device = Field(default="cpu", description="Where to compute: cpu or cuda.")
-    batch_images: int = Field(default=256, ge=1, description="Images in a step.")
-    learning_rate: float = Field(default=5e-3, gt=0, le=1, description="Peak learning rate.")
+    batch_images: int = Field(default=512, ge=1, description="Images in a step.")
+    learning_rate: float = Field(default=0.03, gt=0, le=1, description="Peak learning rate.")
     weight_decay: float = Field(default=1e-2, ge=0, le=1, description="Weight decay, decoupled.")
     average_decay: float = Field(
         default=0.999,
@@ -42,7 +42,10 @@ class Recipe(BaseModel):
         description="Decay of the average of the weights, a step; 0: no average.",
     )
     augmentation: float = Field(
-        default=1.0, ge=0, le=10, description="Strength of the distortions; 0: none."
+        default=1.3, ge=0, le=10, description="Strength of the distortions; 0: none."
+    )
+    augmentation_end: float = Field(
+        default=0.2, ge=0, le=10, description="The same at the end, over the last 30% of the steps."
     )
 
     @field_validator("hidden", mode="before")

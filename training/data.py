@@ -1,6 +1,9 @@
 """Datasets as tensors: uint8 images [N, 28, 28] and int64 labels [N], in three splits."""
 
+import contextlib
 import hashlib
+import io
+import math
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +46,14 @@ class Split:
     def pixels(self) -> torch.Tensor:
         """Return the images as float32 in 0..1, as every runtime takes them."""
         return self.images.to(torch.float32) / 255
+
+    def mean_and_deviation(self) -> tuple[float, float]:
+        """Return mean and standard deviation of all pixels in 0..1, counted without rounding."""
+        counts = torch.bincount(self.images.flatten(), minlength=256).tolist()
+        total = sum(counts)
+        mean = sum(value * count for value, count in enumerate(counts)) / total
+        square = sum(value**2 * count for value, count in enumerate(counts)) / total
+        return mean / 255, math.sqrt(square - mean**2) / 255
 
     def to(self, device: str) -> "Split":
         """Return the split with its tensors on a device."""
@@ -94,7 +105,9 @@ def _download(name: DatasetName, data_dir: Path, mirror: str | None) -> tuple[Sp
     # torchvision names the folder after the class, hence a class of the same name.
     mirrored = type(dataset.__name__, (dataset,), {"mirrors": mirrors})
     try:
-        both = [mirrored(data_dir, train=train, download=True) for train in (True, False)]
+        # torchvision shows its progress in thousands of characters where it finds no terminal.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            both = [mirrored(data_dir, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError, ValueError) as error:
         raise DatasetError(
             f"{name} is not in {data_dir} and could not be downloaded from "

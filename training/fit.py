@@ -18,7 +18,10 @@ from training.data import IMAGE_SIDE, Data
 from training.history import Epoch
 from training.model import NormalisedNetwork
 
+MOMENTUM = 0.9  # Nesterov's
+BIAS_LEARNING_RATE = 2e-3  # peak
 WARM_UP_SHARE = 0.1  # of all steps
+TAPER_SHARE = 0.3  # of all steps, at the end
 
 
 @contextmanager
@@ -44,8 +47,10 @@ class Totals:
 
 
 class Fit:
-    """AdamW with warm-up and cosine decay, on distorted images, with averaged weights.
+    """Muon with warm-up and cosine decay, on distorted images, with averaged weights.
 
+    Muon (Jordan et al. 2024) steps along the momentum of each weight matrix with its
+    singular values all brought near 1; the biases, no matrices, take AdamW.
     `average` has the averaged weights: those that are evaluated and published.
     """
 
@@ -57,15 +62,20 @@ class Fit:
         # One generator for all that is drawn, on the CPU, whatever the device.
         self._generator = torch.Generator().manual_seed(recipe.seed)
         stages = mlp((IMAGE_SIDE, IMAGE_SIDE), recipe.hidden, len(data.labels))
-        pixels = data.train.pixels()
-        constants = (pixels.mean().item(), pixels.std().item())
         self._model, self.average = (
-            NormalisedNetwork(stages, *constants).to(recipe.device) for _ in range(2)
+            NormalisedNetwork(stages, *data.train.mean_and_deviation()).to(recipe.device)
+            for _ in range(2)
         )
         self._initialise()
-        self._optimizer = torch.optim.AdamW(
-            self._model.parameters(), weight_decay=recipe.weight_decay, fused=True
-        )
+        weights = [one for one in self._model.parameters() if one.dim() == 2]
+        biases = [one for one in self._model.parameters() if one.dim() == 1]
+        # Each with its peak learning rate.
+        self._optimizers: dict[torch.optim.Optimizer, float] = {
+            torch.optim.Muon(
+                weights, momentum=MOMENTUM, weight_decay=recipe.weight_decay
+            ): recipe.learning_rate,
+            torch.optim.AdamW(biases, weight_decay=0, fused=True): BIAS_LEARNING_RATE,
+        }
         self.steps_per_epoch = math.ceil(len(self._train) / recipe.batch_images)
         self._steps = recipe.epochs * self.steps_per_epoch
         self._step = 0
@@ -100,13 +110,15 @@ class Fit:
     def _run_step(self, indices: torch.Tensor, totals: Totals) -> None:
         images = distort(self._pixels[indices], self._generator, self._augmentation())
         labels = self._train.labels[indices]
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+        share = self._learning_rate_share()
+        for optimizer, peak in self._optimizers.items():
+            optimizer.param_groups[0]["lr"] = peak * share
         logits = self._model(images)
         loss = functional.cross_entropy(logits, labels)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._model.zero_grad(set_to_none=True)
         loss.backward()
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.step()
         self._step += 1
         self._update_average()
         gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
@@ -121,16 +133,19 @@ class Fit:
         for averaged, now in zip(self.average.parameters(), self._model.parameters(), strict=True):
             averaged.lerp_(now, 1 - decay)
 
-    def _learning_rate(self) -> float:
-        """Return the rate of the next step: linear warm-up, then cosine to 0."""
-        peak, warm_up = self.recipe.learning_rate, max(1, round(self._steps * WARM_UP_SHARE))
+    def _learning_rate_share(self) -> float:
+        """Return the share of its peak that the next step's rate is: warm-up, then cosine to 0."""
+        warm_up = max(1, round(self._steps * WARM_UP_SHARE))
         if self._step < warm_up:
-            return peak * (self._step + 1) / warm_up
+            return (self._step + 1) / warm_up
         share = (self._step - warm_up) / max(1, self._steps - warm_up)
-        return peak * 0.5 * (1 + math.cos(math.pi * share))
+        return 0.5 * (1 + math.cos(math.pi * share))
 
     def _augmentation(self) -> float:
-        return self.recipe.augmentation
+        """Return the strength of the next step's distortions: constant, then linear to its end."""
+        start, end = self.recipe.augmentation, self.recipe.augmentation_end
+        left = (self._steps - self._step) / self._steps
+        return end + (start - end) * min(1.0, left / TAPER_SHARE)
 
     def _record(self, totals: Totals, started: float) -> Epoch:
         loss, accuracy, dead_units = self._evaluate_held_out()
@@ -139,13 +154,14 @@ class Fit:
             for name, parameter in self.average.named_parameters()
             if name.endswith(".weight")
         }
+        rate = next(iter(self._optimizers)).param_groups[0]["lr"]
         return Epoch(
             epoch=len(self.epochs) + 1,
             train_loss=totals.loss.item() / len(self._train),
             train_accuracy=totals.right.item() / len(self._train),
             held_out_loss=loss,
             held_out_accuracy=accuracy,
-            learning_rate=float(self._optimizer.param_groups[0]["lr"]),
+            learning_rate=float(rate),
             augmentation=self._augmentation(),
             gradient_norm=totals.gradient_norm.item() / self.steps_per_epoch,
             dead_units=dead_units,
@@ -171,8 +187,9 @@ class Fit:
         tensors = {"generator": self._generator.get_state()}
         for part, module in (("model", self._model), ("average", self.average)):
             tensors |= {f"{part}/{name}": value for name, value in module.state_dict().items()}
-        for index, moments in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{name}": value for name, value in moments.items()}
+        for number, optimizer in enumerate(self._optimizers):
+            for index, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer{number}/{index}/{name}": v for name, v in moments.items()}
         return tensors
 
     def restore(self, tensors: Mapping[str, torch.Tensor], epochs: Sequence[Epoch]) -> None:
@@ -188,13 +205,14 @@ class Fit:
             module.load_state_dict(
                 {name: tensors[f"{part}/{name}"] for name in module.state_dict()}
             )
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer/"):
-                _, index, name = key.split("/")
-                moments.setdefault(int(index), {})[name] = value
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for number, optimizer in enumerate(self._optimizers):
+            moments: dict[int, dict[str, torch.Tensor]] = {}
+            for key, value in tensors.items():
+                if key.startswith(f"optimizer{number}/"):
+                    _, index, name = key.split("/")
+                    moments.setdefault(int(index), {})[name] = value
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def share_right(logits: torch.Tensor, labels: torch.Tensor) -> float:

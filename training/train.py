@@ -31,7 +31,8 @@ def train(settings: TrainingSettings, console: Console) -> None:
     check_writable(settings.models_dir, settings.dataset)
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("--device cuda: torch finds no GPU; --device cpu works here")
-    data = load(settings.dataset, settings.data_dir, settings.mirror)
+    with console.status(f"loading {settings.dataset}"):
+        data = load(settings.dataset, settings.data_dir, settings.mirror)
     console.print(
         f"{data.name}: {len(data.train):,} images to train, {len(data.held_out):,} held out, "
         f"{len(data.test):,} to test"
