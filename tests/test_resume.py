@@ -153,14 +153,8 @@ def test_a_full_disk_keeps_the_checkpoint_that_was_there(tmp_path: Path, digits:
 
 
 def test_a_full_disk_ends_the_command_with_one_clear_error(tmp_path: Path) -> None:
-    arguments = training_command("--dataset", "digits", "--epochs", "2", "--models-dir", tmp_path)
-    done = subprocess.run(
-        ["prlimit", "--fsize=100000", *arguments],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = ("--dataset", "digits", "--epochs", "2", "--models-dir", tmp_path)
+    done = train(*arguments, file_bytes=100_000)
     assert done.returncode == 1
     assert "can't be written: File too large" in done.stderr
     assert "nothing was published" in done.stderr
@@ -171,13 +165,7 @@ def test_a_full_disk_ends_the_command_with_one_clear_error(tmp_path: Path) -> No
 def test_a_disk_that_is_full_when_it_publishes_costs_no_training(tmp_path: Path) -> None:
     """A small network's checkpoint fits under the limit, and the pictures do not."""
     arguments = ("--dataset", "digits", "--epochs", "2", "--hidden", "1", "--models-dir", tmp_path)
-    done = subprocess.run(
-        ["prlimit", "--fsize=35000", *training_command(*arguments)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = train(*arguments, file_bytes=35_000)
     assert done.returncode == 1
     assert "can't be written: File too large" in done.stderr
     assert "--resume then publishes" in done.stderr

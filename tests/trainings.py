@@ -23,8 +23,13 @@ def training_command(*arguments: str | Path) -> list[str | Path]:
     return [sys.executable, "-W", "error", "-m", "training", *arguments]
 
 
-def train(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def train(
+    *arguments: str | Path, file_bytes: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command; `file_bytes` stands in for a full disk: a longer file can't be written."""
     command = training_command(*arguments)
+    if file_bytes is not None:
+        command = ["prlimit", f"--fsize={file_bytes}", *command]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
