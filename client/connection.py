@@ -1,6 +1,6 @@
 """The library client."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
@@ -70,12 +70,42 @@ class ForwardClient:
             ForwardError: the call failed.
         """
         response = self._call(self._stub.Predict, pb.PredictRequest(images=tensor_of(images)))
-        return Prediction(
-            logits=array_of(response.logits),
-            model_name=response.model.name,
-            model_version=response.model.version,
-            runtime=response.model.runtime,
-        )
+        return Prediction.of(response)
+
+    def predict_stream(self, batches: Iterable[np.ndarray]) -> Iterator[Prediction | ForwardError]:
+        """Yield the prediction of each batch, or its error, in order, over one stream.
+
+        For many images: it costs both sides less than a call for each. Batches
+        are taken from the iterable as the server takes them, in a thread of gRPC's.
+        `timeout_seconds` bounds the whole stream.
+
+        Raises:
+            TypeError: a batch is neither uint8 nor floating.
+            ForwardError: the stream failed, and with it all that is not answered.
+        """
+        faults: list[Exception] = []
+
+        def requests() -> Iterator[pb.PredictStreamRequest]:
+            try:
+                for images in batches:
+                    yield pb.PredictStreamRequest(images=tensor_of(images))
+            except Exception as error:
+                faults.append(error)  # gRPC would hide it behind a status
+                raise
+
+        call = self._stub.PredictStream(requests(), timeout=self._timeout)
+        try:
+            for response in call:
+                if response.HasField("error"):
+                    yield ForwardError.from_status(response.error)
+                else:
+                    yield Prediction.of(response)
+        except grpc.RpcError as error:
+            if faults:
+                raise faults[0] from None
+            raise ForwardError.from_call(error, self._address, self._timeout) from error
+        finally:
+            call.cancel()
 
     def trace(
         self,

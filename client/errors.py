@@ -1,11 +1,15 @@
 """The one error of a call, with what the server said, readable."""
 
+from collections.abc import Iterable
 from typing import cast
 
 import grpc
+from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+from forward.v1 import forward_pb2 as pb
 
 
 class ForwardError(Exception):
@@ -40,15 +44,25 @@ class ForwardError(Exception):
             message = f"no server answers at {address}; start one with 'make serve' ({message})"
         elif status is None and code == "DEADLINE_EXCEEDED":
             message = f"no answer from {address} within {timeout:g} s ({message})"
-        violations: tuple[tuple[str, str], ...] = ()
-        retry_seconds = None
-        for detail in status.details if status else ():
-            bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
-            if detail.Unpack(bad_request):
-                violations = tuple((v.field, v.description) for v in bad_request.field_violations)
-            elif detail.Unpack(retry):
-                retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
-        return cls(code, message, violations, retry_seconds)
+        return cls(code, message, *_details(status.details if status else ()))
+
+    @classmethod
+    def from_status(cls, status: pb.Status) -> "ForwardError":
+        """Return the error of one request of a stream."""
+        return cls(code_pb2.Code.Name(status.code), status.message, *_details(status.details))
+
+
+def _details(details: Iterable[Any]) -> tuple[tuple[tuple[str, str], ...], float | None]:
+    """Return the violations and the seconds to retry that an error carries."""
+    violations: tuple[tuple[str, str], ...] = ()
+    retry_seconds = None
+    for detail in details:
+        bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+        if detail.Unpack(bad_request):
+            violations = tuple((v.field, v.description) for v in bad_request.field_violations)
+        elif detail.Unpack(retry):
+            retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
+    return violations, retry_seconds
 
 
 def _status(error: grpc.RpcError) -> status_pb2.Status | None:

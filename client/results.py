@@ -46,6 +46,16 @@ class Prediction:
     model_version: int
     runtime: str
 
+    @classmethod
+    def of(cls, response: pb.PredictResponse | pb.PredictStreamResponse) -> "Prediction":
+        """Return the record of a response."""
+        return cls(
+            logits=array_of(response.logits),
+            model_name=response.model.name,
+            model_version=response.model.version,
+            runtime=response.model.runtime,
+        )
+
     @property
     def classes(self) -> np.ndarray:
         """The class with the largest logit of each image, int64 [N]."""

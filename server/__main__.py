@@ -1,8 +1,9 @@
 """Command line of the server: `python -m server`."""
 
-import asyncio
 import sys
 from collections.abc import Sequence
+
+import uvloop
 
 from export.errors import ExportError
 from export.settings import read_settings
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = read_settings(ServerSettings, arguments)
     configure_logs(settings.log_level, settings.log_format)
     try:
-        asyncio.run(serve(settings))
+        uvloop.run(serve(settings))
     except (ExportError, StartError) as error:
         print(f"python -m server: can't start: {error}", file=sys.stderr)
         return 1

@@ -1,6 +1,9 @@
 """Put the server together and run it."""
 
+import gc
+from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import grpc
 import structlog
@@ -10,12 +13,13 @@ from prometheus_client import start_http_server
 
 from forward.v1 import forward_pb2 as pb
 from server.config import ServerSettings
+from server.corridor import Corridor
 from server.errors import StartError
-from server.grpc_adapter import Method, generic_handler
+from server.grpc_adapter import Method, StreamMethod, generic_handler
 from server.lifecycle import CallGate, Health, drain, stop_signal
 from server.metrics import ServerMetrics
 from server.models import ServedModel, load_model, warm_up
-from server.scheduler import Scheduler
+from server.scheduler import GroupLimits, QueueRoom
 from server.service import ForwardService, Limits
 
 FORWARD_SERVICE = pb.DESCRIPTOR.services_by_name["ForwardService"]
@@ -26,6 +30,10 @@ GRPC_MOST_BYTES = 2**31 - 1
 # refuses it: so that a batch over the limit gets the error that names it.
 RECEIVE_SLACK_FACTOR = 2
 RECEIVE_SLACK_BYTES = 1 << 20
+# A run of so many images takes about two milliseconds. To give it to a thread and to
+# wait for the interpreter lock on both sides costs more CPU than that is worth.
+INLINE_IMAGES = 1024
+GARBAGE_THRESHOLDS = (20_000, 50, 50)
 
 log = structlog.get_logger()
 
@@ -48,16 +56,18 @@ async def serve(settings: ServerSettings) -> None:
     max_receive_bytes = receive_limit(model, limits)
     warm_up(model, settings.max_batch_images)
     stop = stop_signal()  # before this a signal ends the process at once: there is nothing to drain
-    scheduler = Scheduler(settings.max_queue_images)
     metrics = ServerMetrics()
-    metrics.watch_queue(lambda: scheduler.queued_images)
+    room = QueueRoom(settings.max_queue_images)
+    metrics.watch_queue(lambda: room.images)
     metrics.show_model(model)
-    service = ForwardService(model, scheduler, metrics, limits)
+    corridor = Corridor(model, room, group_limits(settings, model), metrics)
+    service = ForwardService(corridor, limits)
     health, gate = Health((FORWARD_SERVICE.full_name,)), CallGate()
     server = build_server(service, health, gate, metrics, max_receive_bytes)
     grpc_port = listen(server, settings.host, settings.grpc_port)
     metrics_port = serve_metrics(metrics, settings.host, settings.metrics_port)
     await server.start()
+    collect_garbage_seldom()
     log.info(
         "ready",
         model=model.manifest.name,
@@ -71,8 +81,30 @@ async def serve(settings: ServerSettings) -> None:
     )
     log.info("draining", signal=await stop, timeout_seconds=settings.drain_timeout)
     await drain(server, health, gate, settings.drain_timeout)
-    scheduler.close()
+    corridor.close()
     log.info("stopped")
+
+
+def collect_garbage_seldom() -> None:
+    """Leave out what lives as long as the server, and look for cycles less often.
+
+    grpc.aio makes some in every call, so the default threshold has the collector
+    run several times a second through everything that is loaded.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
+
+
+def group_limits(settings: ServerSettings, model: ServedModel) -> GroupLimits:
+    """Return what requests are gathered by."""
+    return GroupLimits(
+        max_batch_images=settings.max_batch_images,
+        max_queue_delay_seconds=settings.max_queue_delay_ms / 1000,
+        inline_images=INLINE_IMAGES,
+        # Requests share a run only where that changes no bit of their answers.
+        merge=model.runner.batch_invariant,
+    )
 
 
 def build_server(
@@ -89,16 +121,36 @@ def build_server(
             ("grpc.so_reuseport", 0),  # a second server on the port shall fail, not share it
         ]
     )
-    methods: dict[str, Method] = {
+    methods: dict[str, Method | StreamMethod] = {
         "Predict": service.predict,
+        "PredictStream": service.predict_stream,
         "Trace": service.trace,
         "GetModel": service.get_model,
     }
     server.add_generic_rpc_handlers((generic_handler(FORWARD_SERVICE, methods, metrics, gate),))
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    generic: Any = GenericOnly(server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, generic)
     names = (FORWARD_SERVICE.full_name, HEALTH_SERVICE, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
+    reflection.enable_server_reflection(names, generic)
     return server
+
+
+class GenericOnly:
+    """Takes services as generated code adds them, without registering their methods one by one.
+
+    For each registered method grpc.aio has one more future to wait for at every
+    call of any method: health and reflection would make each Predict dearer.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Add them."""
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, *_names_and_handlers: object) -> None:
+        """Leave it at the generic ones."""
 
 
 def receive_limit(model: ServedModel, limits: Limits) -> int:

@@ -15,10 +15,11 @@ NUMPY_TYPES: dict[int, np.dtype[Any]] = {
 }
 
 
-def encode(array: np.ndarray) -> pb.Tensor:
-    """Return a FLOAT32 array as a tensor."""
-    data = np.ascontiguousarray(array, dtype="<f4").tobytes()
-    return pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=array.shape, data=data)
+def encode_into(tensor: pb.Tensor, array: np.ndarray) -> None:
+    """Put an array of little-endian float32 into an empty tensor, where it is: no copy of it."""
+    tensor.dtype = pb.DATA_TYPE_FLOAT32
+    tensor.shape.extend(array.shape)
+    tensor.data = array.tobytes()
 
 
 class ImageCodec:
@@ -26,18 +27,45 @@ class ImageCodec:
 
     def __init__(self, manifest: Manifest, max_batch_images: int) -> None:
         self._shape = manifest.input_shape
+        self._pixels = prod(manifest.input_shape)
         self._min = manifest.input_min
         self._max = manifest.input_max
+        # Floats from 0 on are in the order of their bits; all others have larger bits.
+        self._max_bits = np.float32(self._max).view(np.uint32) if self._min == 0 else None
         self._max_batch_images = max_batch_images
 
-    def decode(self, tensor: pb.Tensor, violations: list[Violation]) -> np.ndarray:
-        """Return the images, FLOAT32 [N, H, W]; a view of the request's bytes if they are FLOAT32.
+    def view(self, tensor: pb.Tensor) -> np.ndarray | None:
+        """Return the images [N, H, W], as they came: a view of the request's bytes.
 
-        Appends what is wrong to `violations`; the array is empty if anything is.
+        None if anything is wrong; `faults` tells what.
         """
-        found: list[Violation] = []
-        shape = tuple(tensor.shape)
+        shape, data = tuple(tensor.shape[:]), tensor.data
         dtype = NUMPY_TYPES.get(tensor.dtype)
+        if dtype is None or len(data) != self._count(shape) * self._pixels * dtype.itemsize:
+            return None
+        values = np.frombuffer(data, dtype)
+        if dtype.kind == "f" and not self._is_in_range(values):
+            return None
+        return values.reshape(-1, *self._shape)
+
+    def _count(self, shape: tuple[int, ...]) -> int:
+        """Return how many images have that shape; -1 if it is wrong."""
+        if shape == self._shape:
+            return 1
+        if shape[1:] == self._shape and 1 <= shape[0] <= self._max_batch_images:
+            return shape[0]
+        return -1
+
+    def _is_in_range(self, values: np.ndarray) -> bool:
+        if self._max_bits is not None and values.view(np.uint32).max() <= self._max_bits:
+            return True
+        # NaN compares false.
+        return bool(values.min() >= self._min and values.max() <= self._max)
+
+    def faults(self, tensor: pb.Tensor) -> list[Violation]:
+        """Name everything that is wrong with a tensor."""
+        shape, dtype = tuple(tensor.shape[:]), NUMPY_TYPES.get(tensor.dtype)
+        found: list[Violation] = []
         self._check_shape(shape, found)
         if dtype is None:
             name = _dtype_name(tensor.dtype)
@@ -45,13 +73,7 @@ class ImageCodec:
             found.append(Violation("images.dtype", f"{expected}, got {name}"))
         elif self._has_its_size(tensor, shape, dtype, found):
             self._check_values(tensor.data, dtype, found)
-        if found or dtype is None:
-            violations.extend(found)
-            return np.empty((0, *self._shape), np.float32)
-        images = np.frombuffer(tensor.data, dtype).reshape(-1, *self._shape)
-        if dtype.kind == "u":
-            return np.true_divide(images, np.float32(255), dtype=np.float32)
-        return images
+        return found
 
     def _check_shape(self, shape: tuple[int, ...], found: list[Violation]) -> None:
         height_width = ", ".join(map(str, self._shape))
@@ -105,8 +127,8 @@ class ImageCodec:
         if dtype.kind != "f" or not data or len(data) % dtype.itemsize:
             return
         values = np.frombuffer(data, dtype)
-        if values.min() >= self._min and values.max() <= self._max:
-            return  # NaN compares false
+        if self._is_in_range(values):
+            return
         finite = np.isfinite(values)
         if not finite.all():
             nans = int(np.isnan(values).sum())

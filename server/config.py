@@ -33,7 +33,17 @@ class ServerSettings(CommandSettings):
     metrics_port: int = Field(
         8002, ge=0, le=65535, description="Port of the metrics, /metrics; 0 takes a free one."
     )
-    max_batch_images: int = Field(1024, ge=1, le=65536, description="Most images in one request.")
+    max_batch_images: int = Field(
+        1024, ge=1, le=65536, description="Most images in one request, and in one run."
+    )
+    max_queue_delay_ms: float = Field(
+        5.0,
+        ge=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="Most milliseconds that a request waits for others to share its run, if there "
+        "are others; 0: it never waits.",
+    )
     max_queue_images: int = Field(
         8192,
         ge=1,

@@ -3,10 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+from uuid import uuid4
 
+import structlog
+from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+log = structlog.get_logger()
 
 # A status travels in the trailers, of which gRPC lets through 8 KiB, its text and
 # its details alike: what a client sent is cut, and so are the violations in all.
@@ -113,3 +118,28 @@ class UnavailableError(ServiceError):
     """The server is draining."""
 
     status = "UNAVAILABLE"
+
+
+class InternalError(ServiceError):
+    """Anything unforeseen: the caller gets a request id, the cause is in the log alone."""
+
+    status = "INTERNAL"
+
+
+def unforeseen(error: Exception, peer: str) -> InternalError:
+    """Log an error that nobody foresaw, and return the one for the caller."""
+    request_id = uuid4().hex
+    log.error("call failed", request_id=request_id, peer=peer, exc_info=error)
+    return InternalError(
+        f"internal error; the server's log has the cause under request {request_id}"
+    )
+
+
+def rich_status(error: ServiceError) -> status_pb2.Status:
+    """Return an error with its details, as it travels."""
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.status), message=str(error))
+    for detail in error.details():
+        packed = Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status

@@ -2,32 +2,29 @@
 
 import asyncio
 import time
-import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Never
 
 import grpc
-import structlog
-from google.protobuf import any_pb2, message_factory
+from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
-from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
-from server.errors import InvalidArgumentError, ServiceError, Violation
+from server.call import Call
+from server.errors import InvalidArgumentError, ServiceError, Violation, rich_status, unforeseen
 from server.lifecycle import CallGate
 from server.metrics import ServerMetrics
-from server.service import Call
+from server.wire import LargeRequest, parse
 
 Method = Callable[[Any, Call], Awaitable[Message]]
+StreamMethod = Callable[[AsyncIterator[Any], Call], AsyncIterator[Message]]
 Context = grpc.aio.ServicerContext[bytes, Message]
-
-log = structlog.get_logger()
 
 
 def generic_handler(
     descriptor: ServiceDescriptor,
-    methods: dict[str, Method],
+    methods: Mapping[str, Method | StreamMethod],
     metrics: ServerMetrics,
     gate: CallGate,
 ) -> grpc.GenericRpcHandler:
@@ -35,93 +32,162 @@ def generic_handler(
     return grpc.method_handlers_generic_handler(
         descriptor.full_name,
         {
-            method.name: grpc.unary_unary_rpc_method_handler(
-                # Requests arrive as bytes: one that can't be parsed gets a status of ours.
-                _UnaryHandler(method, methods[method.name], metrics, gate).handle,
-                response_serializer=_serialize,
-            )
+            method.name: _handler(method, methods[method.name], metrics, gate)
             for method in descriptor.methods
         },
     )
+
+
+def _handler(
+    descriptor: MethodDescriptor,
+    method: Any,  # noqa: ANN401 (the descriptor tells which kind)
+    metrics: ServerMetrics,
+    gate: CallGate,
+) -> "grpc.RpcMethodHandler[bytes, Message]":
+    # Requests arrive as bytes: one that can't be parsed gets a status of ours.
+    if descriptor.client_streaming:
+        stream = _StreamHandler(descriptor, method, metrics, gate)
+        return grpc.stream_stream_rpc_method_handler(stream.handle, response_serializer=_serialize)
+    unary = _UnaryHandler(descriptor, method, metrics, gate)
+    return grpc.unary_unary_rpc_method_handler(unary.handle, response_serializer=_serialize)
 
 
 def _serialize(response: Message) -> bytes:
     return response.SerializeToString()
 
 
-class _UnaryHandler:
-    """Carries one method's calls."""
+class _GrpcCall:
+    """A call, read from grpcio's context when somebody asks: most of it is asked for seldom."""
+
+    __slots__ = ("_context", "_gate")
+
+    def __init__(self, context: Context, gate: CallGate) -> None:
+        self._context = context
+        self._gate = gate
+
+    @property
+    def deadline(self) -> float | None:
+        # None without a deadline, despite the stubs.
+        remaining: float | None = self._context.time_remaining()
+        return None if remaining is None else time.monotonic() + remaining
+
+    @property
+    def peer(self) -> str:
+        return self._context.peer()
+
+    @property
+    def metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        return tuple(self._context.invocation_metadata() or ())
+
+    def when_left(self, callback: Callable[[], None]) -> None:
+        self._context.add_done_callback(lambda _: callback())  # type: ignore[arg-type] # the stubs say it is asynchronous
+
+    def when_draining(self, callback: Callable[[], None]) -> None:
+        self._gate.when_closed(callback)
+        self.when_left(lambda: self._gate.forget(callback))
+
+
+class _Handler:
+    """What carrying a call has in common: the gate, the error's way out, the count."""
 
     def __init__(
         self,
         descriptor: MethodDescriptor,
-        method: Method,
+        kind: str,
         metrics: ServerMetrics,
         gate: CallGate,
     ) -> None:
-        self._name = descriptor.full_name
         self._request_type = message_factory.GetMessageClass(descriptor.input_type)
-        self._method = method
         self._gate = gate
-        labels = (descriptor.containing_service.full_name, descriptor.name, "unary")
+        labels = (descriptor.containing_service.full_name, descriptor.name, kind)
         self._seconds = metrics.handling_seconds.labels(*labels)
         self._handled = {
             code.name: metrics.handled.labels(*labels, code.name) for code in grpc.StatusCode
         }
 
-    async def handle(self, request: bytes, context: Context) -> Message:
-        started = time.perf_counter()
-        call = _call(context)
-        code = "OK"
-        try:
-            return await self._run(request, call)
-        except ServiceError as error:
-            code = error.status
-            await _abort(context, code, str(error), error.details())
-        except asyncio.CancelledError:
+    def _count(self, code: str, started: float) -> None:
+        self._handled[code].inc()
+        self._seconds.observe(time.perf_counter() - started)
+
+    async def _fail(
+        self, error: BaseException, call: Call, context: Context, started: float
+    ) -> Never:
+        """End a call with an error's status, counted before the caller can know it."""
+        if isinstance(error, asyncio.CancelledError):
             late = call.deadline is not None and time.monotonic() >= call.deadline
-            code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
-            raise
-        except Exception:
-            code = "INTERNAL"
-            request_id = uuid.uuid4().hex
-            log.exception("call failed", method=self._name, request_id=request_id, peer=call.peer)
-            text = f"internal error; the server's log has the cause under request {request_id}"
-            await _abort(context, code, text, [])
-        finally:
-            self._handled[code].inc()
-            self._seconds.observe(time.perf_counter() - started)
+            self._count("DEADLINE_EXCEEDED" if late else "CANCELLED", started)
+            raise error
+        if not isinstance(error, Exception):
+            raise error
+        failure = error if isinstance(error, ServiceError) else unforeseen(error, call.peer)
+        self._count(failure.status, started)
+        rich = rpc_status.to_status(rich_status(failure))
+        await context.abort(rich.code, rich.details, rich.trailing_metadata)
 
-    async def _run(self, request: bytes, call: Call) -> Message:
-        await self._gate.enter()
+    def _parse(self, request: bytes) -> Message | LargeRequest:
         try:
-            return await self._method(self._parse(request), call)
-        finally:
-            self._gate.leave()
-
-    def _parse(self, request: bytes) -> Message:
-        try:
-            return self._request_type.FromString(request)
+            return parse(self._request_type, request)
         except DecodeError:
             description = f"expected a {self._request_type.DESCRIPTOR.full_name}, got other bytes"
             raise InvalidArgumentError([Violation("request", description)]) from None
 
 
-def _call(context: Context) -> Call:
-    remaining: float | None = context.time_remaining()  # None without a deadline, despite the stubs
-    return Call(
-        peer=context.peer(),
-        metadata=tuple(context.invocation_metadata() or ()),
-        deadline=None if remaining is None else time.monotonic() + remaining,
-    )
+class _UnaryHandler(_Handler):
+    """Carries one method's calls of one request and one answer."""
+
+    def __init__(
+        self, descriptor: MethodDescriptor, method: Method, metrics: ServerMetrics, gate: CallGate
+    ) -> None:
+        super().__init__(descriptor, "unary", metrics, gate)
+        self._method = method
+
+    async def handle(self, request: bytes, context: Context) -> Message:
+        started = time.perf_counter()
+        call = _GrpcCall(context, self._gate)
+        try:
+            if self._gate.closed:
+                await self._gate.refuse()
+            with self._gate:
+                answer = await self._method(self._parse(request), call)
+        except BaseException as error:  # noqa: BLE001 (it raises again, or ends the call)
+            await self._fail(error, call, context, started)
+        self._count("OK", started)
+        return answer
 
 
-async def _abort(context: Context, code: str, text: str, details: list[Message]) -> Never:
-    """End the call with a google.rpc.Status; always raises."""
-    status = status_pb2.Status(code=code_pb2.Code.Value(code), message=text)
-    for detail in details:
-        packed = any_pb2.Any()
-        packed.Pack(detail)
-        status.details.append(packed)
-    rich = rpc_status.to_status(status)
-    await context.abort(rich.code, rich.details, rich.trailing_metadata)
+class _StreamHandler(_Handler):
+    """Carries one method's calls of many requests and many answers."""
+
+    def __init__(
+        self,
+        descriptor: MethodDescriptor,
+        method: StreamMethod,
+        metrics: ServerMetrics,
+        gate: CallGate,
+    ) -> None:
+        super().__init__(descriptor, "bidi_stream", metrics, gate)
+        self._method = method
+
+    async def handle(self, _requests: AsyncIterator[bytes], context: Context) -> None:
+        started = time.perf_counter()
+        call = _GrpcCall(context, self._gate)
+        try:
+            if self._gate.closed:
+                await self._gate.refuse()
+            with self._gate:
+                async for answer in self._method(self._read(context), call):
+                    await context.write(answer)
+        except BaseException as error:  # noqa: BLE001 (it raises again, or ends the call)
+            await self._fail(error, call, context, started)
+        self._count("OK", started)
+
+    async def _read(self, context: Context) -> AsyncIterator[Message | LargeRequest | ServiceError]:
+        """Yield the requests, or the error of one that can't be parsed."""
+        while True:
+            request: Any = await context.read()
+            if request is grpc.aio.EOF:
+                return
+            try:
+                yield self._parse(request)
+            except ServiceError as error:
+                yield error

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Never
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -22,36 +23,49 @@ class CallGate:
     """Lets calls in until it is closed, and knows when the last one has left."""
 
     def __init__(self) -> None:
-        self._closed = False
+        self.closed = False
         self._running = 0
         self._refusing = asyncio.Event()
         self._refusing.set()
+        self._when_closed: list[Callable[[], None]] = []
         self.refused = 0
-        self.empty = asyncio.Event()
-        self.empty.set()
+        self.empty = asyncio.Event()  # set when the gate is closed and the last call has left
 
-    async def enter(self) -> None:
-        """Count a call in.
+    async def refuse(self) -> Never:
+        """Refuse a call, the gate being closed: at once, or when `release` says so.
 
         Raises:
-            UnavailableError: the gate is closed.
+            UnavailableError: always.
         """
-        if self._closed:
-            self.refused += 1
-            await self._refusing.wait()
-            raise UnavailableError("the server is shutting down; call it again when it is back")
-        self._running += 1
-        self.empty.clear()
+        self.refused += 1
+        await self._refusing.wait()
+        raise UnavailableError("the server is shutting down; call it again when it is back")
 
-    def leave(self) -> None:
-        """Count a call out that was let in."""
+    def __enter__(self) -> None:
+        """Count a call in."""
+        self._running += 1
+
+    def __exit__(self, *_error: object) -> None:
+        """Count a call out."""
         self._running -= 1
-        if not self._running:
+        if self.closed and not self._running:
             self.empty.set()
 
     def close(self) -> None:
         """Let no call in from now on."""
-        self._closed = True
+        self.closed = True
+        if not self._running:
+            self.empty.set()
+        for callback in list(self._when_closed):
+            callback()
+
+    def when_closed(self, callback: Callable[[], None]) -> None:
+        """Call back when the gate closes: for calls that would go on for ever."""
+        self._when_closed.append(callback)
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Do not call back any more."""
+        self._when_closed.remove(callback)
 
     def hold(self) -> None:
         """Let refused calls wait, so that callers that retry at once come to rest."""

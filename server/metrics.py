@@ -1,18 +1,41 @@
 """Prometheus metrics. Labels come from fixed sets, never from a client."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from server.histogram import BufferedHistogram, Observations
 from server.models import ServedModel
 
 # Seconds, from a forward of one image to a full batch on a busy machine.
 SECONDS_BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 )  # fmt: skip
+IMAGES_BUCKETS = tuple(2**power for power in range(13))
 GRPC_LABELS = ("grpc_service", "grpc_method", "grpc_type")
+LANE_LABELS = ("lane",)
+Lane = Literal["predict", "trace"]
+LANES: tuple[Lane, ...] = get_args(Lane)
+
+
+@dataclass(frozen=True)
+class LaneMetrics:
+    """The metrics of one lane."""
+
+    images: Counter
+    run_images: Histogram
+    run_seconds: Histogram
+    queue_seconds: Observations
+
+    def observe_run(self, images: int, seconds: float) -> None:
+        """Count a run, which several requests may have shared."""
+        self.images.inc(images)
+        self.run_images.observe(images)
+        self.run_seconds.observe(seconds)
 
 
 class ServerMetrics:
@@ -28,31 +51,38 @@ class ServerMetrics:
             (*GRPC_LABELS, "grpc_code"),
             registry=self.registry,
         )
-        self.handling_seconds = Histogram(
+        self.handling_seconds = BufferedHistogram(
             "grpc_server_handling_seconds",
             "Time from the start of a call's handler to its answer.",
             GRPC_LABELS,
-            buckets=SECONDS_BUCKETS,
-            registry=self.registry,
+            SECONDS_BUCKETS,
         )
-        self.images = Counter(
+        self.registry.register(self.handling_seconds)
+        self._images = Counter(
             "forward_images",
             "Images computed.",
-            ("grpc_method",),
+            LANE_LABELS,
             registry=self.registry,
         )
-        self.queue_seconds = Histogram(
+        self._queue_seconds = BufferedHistogram(
             "forward_queue_seconds",
             "Time that a request waited for its run.",
-            ("grpc_method",),
+            LANE_LABELS,
+            SECONDS_BUCKETS,
+        )
+        self.registry.register(self._queue_seconds)
+        self._run_seconds = Histogram(
+            "forward_run_seconds",
+            "Time of a run of the runtime.",
+            LANE_LABELS,
             buckets=SECONDS_BUCKETS,
             registry=self.registry,
         )
-        self.run_seconds = Histogram(
-            "forward_run_seconds",
-            "Time of a run of the runtime.",
-            ("grpc_method",),
-            buckets=SECONDS_BUCKETS,
+        self._run_images = Histogram(
+            "forward_run_images",
+            "Images in a run of the runtime.",
+            LANE_LABELS,
+            buckets=IMAGES_BUCKETS,
             registry=self.registry,
         )
         self._queue_images = Gauge(
@@ -67,17 +97,17 @@ class ServerMetrics:
             registry=self.registry,
         )
 
-        for method in ("Predict", "Trace"):  # series that are there before the first call
-            for metric in (self.images, self.queue_seconds, self.run_seconds):
-                metric.labels(method)
+        for lane in LANES:  # series that are there before the first call
+            self.lane(lane)
 
-    def observe_run(
-        self, method: str, images: int, queue_seconds: float, run_seconds: float
-    ) -> None:
-        """Count a run of a method."""
-        self.images.labels(method).inc(images)
-        self.queue_seconds.labels(method).observe(queue_seconds)
-        self.run_seconds.labels(method).observe(run_seconds)
+    def lane(self, lane: Lane) -> LaneMetrics:
+        """Return the metrics of a lane."""
+        return LaneMetrics(
+            self._images.labels(lane),
+            self._run_images.labels(lane),
+            self._run_seconds.labels(lane),
+            self._queue_seconds.labels(lane),
+        )
 
     def watch_queue(self, queued_images: Callable[[], int]) -> None:
         """Read the queue's length whenever the metrics are scraped."""

@@ -1,87 +1,305 @@
-"""The queue in front of the runtime: bounded, first come first served, off the event loop."""
+"""The scheduler: requests wait a moment for their neighbours and share a run.
+
+Pure of any transport and of what a run computes. Its rules are a contract that
+another implementation can follow; `tests/test_scheduler.py` takes one as a
+parameter.
+
+1. Room. A request is taken if its images and those that wait or run, over all
+   schedulers that share the room, are at most the limit; else QueueFullError at
+   once. A single request never fails by its size alone while the room is empty
+   and it fits the limit. Images leave the room when their run has ended.
+2. In flight. A request is in flight from `submit` to `depart`, which the caller
+   calls once for each request that was taken, when the answer has left.
+3. Expectation. A group is expected to have as many requests as were in flight at
+   a time since the group before was taken. So a lone caller, whose next request
+   comes after the answer to the last has left, is never expected to have company
+   and never waits. Answers that had not left when a wait had been in vain are not
+   counted: one that is stuck is no reason to wait.
+4. One run at a time. While it goes on, requests wait.
+5. Start. A group is taken when none runs and a) as many requests wait as are
+   expected, or b) as many images as a run may have, or c) the oldest has waited
+   for the delay limit. Now and then a group of several waits a moment longer than
+   for (a), and for as long as more keep coming: a transport may hold back callers
+   that nobody expects until they are let in. Such probes get rarer where they
+   find nobody.
+6. Group. In the order of arrival, up to `max_batch_images`; a request is never
+   split, and the oldest always goes, alone if it is larger. Requests that were
+   cancelled are dropped; those whose deadline has passed end with
+   DeadlineExceededError; neither is computed.
+7. Results. Every request ends exactly once, with its own result or its own error.
+   If a run of several fails, each of them runs alone, and only those that fail
+   again end with that failure.
+8. Place. Up to `inline_images` run on the event loop, for handing them to a
+   thread costs more; more run in a thread, off the loop.
+"""
 
 import asyncio
-import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from server.errors import DeadlineExceededError, QueueFullError
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+MOST_GROUPS_BETWEEN_PROBES = 32
+PATIENCE = 2  # mean times between the arrivals of a group
+LEAST_PATIENCE_SECONDS = 0.001  # an event loop's timers are no finer
 LEAST_RETRY_SECONDS = 0.01
 SMOOTHING = 0.1  # weight of the newest run in the mean time of an image
 
 
-@dataclass(frozen=True)
-class Run(Generic[Result]):
-    """What a computation returned, with the seconds it waited and the seconds it took."""
+class QueueRoom:
+    """Bounds the images that wait or run."""
+
+    def __init__(self, max_images: int) -> None:
+        self._max_images = max_images
+        self._seconds_per_image = 0.0
+        self.images = 0
+
+    def take(self, images: int) -> None:
+        """Let images in.
+
+        Raises:
+            QueueFullError: there is no room for that many.
+        """
+        if self.images + images > self._max_images:
+            seconds = max(self._seconds_per_image * self.images, LEAST_RETRY_SECONDS)
+            raise QueueFullError(images, self.images, self._max_images, seconds)
+        self.images += images
+
+    def leave(self, images: int, seconds: float | None = None) -> None:
+        """Let images out, after a run that took so long if they were computed."""
+        self.images -= images
+        if seconds is not None:
+            self._seconds_per_image += SMOOTHING * (seconds / images - self._seconds_per_image)
+
+
+class Done(NamedTuple, Generic[Result]):
+    """A request's own result, and the seconds that it waited for its run."""
 
     result: Result
     queue_seconds: float
-    run_seconds: float
 
 
-class Scheduler:
-    """Runs one computation at a time in a thread of its own.
+class _Waiting(NamedTuple, Generic[Item, Result]):
+    item: Item
+    images: int
+    deadline: float | None
+    arrived: float
+    done: asyncio.Future[Done[Result]]
 
-    - A request is taken if its images and those that wait or run together are at
-      most `max_queue_images`, and refused at once otherwise.
-    - Requests run in the order of their arrival.
-    - One whose caller went away or whose deadline passed while it waited is
-      dropped and never computed.
-    - A failure is that of its own request alone.
+
+@dataclass(frozen=True)
+class GroupLimits:
+    """What a scheduler makes groups by."""
+
+    max_batch_images: int
+    max_queue_delay_seconds: float
+    inline_images: int
+    merge: bool = True  # False: every request runs alone
+
+
+class Scheduler(Generic[Item, Result]):
+    """Gathers requests into groups and runs them; see the module for its rules.
+
+    `run` takes the items of a group and returns a result for each, in order;
+    `observe_wait` is told the seconds that each request waited for its run.
+    All methods belong to one event loop; times are those of its clock.
     """
 
-    def __init__(self, max_queue_images: int) -> None:
-        self._max_queue_images = max_queue_images
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], Sequence[Result]],
+        room: QueueRoom,
+        limits: GroupLimits,
+        observe_wait: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self._run = run
+        self._observe_wait = observe_wait
+        self._room = room
+        self._limits = limits
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="forward-run")
-        self._seconds_per_image = 0.0
-        self.queued_images = 0
+        self._waiting: deque[_Waiting[Item, Result]] = deque()
+        self._waiting_images = 0
+        self._running = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._expected = 1
+        self._stuck = 0  # answers that did not leave while a group was waited for
+        self._groups_between_probes = self._groups_to_probe = 1
+        self._most_in_flight = 0  # since the last group was taken
+        self.in_flight = 0
 
-    async def run(
-        self, images: int, compute: Callable[[], Result], deadline: float | None
-    ) -> Run[Result]:
-        """Compute when it is the request's turn; `deadline` is a time of time.monotonic.
+    def submit(
+        self, item: Item, images: int, deadline: float | None = None
+    ) -> asyncio.Future[Done[Result]]:
+        """Take a request; its future may be cancelled.
 
         Raises:
-            QueueFullError: there is no room for that many images.
-            DeadlineExceededError: the deadline passed before the turn came.
+            QueueFullError: there is no room for its images; it is not in flight.
         """
-        if self.queued_images + images > self._max_queue_images:
-            retry_seconds = self._seconds_per_image * self.queued_images
-            raise QueueFullError(
-                images,
-                self.queued_images,
-                self._max_queue_images,
-                max(retry_seconds, LEAST_RETRY_SECONDS),
-            )
-        arrived = time.monotonic()
-
-        def timed() -> Run[Result]:
-            started = time.monotonic()
-            if deadline is not None and started >= deadline:
-                raise DeadlineExceededError(
-                    f"the deadline passed after {started - arrived:.3f} s in the queue; "
-                    "nothing was computed"
-                )
-            result = compute()
-            return Run(result, started - arrived, time.monotonic() - started)
-
+        self._room.take(images)
         loop = asyncio.get_running_loop()
-        self.queued_images += images
-        running = self._thread.submit(timed)
-        # Not when the caller is gone, but when the thread is done with it.
-        running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release, images))
-        done = await asyncio.wrap_future(running)
-        newest = done.run_seconds / images
-        self._seconds_per_image += SMOOTHING * (newest - self._seconds_per_image)
+        done: asyncio.Future[Done[Result]] = loop.create_future()
+        self._waiting.append(_Waiting(item, images, deadline, loop.time(), done))
+        self._waiting_images += images
+        self.in_flight += 1
+        self._most_in_flight = max(self._most_in_flight, self.in_flight)
+        if not self._running and not self._is_gathering():
+            self._consider()
         return done
 
-    def _release(self, images: int) -> None:
-        self.queued_images -= images
+    def _is_gathering(self) -> bool:
+        """Tell whether a newcomer changes nothing: others are still expected, the timer is set."""
+        return (
+            self._timer is not None
+            and len(self._waiting) < self._expected
+            and self._waiting_images < self._limits.max_batch_images
+        )
+
+    def depart(self) -> None:
+        """Tell that the answer to a request has left, whatever it was."""
+        self.in_flight -= 1
+        self._stuck = min(self._stuck, self.in_flight)
 
     def close(self) -> None:
-        """Let the running computation finish and end the thread."""
+        """Let the running group finish and end the thread."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _consider(self) -> None:
+        """Take a group if its time has come, else when it will have."""
+        if self._running or not self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        until = self._taken_at(now)
+        if until <= now:
+            self._start(loop, now)
+        elif self._timer is None or self._timer_at != until:
+            self._stop_timer()
+            self._timer, self._timer_at = loop.call_at(until, self._wake), until
+
+    def _wake(self) -> None:
+        self._timer = None  # clocks differ: it may be a moment too early, and is set again then
+        self._consider()
+
+    def _taken_at(self, now: float) -> float:
+        """Return when the group shall be taken if nobody else comes."""
+        count, came_first = len(self._waiting), self._waiting[0].arrived
+        if self._waiting_images >= self._limits.max_batch_images or not self._limits.merge:
+            return now
+        due = came_first + self._limits.max_queue_delay_seconds
+        if count < self._expected:
+            return due
+        if count > 1 and self._groups_to_probe <= 0:
+            newest = self._waiting[-1].arrived
+            gap = (newest - came_first) / (count - 1)
+            return min(due, newest + max(PATIENCE * gap, LEAST_PATIENCE_SECONDS))
+        return now
+
+    def _start(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
+        self._stop_timer()
+        self._learn()
+        group = self._take_group(now)
+        images = sum(waiting.images for waiting in group)
+        if images <= self._limits.inline_images:
+            self._finish(group, now, self._outcomes(group))
+        else:
+            self._running = True
+            running = loop.run_in_executor(self._thread, self._outcomes, group)
+            running.add_done_callback(lambda ended: self._end_run(group, now, ended))
+        if self._waiting and not self._running:
+            loop.call_soon(self._consider)  # after those that have arrived meanwhile
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _learn(self) -> None:
+        """Set what is expected of the next group by those who came for this one."""
+        came = len(self._waiting)
+        if came < self._expected and self._waiting_images < self._limits.max_batch_images:
+            self._stuck = self.in_flight - came  # the wait was in vain
+        elif self._groups_to_probe <= 0:
+            found_more = came > self._expected
+            between = 1 if found_more else 2 * self._groups_between_probes
+            self._groups_between_probes = min(between, MOST_GROUPS_BETWEEN_PROBES)
+            self._groups_to_probe = self._groups_between_probes
+        self._groups_to_probe -= 1
+        self._expected = max(1, self._most_in_flight - self._stuck)
+        self._most_in_flight = self.in_flight
+
+    def _take_group(self, now: float) -> list[_Waiting[Item, Result]]:
+        group: list[_Waiting[Item, Result]] = []
+        images = 0
+        while self._waiting:
+            waiting = self._waiting[0]
+            is_full = images + waiting.images > self._limits.max_batch_images
+            if group and (is_full or not self._limits.merge):
+                break
+            self._waiting.popleft()
+            self._waiting_images -= waiting.images
+            is_late = waiting.deadline is not None and now >= waiting.deadline
+            if is_late or waiting.done.done():
+                self._drop(waiting, now)
+            else:
+                group.append(waiting)
+                images += waiting.images
+        return group
+
+    def _drop(self, waiting: _Waiting[Item, Result], now: float) -> None:
+        """End a request that was cancelled or is late."""
+        self._room.leave(waiting.images)
+        if not waiting.done.done():
+            waiting.done.set_exception(
+                DeadlineExceededError(
+                    f"the deadline passed after {now - waiting.arrived:.3f} s in the queue; "
+                    "nothing was computed"
+                )
+            )
+
+    def _outcomes(self, group: Sequence[_Waiting[Item, Result]]) -> list[Result | Exception]:
+        """Run a group; return a result or an error for each request."""
+        if not group:
+            return []
+        try:
+            results = self._run([waiting.item for waiting in group])
+        except Exception as error:  # noqa: BLE001 (whatever a runtime raises ends its requests)
+            if len(group) == 1:
+                return [error]
+            return [outcome for waiting in group for outcome in self._outcomes([waiting])]
+        return list(results)
+
+    def _end_run(
+        self,
+        group: Sequence[_Waiting[Item, Result]],
+        started: float,
+        ended: asyncio.Future[list[Result | Exception]],
+    ) -> None:
+        self._running = False
+        self._finish(group, started, ended.result())
+        self._consider()
+
+    def _finish(
+        self,
+        group: Sequence[_Waiting[Item, Result]],
+        started: float,
+        outcomes: Sequence[Result | Exception],
+    ) -> None:
+        seconds = asyncio.get_running_loop().time() - started
+        images = sum(waiting.images for waiting in group)
+        if images:
+            self._room.leave(images, seconds)
+        for waiting, outcome in zip(group, outcomes, strict=True):
+            self._observe_wait(started - waiting.arrived)
+            if waiting.done.done():
+                continue  # cancelled while it ran
+            if isinstance(outcome, Exception):
+                waiting.done.set_exception(outcome)
+            else:
+                waiting.done.set_result(Done(outcome, started - waiting.arrived))

@@ -1,27 +1,24 @@
 """The calls of forward.v1.ForwardService, pure of any transport: unpack, compute, pack."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from forward.v1 import forward_pb2 as pb
-from server.codec import ImageCodec, encode
-from server.errors import InvalidArgumentError, NotFoundError, Violation, shown
-from server.metrics import ServerMetrics
-from server.models import ServedModel
-from server.scheduler import Scheduler
-from server.trace import TracePlan, plan_trace, response_bytes, traced_stage
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a transport knows of a call beside its request."""
-
-    peer: str
-    metadata: Sequence[tuple[str, str | bytes]]
-    deadline: float | None  # time of time.monotonic; cancellation cancels the coroutine
+from server.call import Call
+from server.codec import ImageCodec, encode_into
+from server.corridor import Corridor, TracedRun
+from server.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    ServiceError,
+    Violation,
+    rich_status,
+    shown,
+)
+from server.stream import OrderedAnswers
+from server.trace import TracePlan, plan_trace, put_stage, response_bytes
 
 
 @dataclass(frozen=True)
@@ -32,27 +29,15 @@ class Limits:
     max_response_bytes: int
 
 
-@dataclass(frozen=True)
-class Computed:
-    """What a run leaves, packed where it ran: a large trace takes longer to pack than to run."""
-
-    logits: pb.Tensor
-    run_seconds: float  # of the runtime alone
-    stages: Sequence[pb.TracedStage] = ()
-
-
 class ForwardService:
     """Answers calls with one served model.
 
     Every method raises ServiceError and nothing else that a caller may cause.
     """
 
-    def __init__(
-        self, model: ServedModel, scheduler: Scheduler, metrics: ServerMetrics, limits: Limits
-    ) -> None:
-        self._model = model
-        self._scheduler = scheduler
-        self._metrics = metrics
+    def __init__(self, corridor: Corridor, limits: Limits) -> None:
+        self._corridor = corridor
+        self._model = model = corridor.model
         self._limits = limits
         self._codec = ImageCodec(model.manifest, limits.max_batch_images)
         self._identity = pb.ModelIdentity(
@@ -61,40 +46,59 @@ class ForwardService:
 
     async def predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
         """Return the logits of the images."""
-        self._check_model(request.model)
-        violations: list[Violation] = []
-        images = self._images(request, violations)
-        if violations:
-            raise InvalidArgumentError(violations)
-        run = await self._scheduler.run(len(images), lambda: self._predict(images), call.deadline)
-        self._metrics.observe_run("Predict", len(images), run.queue_seconds, run.result.run_seconds)
-        return pb.PredictResponse(logits=run.result.logits, model=self._identity)
+        images = self._checked_images(request)
+        done = await self._corridor.predict(images, call)
+        response = pb.PredictResponse(model=self._identity)
+        encode_into(response.logits, done.result)
+        return response
+
+    async def predict_stream(
+        self, requests: AsyncIterator[pb.PredictStreamRequest | ServiceError], call: Call
+    ) -> AsyncIterator[pb.PredictStreamResponse]:
+        """Yield the logits of each request, or its error, in the order of the requests."""
+        stream = OrderedAnswers(
+            self._checked_images, self._corridor.predict, call, self._limits.max_batch_images
+        )
+        async for answer in stream.run(requests):
+            if isinstance(answer, ServiceError):
+                error = pb.Status.FromString(rich_status(answer).SerializeToString())
+                yield pb.PredictStreamResponse(error=error, model=self._identity)
+            else:
+                response = pb.PredictStreamResponse(model=self._identity)
+                encode_into(response.logits, answer.result)
+                yield response
+
+    def _checked_images(self, request: pb.PredictRequest | pb.PredictStreamRequest) -> np.ndarray:
+        if request.HasField("model"):
+            self._check_model(request.model)
+        images = self._codec.view(request.images)
+        if images is None:
+            raise InvalidArgumentError(self._image_faults(request))
+        return images
 
     async def trace(self, request: pb.TraceRequest, call: Call) -> pb.TraceResponse:
         """Return the logits of the images, and the stages that the request names."""
-        self._check_model(request.model)
-        stages = self._model.manifest.stages
-        violations: list[Violation] = []
-        images = self._images(request, violations)
-        plan = plan_trace(request, stages, violations)
-        self._check_response_size(plan, len(images), violations)
-        if violations:
+        if request.HasField("model"):
+            self._check_model(request.model)
+        images = self._codec.view(request.images)
+        violations = self._image_faults(request) if images is None else []
+        plan = plan_trace(request, self._model.manifest.stages, violations)
+        if images is not None:
+            self._check_response_size(plan, len(images), violations)
+        if images is None or violations:
             raise InvalidArgumentError(violations)
-        run = await self._scheduler.run(
-            len(images), lambda: self._trace(images, plan), call.deadline
-        )
-        self._metrics.observe_run("Trace", len(images), run.queue_seconds, run.result.run_seconds)
-        return pb.TraceResponse(
-            logits=run.result.logits,
-            model=self._identity,
-            stages=run.result.stages,
-            queue_seconds=run.queue_seconds,
-            run_seconds=run.result.run_seconds,
-        )
+
+        def pack(run: TracedRun, rows: slice) -> pb.TraceResponse:
+            return self._packed(plan, run, rows)
+
+        done = await self._corridor.trace(images, list(plan.details), pack, call)
+        done.result.queue_seconds = done.queue_seconds
+        return done.result
 
     async def get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:  # noqa: ARG002 (the signature of a call)
         """Describe the served model."""
-        self._check_model(request.model)
+        if request.HasField("model"):
+            self._check_model(request.model)
         manifest, runner = self._model.manifest, self._model.runner
         return pb.GetModelResponse(
             model=self._identity,
@@ -129,37 +133,23 @@ class ForwardService:
             ],
         )
 
-    def _predict(self, images: np.ndarray) -> Computed:
-        started = time.perf_counter()
-        logits = self._model.runner.predict(images)
-        return Computed(encode(logits), time.perf_counter() - started)
-
-    def _trace(self, images: np.ndarray, plan: TracePlan) -> Computed:
+    def _packed(self, plan: TracePlan, run: TracedRun, rows: slice) -> pb.TraceResponse:
+        response = pb.TraceResponse(model=self._identity, run_seconds=run.seconds)
         stages = self._model.manifest.stages
-        logits = stages[-1].name
-        started = time.perf_counter()
-        traced = self._model.runner.trace(images, list({**plan.details, logits: None}))
-        run_seconds = time.perf_counter() - started
-        packed = [
-            traced_stage(
-                stage,
-                self._model.flops_per_image[stage.name],
-                plan.details[stage.name],
-                plan.top_k,
-                traced[stage.name],
-            )
-            for stage in stages
-            if stage.name in plan.details
-        ]
-        return Computed(encode(traced[logits]), run_seconds, packed)
+        encode_into(response.logits, run.values(stages[-1].name)[rows])
+        for stage in stages:
+            if stage.name in plan.details:
+                traced = response.stages.add()
+                traced.flops_per_image = self._model.flops_per_image[stage.name]
+                put_stage(stage, plan, run, rows, traced)
+        return response
 
-    def _images(
-        self, request: pb.PredictRequest | pb.TraceRequest, violations: list[Violation]
-    ) -> np.ndarray:
+    def _image_faults(
+        self, request: pb.PredictRequest | pb.PredictStreamRequest | pb.TraceRequest
+    ) -> list[Violation]:
         if not request.HasField("images"):
-            violations.append(Violation("images", "required, but not set"))
-            return np.empty((0, *self._model.manifest.input_shape), np.float32)
-        return self._codec.decode(request.images, violations)
+            return [Violation("images", "required, but not set")]
+        return self._codec.faults(request.images)
 
     def _check_model(self, selector: pb.ModelSelector) -> None:
         manifest = self._model.manifest

@@ -7,7 +7,8 @@ import numpy as np
 
 from export.architecture import Stage
 from forward.v1 import forward_pb2 as pb
-from server.codec import encode
+from server.codec import encode_into
+from server.corridor import TracedRun
 from server.errors import Violation, shown
 
 DEFAULT_TOP_K = 5
@@ -81,42 +82,19 @@ def response_bytes(plan: TracePlan, stages: Sequence[Stage], images: int) -> int
     return total
 
 
-def traced_stage(
-    stage: Stage, flops_per_image: int, detail: pb.Detail, top_k: int, values: np.ndarray
-) -> pb.TracedStage:
-    """Return a stage of the answer from its output, [N, …]."""
-    return pb.TracedStage(
-        name=stage.name,
-        operation=stage.operation,
-        shape=values.shape,
-        flops_per_image=flops_per_image,
-        statistics=statistics(values),
-        values=encode(values) if detail == pb.DETAIL_FULL else None,
-        top_values=top_values(values, top_k) if detail == pb.DETAIL_TOP_K else (),
-    )
-
-
-def statistics(values: np.ndarray) -> pb.Statistics:
-    """Return the statistics of an array, summed in float64."""
-    exact = values.astype(np.float64).ravel()
-    found = pb.Statistics(zero_share=np.count_nonzero(exact == 0) / exact.size)
-    # A sum of float32 values can't overflow float64, so it tells whether all are finite.
-    if not np.isfinite(exact.sum()):
-        found.nan_count = int(np.isnan(exact).sum())
-        found.infinity_count = int(np.isinf(exact).sum())
-        exact = exact[np.isfinite(exact)]
-    if exact.size:
-        mean = exact.mean()
-        found.min, found.max, found.mean = exact.min(), exact.max(), mean
-        exact -= mean
-        # Not a dot product: its threads spin for a while after it, on every core.
-        variance = np.square(exact, out=exact).mean()
-        found.standard_deviation = np.sqrt(variance)
-        found.l2_norm = np.sqrt(exact.size * (variance + mean**2))
-    else:
-        nan = float("nan")
-        found.min = found.max = found.mean = found.l2_norm = found.standard_deviation = nan
-    return found
+def put_stage(
+    stage: Stage, plan: TracePlan, run: TracedRun, rows: slice, into: pb.TracedStage
+) -> None:
+    """Put what the plan says of a run's rows into an empty message."""
+    detail = plan.details[stage.name]
+    values = run.values(stage.name)[rows]
+    into.name, into.operation = stage.name, stage.operation
+    into.shape.extend(values.shape)
+    run.statistics(stage.name).put(rows, into.statistics)
+    if detail == pb.DETAIL_FULL:
+        encode_into(into.values, values)
+    elif detail == pb.DETAIL_TOP_K:
+        into.top_values.extend(top_values(values, plan.top_k))
 
 
 def top_values(values: np.ndarray, count: int) -> list[pb.TopK]:

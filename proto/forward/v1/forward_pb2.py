@@ -22,53 +22,60 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66orward/v1/forward.proto\x12\nforward.v1\"J\n\x06Tensor\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.forward.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\".\n\rModelSelector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"?\n\rModelIdentity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0f\n\x07runtime\x18\x03 \x01(\t\"^\n\x0ePredictRequest\x12\"\n\x06images\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelSelector\"_\n\x0fPredictResponse\x12\"\n\x06logits\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelIdentity\"B\n\x0eStageSelection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x06\x64\x65tail\x18\x02 \x01(\x0e\x32\x12.forward.v1.Detail\"\xc1\x01\n\x0cTraceRequest\x12\"\n\x06images\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelSelector\x12*\n\x06stages\x18\x03 \x03(\x0b\x32\x1a.forward.v1.StageSelection\x12\"\n\x06\x64\x65tail\x18\x04 \x01(\x0e\x32\x12.forward.v1.Detail\x12\x13\n\x0btop_k_count\x18\x05 \x01(\x05\"\xa0\x01\n\nStatistics\x12\x0b\n\x03min\x18\x01 \x01(\x02\x12\x0b\n\x03max\x18\x02 \x01(\x02\x12\x0c\n\x04mean\x18\x03 \x01(\x02\x12\x1a\n\x12standard_deviation\x18\x04 \x01(\x02\x12\x0f\n\x07l2_norm\x18\x05 \x01(\x02\x12\x12\n\nzero_share\x18\x06 \x01(\x02\x12\x11\n\tnan_count\x18\x07 \x01(\x03\x12\x16\n\x0einfinity_count\x18\x08 \x01(\x03\"\'\n\x04TopK\x12\x0f\n\x07indices\x18\x01 \x03(\x03\x12\x0e\n\x06values\x18\x02 \x03(\x02\"\xcc\x01\n\x0bTracedStage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x17\n\x0f\x66lops_per_image\x18\x04 \x01(\x03\x12*\n\nstatistics\x18\x05 \x01(\x0b\x32\x16.forward.v1.Statistics\x12\"\n\x06values\x18\x06 \x01(\x0b\x32\x12.forward.v1.Tensor\x12$\n\ntop_values\x18\x07 \x03(\x0b\x32\x10.forward.v1.TopK\"\xb2\x01\n\rTraceResponse\x12\"\n\x06logits\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelIdentity\x12\'\n\x06stages\x18\x03 \x03(\x0b\x32\x17.forward.v1.TracedStage\x12\x15\n\rqueue_seconds\x18\x04 \x01(\x01\x12\x13\n\x0brun_seconds\x18\x05 \x01(\x01\";\n\x0fGetModelRequest\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.forward.v1.ModelSelector\"o\n\x12InputSpecification\x12\r\n\x05shape\x18\x01 \x03(\x03\x12$\n\x06\x64types\x18\x02 \x03(\x0e\x32\x14.forward.v1.DataType\x12\x11\n\tmin_value\x18\x03 \x01(\x02\x12\x11\n\tmax_value\x18\x04 \x01(\x02\"\x8b\x01\n\x12StageSpecification\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\r\n\x05shape\x18\x04 \x03(\x03\x12\x17\n\x0f\x66lops_per_image\x18\x05 \x01(\x03\x12\x17\n\x0fparameter_count\x18\x06 \x01(\x03\">\n\x06Limits\x12\x18\n\x10max_batch_images\x18\x01 \x01(\x03\x12\x1a\n\x12max_response_bytes\x18\x02 \x01(\x03\"%\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"\xaf\x02\n\x10GetModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.forward.v1.ModelIdentity\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12-\n\x05input\x18\x04 \x01(\x0b\x32\x1e.forward.v1.InputSpecification\x12.\n\x06stages\x18\x05 \x03(\x0b\x32\x1e.forward.v1.StageSpecification\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x17\n\x0fparameter_count\x18\x07 \x01(\x03\x12\"\n\x06limits\x18\x08 \x01(\x0b\x32\x12.forward.v1.Limits\x12#\n\x07metrics\x18\t \x03(\x0b\x32\x12.forward.v1.Metric*Q\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x02*Z\n\x06\x44\x65tail\x12\x16\n\x12\x44\x45TAIL_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45TAIL_STATISTICS\x10\x01\x12\x0f\n\x0b\x44\x45TAIL_FULL\x10\x02\x12\x10\n\x0c\x44\x45TAIL_TOP_K\x10\x03\x32\xd9\x01\n\x0e\x46orwardService\x12\x42\n\x07Predict\x12\x1a.forward.v1.PredictRequest\x1a\x1b.forward.v1.PredictResponse\x12<\n\x05Trace\x12\x18.forward.v1.TraceRequest\x1a\x19.forward.v1.TraceResponse\x12\x45\n\x08GetModel\x12\x1b.forward.v1.GetModelRequest\x1a\x1c.forward.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66orward/v1/forward.proto\x12\nforward.v1\x1a\x19google/protobuf/any.proto\"J\n\x06Tensor\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.forward.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\".\n\rModelSelector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"?\n\rModelIdentity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0f\n\x07runtime\x18\x03 \x01(\t\"^\n\x0ePredictRequest\x12\"\n\x06images\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelSelector\"_\n\x0fPredictResponse\x12\"\n\x06logits\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelIdentity\"d\n\x14PredictStreamRequest\x12\"\n\x06images\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelSelector\"N\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"\x96\x01\n\x15PredictStreamResponse\x12$\n\x06logits\x18\x01 \x01(\x0b\x32\x12.forward.v1.TensorH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.forward.v1.StatusH\x00\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelIdentityB\x08\n\x06result\"B\n\x0eStageSelection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x06\x64\x65tail\x18\x02 \x01(\x0e\x32\x12.forward.v1.Detail\"\xc1\x01\n\x0cTraceRequest\x12\"\n\x06images\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelSelector\x12*\n\x06stages\x18\x03 \x03(\x0b\x32\x1a.forward.v1.StageSelection\x12\"\n\x06\x64\x65tail\x18\x04 \x01(\x0e\x32\x12.forward.v1.Detail\x12\x13\n\x0btop_k_count\x18\x05 \x01(\x05\"\xa0\x01\n\nStatistics\x12\x0b\n\x03min\x18\x01 \x01(\x02\x12\x0b\n\x03max\x18\x02 \x01(\x02\x12\x0c\n\x04mean\x18\x03 \x01(\x02\x12\x1a\n\x12standard_deviation\x18\x04 \x01(\x02\x12\x0f\n\x07l2_norm\x18\x05 \x01(\x02\x12\x12\n\nzero_share\x18\x06 \x01(\x02\x12\x11\n\tnan_count\x18\x07 \x01(\x03\x12\x16\n\x0einfinity_count\x18\x08 \x01(\x03\"\'\n\x04TopK\x12\x0f\n\x07indices\x18\x01 \x03(\x03\x12\x0e\n\x06values\x18\x02 \x03(\x02\"\xcc\x01\n\x0bTracedStage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x17\n\x0f\x66lops_per_image\x18\x04 \x01(\x03\x12*\n\nstatistics\x18\x05 \x01(\x0b\x32\x16.forward.v1.Statistics\x12\"\n\x06values\x18\x06 \x01(\x0b\x32\x12.forward.v1.Tensor\x12$\n\ntop_values\x18\x07 \x03(\x0b\x32\x10.forward.v1.TopK\"\xb2\x01\n\rTraceResponse\x12\"\n\x06logits\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelIdentity\x12\'\n\x06stages\x18\x03 \x03(\x0b\x32\x17.forward.v1.TracedStage\x12\x15\n\rqueue_seconds\x18\x04 \x01(\x01\x12\x13\n\x0brun_seconds\x18\x05 \x01(\x01\";\n\x0fGetModelRequest\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.forward.v1.ModelSelector\"o\n\x12InputSpecification\x12\r\n\x05shape\x18\x01 \x03(\x03\x12$\n\x06\x64types\x18\x02 \x03(\x0e\x32\x14.forward.v1.DataType\x12\x11\n\tmin_value\x18\x03 \x01(\x02\x12\x11\n\tmax_value\x18\x04 \x01(\x02\"\x8b\x01\n\x12StageSpecification\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\r\n\x05shape\x18\x04 \x03(\x03\x12\x17\n\x0f\x66lops_per_image\x18\x05 \x01(\x03\x12\x17\n\x0fparameter_count\x18\x06 \x01(\x03\">\n\x06Limits\x12\x18\n\x10max_batch_images\x18\x01 \x01(\x03\x12\x1a\n\x12max_response_bytes\x18\x02 \x01(\x03\"%\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"\xaf\x02\n\x10GetModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.forward.v1.ModelIdentity\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12-\n\x05input\x18\x04 \x01(\x0b\x32\x1e.forward.v1.InputSpecification\x12.\n\x06stages\x18\x05 \x03(\x0b\x32\x1e.forward.v1.StageSpecification\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x17\n\x0fparameter_count\x18\x07 \x01(\x03\x12\"\n\x06limits\x18\x08 \x01(\x0b\x32\x12.forward.v1.Limits\x12#\n\x07metrics\x18\t \x03(\x0b\x32\x12.forward.v1.Metric*Q\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x02*Z\n\x06\x44\x65tail\x12\x16\n\x12\x44\x45TAIL_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45TAIL_STATISTICS\x10\x01\x12\x0f\n\x0b\x44\x45TAIL_FULL\x10\x02\x12\x10\n\x0c\x44\x45TAIL_TOP_K\x10\x03\x32\xb3\x02\n\x0e\x46orwardService\x12\x42\n\x07Predict\x12\x1a.forward.v1.PredictRequest\x1a\x1b.forward.v1.PredictResponse\x12X\n\rPredictStream\x12 .forward.v1.PredictStreamRequest\x1a!.forward.v1.PredictStreamResponse(\x01\x30\x01\x12<\n\x05Trace\x12\x18.forward.v1.TraceRequest\x1a\x19.forward.v1.TraceResponse\x12\x45\n\x08GetModel\x12\x1b.forward.v1.GetModelRequest\x1a\x1c.forward.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'forward.v1.forward_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=2003
-  _globals['_DATATYPE']._serialized_end=2084
-  _globals['_DETAIL']._serialized_start=2086
-  _globals['_DETAIL']._serialized_end=2176
-  _globals['_TENSOR']._serialized_start=40
-  _globals['_TENSOR']._serialized_end=114
-  _globals['_MODELSELECTOR']._serialized_start=116
-  _globals['_MODELSELECTOR']._serialized_end=162
-  _globals['_MODELIDENTITY']._serialized_start=164
-  _globals['_MODELIDENTITY']._serialized_end=227
-  _globals['_PREDICTREQUEST']._serialized_start=229
-  _globals['_PREDICTREQUEST']._serialized_end=323
-  _globals['_PREDICTRESPONSE']._serialized_start=325
-  _globals['_PREDICTRESPONSE']._serialized_end=420
-  _globals['_STAGESELECTION']._serialized_start=422
-  _globals['_STAGESELECTION']._serialized_end=488
-  _globals['_TRACEREQUEST']._serialized_start=491
-  _globals['_TRACEREQUEST']._serialized_end=684
-  _globals['_STATISTICS']._serialized_start=687
-  _globals['_STATISTICS']._serialized_end=847
-  _globals['_TOPK']._serialized_start=849
-  _globals['_TOPK']._serialized_end=888
-  _globals['_TRACEDSTAGE']._serialized_start=891
-  _globals['_TRACEDSTAGE']._serialized_end=1095
-  _globals['_TRACERESPONSE']._serialized_start=1098
-  _globals['_TRACERESPONSE']._serialized_end=1276
-  _globals['_GETMODELREQUEST']._serialized_start=1278
-  _globals['_GETMODELREQUEST']._serialized_end=1337
-  _globals['_INPUTSPECIFICATION']._serialized_start=1339
-  _globals['_INPUTSPECIFICATION']._serialized_end=1450
-  _globals['_STAGESPECIFICATION']._serialized_start=1453
-  _globals['_STAGESPECIFICATION']._serialized_end=1592
-  _globals['_LIMITS']._serialized_start=1594
-  _globals['_LIMITS']._serialized_end=1656
-  _globals['_METRIC']._serialized_start=1658
-  _globals['_METRIC']._serialized_end=1695
-  _globals['_GETMODELRESPONSE']._serialized_start=1698
-  _globals['_GETMODELRESPONSE']._serialized_end=2001
-  _globals['_FORWARDSERVICE']._serialized_start=2179
-  _globals['_FORWARDSERVICE']._serialized_end=2396
+  _globals['_DATATYPE']._serialized_start=2365
+  _globals['_DATATYPE']._serialized_end=2446
+  _globals['_DETAIL']._serialized_start=2448
+  _globals['_DETAIL']._serialized_end=2538
+  _globals['_TENSOR']._serialized_start=67
+  _globals['_TENSOR']._serialized_end=141
+  _globals['_MODELSELECTOR']._serialized_start=143
+  _globals['_MODELSELECTOR']._serialized_end=189
+  _globals['_MODELIDENTITY']._serialized_start=191
+  _globals['_MODELIDENTITY']._serialized_end=254
+  _globals['_PREDICTREQUEST']._serialized_start=256
+  _globals['_PREDICTREQUEST']._serialized_end=350
+  _globals['_PREDICTRESPONSE']._serialized_start=352
+  _globals['_PREDICTRESPONSE']._serialized_end=447
+  _globals['_PREDICTSTREAMREQUEST']._serialized_start=449
+  _globals['_PREDICTSTREAMREQUEST']._serialized_end=549
+  _globals['_STATUS']._serialized_start=551
+  _globals['_STATUS']._serialized_end=629
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=632
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=782
+  _globals['_STAGESELECTION']._serialized_start=784
+  _globals['_STAGESELECTION']._serialized_end=850
+  _globals['_TRACEREQUEST']._serialized_start=853
+  _globals['_TRACEREQUEST']._serialized_end=1046
+  _globals['_STATISTICS']._serialized_start=1049
+  _globals['_STATISTICS']._serialized_end=1209
+  _globals['_TOPK']._serialized_start=1211
+  _globals['_TOPK']._serialized_end=1250
+  _globals['_TRACEDSTAGE']._serialized_start=1253
+  _globals['_TRACEDSTAGE']._serialized_end=1457
+  _globals['_TRACERESPONSE']._serialized_start=1460
+  _globals['_TRACERESPONSE']._serialized_end=1638
+  _globals['_GETMODELREQUEST']._serialized_start=1640
+  _globals['_GETMODELREQUEST']._serialized_end=1699
+  _globals['_INPUTSPECIFICATION']._serialized_start=1701
+  _globals['_INPUTSPECIFICATION']._serialized_end=1812
+  _globals['_STAGESPECIFICATION']._serialized_start=1815
+  _globals['_STAGESPECIFICATION']._serialized_end=1954
+  _globals['_LIMITS']._serialized_start=1956
+  _globals['_LIMITS']._serialized_end=2018
+  _globals['_METRIC']._serialized_start=2020
+  _globals['_METRIC']._serialized_end=2057
+  _globals['_GETMODELRESPONSE']._serialized_start=2060
+  _globals['_GETMODELRESPONSE']._serialized_end=2363
+  _globals['_FORWARDSERVICE']._serialized_start=2541
+  _globals['_FORWARDSERVICE']._serialized_end=2848
 # @@protoc_insertion_point(module_scope)

@@ -44,6 +44,11 @@ class ForwardServiceStub:
                 request_serializer=forward_dot_v1_dot_forward__pb2.PredictRequest.SerializeToString,
                 response_deserializer=forward_dot_v1_dot_forward__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.PredictStream = channel.stream_stream(
+                '/forward.v1.ForwardService/PredictStream',
+                request_serializer=forward_dot_v1_dot_forward__pb2.PredictStreamRequest.SerializeToString,
+                response_deserializer=forward_dot_v1_dot_forward__pb2.PredictStreamResponse.FromString,
+                _registered_method=True)
         self.Trace = channel.unary_unary(
                 '/forward.v1.ForwardService/Trace',
                 request_serializer=forward_dot_v1_dot_forward__pb2.TraceRequest.SerializeToString,
@@ -70,6 +75,20 @@ class ForwardServiceServicer:
         Fails with INVALID_ARGUMENT (images), NOT_FOUND (model),
         RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED (while queued; nothing
         was computed), UNAVAILABLE (the server is draining).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PredictStream(self, request_iterator, context):
+        """Returns the logits of one batch of images after the other: an answer to
+        each request, in the order of the requests. A request that fails gets an
+        answer with its error, and the stream goes on. The server reads ahead of
+        its answers by a bounded number of requests and images.
+
+        Each answer fails as Predict does. The stream itself ends with
+        DEADLINE_EXCEEDED, and with UNAVAILABLE when the server drains: the requests
+        that it has read are answered first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,6 +122,11 @@ def add_ForwardServiceServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=forward_dot_v1_dot_forward__pb2.PredictRequest.FromString,
                     response_serializer=forward_dot_v1_dot_forward__pb2.PredictResponse.SerializeToString,
+            ),
+            'PredictStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.PredictStream,
+                    request_deserializer=forward_dot_v1_dot_forward__pb2.PredictStreamRequest.FromString,
+                    response_serializer=forward_dot_v1_dot_forward__pb2.PredictStreamResponse.SerializeToString,
             ),
             'Trace': grpc.unary_unary_rpc_method_handler(
                     servicer.Trace,
@@ -147,6 +171,33 @@ class ForwardService:
             '/forward.v1.ForwardService/Predict',
             forward_dot_v1_dot_forward__pb2.PredictRequest.SerializeToString,
             forward_dot_v1_dot_forward__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/forward.v1.ForwardService/PredictStream',
+            forward_dot_v1_dot_forward__pb2.PredictStreamRequest.SerializeToString,
+            forward_dot_v1_dot_forward__pb2.PredictStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

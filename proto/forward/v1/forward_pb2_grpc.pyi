@@ -47,6 +47,16 @@ class ForwardServiceStub:
     RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED (while queued; nothing
     was computed), UNAVAILABLE (the server is draining).
     """
+    PredictStream: _grpc.StreamStreamMultiCallable[_forward_pb2.PredictStreamRequest, _forward_pb2.PredictStreamResponse]
+    """Returns the logits of one batch of images after the other: an answer to
+    each request, in the order of the requests. A request that fails gets an
+    answer with its error, and the stream goes on. The server reads ahead of
+    its answers by a bounded number of requests and images.
+
+    Each answer fails as Predict does. The stream itself ends with
+    DEADLINE_EXCEEDED, and with UNAVAILABLE when the server drains: the requests
+    that it has read are answered first.
+    """
     Trace: _grpc.UnaryUnaryMultiCallable[_forward_pb2.TraceRequest, _forward_pb2.TraceResponse]
     """Returns the logits of a batch of images together with the activations of
     the stages on the way. The logits are bit-identical to those of Predict.
@@ -77,6 +87,16 @@ class ForwardServiceAsyncStub(ForwardServiceStub):
     Fails with INVALID_ARGUMENT (images), NOT_FOUND (model),
     RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED (while queued; nothing
     was computed), UNAVAILABLE (the server is draining).
+    """
+    PredictStream: _aio.StreamStreamMultiCallable[_forward_pb2.PredictStreamRequest, _forward_pb2.PredictStreamResponse]  # type: ignore[assignment]
+    """Returns the logits of one batch of images after the other: an answer to
+    each request, in the order of the requests. A request that fails gets an
+    answer with its error, and the stream goes on. The server reads ahead of
+    its answers by a bounded number of requests and images.
+
+    Each answer fails as Predict does. The stream itself ends with
+    DEADLINE_EXCEEDED, and with UNAVAILABLE when the server drains: the requests
+    that it has read are answered first.
     """
     Trace: _aio.UnaryUnaryMultiCallable[_forward_pb2.TraceRequest, _forward_pb2.TraceResponse]  # type: ignore[assignment]
     """Returns the logits of a batch of images together with the activations of
@@ -111,6 +131,22 @@ class ForwardServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with INVALID_ARGUMENT (images), NOT_FOUND (model),
         RESOURCE_EXHAUSTED (queue full), DEADLINE_EXCEEDED (while queued; nothing
         was computed), UNAVAILABLE (the server is draining).
+        """
+
+    @_abc_1.abstractmethod
+    def PredictStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_forward_pb2.PredictStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_forward_pb2.PredictStreamResponse], _abc.AsyncIterator[_forward_pb2.PredictStreamResponse]]:
+        """Returns the logits of one batch of images after the other: an answer to
+        each request, in the order of the requests. A request that fails gets an
+        answer with its error, and the stream goes on. The server reads ahead of
+        its answers by a bounded number of requests and images.
+
+        Each answer fails as Predict does. The stream itself ends with
+        DEADLINE_EXCEEDED, and with UNAVAILABLE when the server drains: the requests
+        that it has read are answered first.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,145 @@
+"""The one way from checked images to the runtime and back, for every method and protocol."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from server.call import Call
+from server.metrics import ServerMetrics
+from server.models import ServedModel
+from server.pixels import PixelBuffer
+from server.scheduler import Done, GroupLimits, QueueRoom, Scheduler
+from server.statistics import StageStatistics
+
+Packed = TypeVar("Packed")
+
+# Pixels of a run that are still in the cache when the runtime reads them.
+MOST_RUN_IMAGES = 128
+
+
+class TracedRun:
+    """The outputs of a run, of which a request owns some rows."""
+
+    def __init__(self, values: dict[str, np.ndarray], seconds: float) -> None:
+        self._values = values
+        self._statistics: dict[str, StageStatistics] = {}
+        self.seconds = seconds  # of the runtime alone
+
+    def values(self, stage: str) -> np.ndarray:
+        """Return a stage's output for every image of the run, [N, …]."""
+        return self._values[stage]
+
+    def statistics(self, stage: str) -> StageStatistics:
+        """Return what a stage's statistics are made from, for every image of the run."""
+        found = self._statistics.get(stage)
+        if found is None:
+            values = self._values[stage]
+            alike = (one for one in self._statistics.values() if _same(one.values, values))
+            found = self._statistics[stage] = next(alike, None) or StageStatistics(values)
+        return found
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Tell if two stages have the same elements, as input and flatten have."""
+    return one.size == other.size and bool((one.ravel() == other.ravel()).all())
+
+
+Pack = Callable[[TracedRun, slice], Packed]
+
+
+@dataclass(frozen=True, slots=True)
+class _TraceItem(Generic[Packed]):
+    images: np.ndarray
+    stages: Sequence[str]
+    pack: Pack[Packed]
+
+
+class Corridor:
+    """A model with its two lanes: Predict and Trace run apart, each with a session of its own.
+
+    The lanes share the room for images that wait or run.
+    """
+
+    def __init__(
+        self, model: ServedModel, room: QueueRoom, limits: GroupLimits, metrics: ServerMetrics
+    ) -> None:
+        self.model = model
+        self._logits_stage = model.manifest.stages[-1].name
+        self._names = [stage.name for stage in model.manifest.stages]
+        shape = model.manifest.input_shape
+        run_images = limits.max_batch_images
+        if model.runner.batch_invariant:  # where a run may be cut without changing a bit
+            run_images = min(run_images, MOST_RUN_IMAGES)
+        self._predict_pixels = PixelBuffer(run_images, shape)
+        self._trace_pixels = PixelBuffer(limits.max_batch_images, shape)
+        self._predict_metrics = metrics.lane("predict")
+        self._trace_metrics = metrics.lane("trace")
+        self._predict = Scheduler(
+            self._run_predict, room, limits, self._predict_metrics.queue_seconds.observe
+        )
+        self._trace: Scheduler[_TraceItem[Any], Any] = Scheduler(
+            self._run_trace, room, limits, self._trace_metrics.queue_seconds.observe
+        )
+
+    def predict(self, images: np.ndarray, call: Call) -> asyncio.Future[Done[np.ndarray]]:
+        """Return, later, the logits [N, classes] of images [N, H, W]: FLOAT32 in range, or UINT8.
+
+        The call is in flight until its answer has left. To await it may raise
+        DeadlineExceededError, or what the runtime raised.
+
+        Raises:
+            QueueFullError: there is no room for the images.
+        """
+        done = self._predict.submit(images, len(images), call.deadline)
+        call.when_left(self._predict.depart)
+        return done
+
+    def trace(
+        self, images: np.ndarray, stages: Sequence[str], pack: Pack[Packed], call: Call
+    ) -> asyncio.Future[Done[Packed]]:
+        """Return, later, what `pack` makes of a run; it packs where the run ran.
+
+        `pack` gets the run and the request's own rows in it; the run has the
+        named stages and the logits. The rest is as for `predict`.
+        """
+        item = _TraceItem(images, stages, pack)
+        done = self._trace.submit(item, len(images), call.deadline)
+        call.when_left(self._trace.depart)
+        return done
+
+    def close(self) -> None:
+        """Let the running groups finish."""
+        self._predict.close()
+        self._trace.close()
+
+    def _run_predict(self, requests: Sequence[np.ndarray]) -> list[np.ndarray]:
+        found = []
+        for pixels in self._predict_pixels.runs(requests):
+            started = time.perf_counter()
+            found.append(self.model.runner.predict(pixels))
+            self._predict_metrics.observe_run(len(pixels), time.perf_counter() - started)
+        logits = found[0] if len(found) == 1 else np.concatenate(found)
+        return [logits[rows] for rows in _rows(requests)]
+
+    def _run_trace(self, items: Sequence[_TraceItem[Packed]]) -> list[Packed]:
+        requests = [item.images for item in items]
+        pixels = self._trace_pixels.gather(requests)
+        wanted = {self._logits_stage}.union(*(item.stages for item in items))
+        names = [name for name in self._names if name in wanted]
+        started = time.perf_counter()
+        values = self.model.runner.trace(pixels, names)
+        run = TracedRun(values, time.perf_counter() - started)
+        self._trace_metrics.observe_run(len(pixels), run.seconds)
+        return [item.pack(run, rows) for item, rows in zip(items, _rows(requests), strict=True)]
+
+
+def _rows(requests: Sequence[np.ndarray]) -> Iterator[slice]:
+    """Yield each request's rows in the run that they share."""
+    start = 0
+    for images in requests:
+        yield slice(start, start + len(images))
+        start += len(images)

@@ -1,0 +1,182 @@
+"""A stream of requests, answered in order: read ahead within bounds, errors one by one."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from server.call import Call
+from server.errors import ServiceError, UnavailableError, unforeseen
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+MOST_MESSAGES = 64  # that are read and not yet answered
+
+
+class MessageCall:
+    """One message of a stream as a call: it has left when its own answer has."""
+
+    def __init__(self, stream: Call) -> None:
+        self._stream = stream
+        self._when_left: list[Callable[[], None]] = []
+
+    @property
+    def peer(self) -> str:
+        """The stream's."""
+        return self._stream.peer
+
+    @property
+    def metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        """The stream's."""
+        return self._stream.metadata
+
+    @property
+    def deadline(self) -> float | None:
+        """The stream's."""
+        return self._stream.deadline
+
+    def when_left(self, callback: Callable[[], None]) -> None:
+        """Call back when the message's answer has left."""
+        self._when_left.append(callback)
+
+    def when_draining(self, callback: Callable[[], None]) -> None:
+        """Call back when the server wants the stream to end."""
+        self._stream.when_draining(callback)
+
+    def leave(self) -> None:
+        """Tell that the answer has left."""
+        for callback in self._when_left:
+            callback()
+
+
+@dataclass
+class Window:
+    """Bounds what is read and not yet answered; a message that is larger goes alone."""
+
+    max_images: int
+    messages: int = 0
+    images: int = 0
+    _room: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def enter(self, images: int) -> None:
+        """Wait until there is room for a message."""
+        while self.messages >= MOST_MESSAGES or (
+            self.messages and self.images + images > self.max_images
+        ):
+            self._room.clear()
+            await self._room.wait()
+        self.messages += 1
+        self.images += images
+
+    def leave(self, images: int) -> None:
+        """Make room again."""
+        self.messages -= 1
+        self.images -= images
+        self._room.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Started(Generic[Answer]):
+    call: MessageCall
+    images: int
+    answer: asyncio.Future[Answer] | ServiceError
+
+
+class OrderedAnswers(Generic[Request, Answer]):
+    """Answers the requests of one stream.
+
+    `check` returns the images of a request or raises a ServiceError; `submit`
+    starts them and returns a future of the answer, or raises one.
+    """
+
+    def __init__(
+        self,
+        check: Callable[[Request], np.ndarray],
+        submit: Callable[[np.ndarray, Call], asyncio.Future[Answer]],
+        call: Call,
+        max_images: int,
+    ) -> None:
+        self._check = check
+        self._submit = submit
+        self._call = call
+        self._window = Window(max_images)
+        self._started: asyncio.Queue[_Started[Answer] | None] = asyncio.Queue()
+        self._draining = False
+
+    async def run(
+        self, requests: AsyncIterator[Request | ServiceError]
+    ) -> AsyncIterator[Answer | ServiceError]:
+        """Yield an answer or an error for each request, in order.
+
+        Raises:
+            UnavailableError: the server drains; what was read is answered.
+        """
+        reader = asyncio.create_task(self._read(requests))
+        self._call.when_draining(lambda: self._drain(reader))
+        try:
+            while (started := await self._started.get()) is not None:
+                try:
+                    yield await self._outcome(started)
+                finally:
+                    self._leave(started)
+            if self._draining:
+                raise UnavailableError(
+                    "the server is shutting down; every request up to the last answer was "
+                    "answered, send the rest to another"
+                )
+            await reader  # what the transport raised
+        finally:
+            reader.cancel()
+            self._drop_rest()
+
+    def _drain(self, reader: asyncio.Task[None]) -> None:
+        self._draining = True
+        reader.cancel()
+
+    async def _read(self, requests: AsyncIterator[Request | ServiceError]) -> None:
+        try:
+            async for request in requests:
+                await self._start(request)
+        finally:
+            self._started.put_nowait(None)
+
+    async def _start(self, request: "Request | ServiceError") -> None:
+        call, count = MessageCall(self._call), 0
+        answer: asyncio.Future[Answer] | ServiceError
+        try:
+            if isinstance(request, ServiceError):
+                raise request
+            images = self._check(request)
+            await self._window.enter(len(images))
+            count = len(images)
+            answer = self._submit(images, call)
+        except ServiceError as error:
+            if not count:
+                await self._window.enter(count)
+            answer = error
+        self._started.put_nowait(_Started(call, count, answer))
+
+    async def _outcome(self, started: _Started[Answer]) -> Answer | ServiceError:
+        if isinstance(started.answer, ServiceError):
+            return started.answer
+        try:
+            return await started.answer
+        except ServiceError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 (the stream goes on)
+            return unforeseen(error, self._call.peer)
+
+    def _leave(self, started: _Started[Answer]) -> None:
+        started.call.leave()
+        self._window.leave(started.images)
+
+    def _drop_rest(self) -> None:
+        while not self._started.empty():
+            started = self._started.get_nowait()
+            if started is not None:
+                if not isinstance(started.answer, ServiceError):
+                    started.answer.cancel()
+                self._leave(started)
