@@ -14,6 +14,7 @@ from prometheus_client import start_http_server
 from forward.v1 import forward_pb2 as pb
 from server.config import ServerSettings
 from server.corridor import Corridor
+from server.cpus import available_cpus
 from server.errors import StartError
 from server.grpc_adapter import Method, StreamMethod, generic_handler
 from server.lifecycle import CallGate, Health, drain, stop_signal
@@ -51,6 +52,7 @@ async def serve(settings: ServerSettings) -> None:
         settings.model_version,
         settings.runtime,
         settings.device,
+        threads=settings.threads or available_cpus(),
     )
     limits = Limits(settings.max_batch_images, settings.max_response_bytes)
     max_receive_bytes = receive_limit(model, limits)
@@ -75,6 +77,7 @@ async def serve(settings: ServerSettings) -> None:
         runtime=model.runner.runtime,
         device=model.runner.device,
         provider=model.runner.provider,
+        threads=settings.threads or available_cpus(),
         host=settings.host,
         grpc_port=grpc_port,
         metrics_port=metrics_port,

@@ -28,6 +28,13 @@ class ServerSettings(CommandSettings):
         description="Device that computes. auto takes a GPU if the runtime gets one, else the CPU; "
         "cuda stops the start if the runtime does not get it.",
     )
+    threads: int = Field(
+        1,
+        ge=0,
+        le=1024,
+        description="Threads of the runtime for one run; 0: as many processors as the process may "
+        "use by its affinity and cgroup.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     grpc_port: int = Field(8001, ge=0, le=65535, description="Port of gRPC; 0 takes a free one.")
     metrics_port: int = Field(

@@ -27,12 +27,14 @@ class ServedModel:
     parameter_counts: dict[str, int]
 
 
-def load_model(
+def load_model(  # noqa: PLR0913 (each is a setting)
     models_dir: Path,
     name: str,
     version: int | None,
     runtime: Runtime,
     device: Device | Literal["auto"],
+    *,
+    threads: int = 1,
 ) -> ServedModel:
     """Open a version of a model, the newest if None, and let it prove itself.
 
@@ -46,7 +48,7 @@ def load_model(
     """
     bundle = find_bundle(models_dir, name, version)
     bundle.verify_files()
-    runner = _open_runner(bundle, runtime, device)
+    runner = _open_runner(bundle, runtime, device, threads)
     vectors = check_vectors(bundle, runner)
     log.info("self-check passed", runtime=runtime, provider=runner.provider, vectors=vectors)
     stages = bundle.manifest.stages
@@ -58,13 +60,15 @@ def load_model(
     )
 
 
-def _open_runner(bundle: Bundle, runtime: Runtime, device: Device | Literal["auto"]) -> Runner:
+def _open_runner(
+    bundle: Bundle, runtime: Runtime, device: Device | Literal["auto"], threads: int
+) -> Runner:
     if device != "auto":
-        return open_runner(bundle, runtime, device)
+        return open_runner(bundle, runtime, device, threads=threads)
     try:
-        return open_runner(bundle, runtime, "cuda")
+        return open_runner(bundle, runtime, "cuda", threads=threads)
     except RuntimeUnavailableError as error:
-        runner = open_runner(bundle, runtime, "cpu")
+        runner = open_runner(bundle, runtime, "cpu", threads=threads)
         log.info("device falls back to cpu", reason=str(error))
         return runner
 

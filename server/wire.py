@@ -98,7 +98,7 @@ def _only_field(buffer: bytes, start: int, end: int, wanted: int) -> _Span:
             length, content = _read_varint(buffer, at, end)
             at = content + length
         elif wire_type == VARINT:
-            _, at = _read_varint(buffer, at, end)
+            _, at = _read_varint(buffer, at, end, bits=64)
         elif wire_type in (FIXED64, FIXED32):
             at += 8 if wire_type == FIXED64 else 4
         else:
@@ -106,7 +106,7 @@ def _only_field(buffer: bytes, start: int, end: int, wanted: int) -> _Span:
         if at > end:
             raise _IrregularError
         if tag >> 3 == wanted >> 3:
-            if found or tag != wanted:
+            if found or buffer[tag_at] != wanted:
                 raise _IrregularError  # protobuf merges what comes twice
             found = _Span(tag_at, content, at)
     if found is None:
@@ -114,9 +114,10 @@ def _only_field(buffer: bytes, start: int, end: int, wanted: int) -> _Span:
     return found
 
 
-def _read_varint(buffer: bytes, at: int, end: int) -> tuple[int, int]:
+def _read_varint(buffer: bytes, at: int, end: int, bits: int = 32) -> tuple[int, int]:
+    """Return the value and where it ends; tags and lengths have 32 bits."""
     value = shift = 0
-    while at < end and shift < 35:  # lengths and tags have 32 bits; a longer one is irregular
+    while at < end and shift < bits:
         byte = buffer[at]
         at += 1
         value |= (byte & 0x7F) << shift

@@ -22,7 +22,7 @@ class Runner(Protocol):
     """A loaded model.
 
     Images are FLOAT32 of shape [N, H, W], N at least 1, already validated.
-    `predict` and `trace` may be called from any thread, one at a time.
+    `predict` and `trace` may be called from any thread.
     """
 
     device: Device
@@ -45,9 +45,15 @@ class Runner(Protocol):
 
 
 def open_runner(
-    bundle: Bundle, runtime: Runtime, device: Device, precision: Precision = "float32"
+    bundle: Bundle,
+    runtime: Runtime,
+    device: Device,
+    precision: Precision = "float32",
+    threads: int | None = None,
 ) -> Runner:
     """Load a bundle into a runtime on a device.
+
+    A run takes so many threads; None is the runtime's own choice, and one for ONNX Runtime.
 
     Raises:
         RuntimeUnavailableError: the runtime is not installed, or does not get the
@@ -56,14 +62,14 @@ def open_runner(
     """
     runner = _import_runner(runtime)
     try:
-        return runner(bundle, device, precision)
+        return runner(bundle, device, precision, threads)
     except ExportError:
         raise
     except Exception as error:  # whatever a runtime says of a file that it can't read
         raise BundleError(f"{bundle.path}: {runtime} can't load the model: {error}") from error
 
 
-def _import_runner(runtime: Runtime) -> Callable[[Bundle, Device, Precision], Runner]:
+def _import_runner(runtime: Runtime) -> Callable[[Bundle, Device, Precision, int | None], Runner]:
     """Import the runtime that is asked for, and no other."""
     try:
         if runtime == "onnx":

@@ -26,8 +26,12 @@ class OnnxRunner:
 
     runtime: Runtime = "onnx"
 
-    def __init__(self, bundle: Bundle, device: Device, precision: Precision) -> None:
+    def __init__(
+        self, bundle: Bundle, device: Device, precision: Precision, threads: int | None = None
+    ) -> None:
         self.device = device
+        # One thread: a forward of this size costs less than waking a second one.
+        self._threads = threads or 1
         self.precision = precision
         self.provider = self._choose_provider()
         self.batch_invariant = self.provider == CPU_PROVIDER  # others choose kernels by the batch
@@ -67,8 +71,8 @@ class OnnxRunner:
 
     def _load(self, model: bytes) -> Any:  # noqa: ANN401 (onnxruntime has no types)
         options = onnxruntime.SessionOptions()
-        # One thread: a forward of this size costs less than waking a second one.
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = self._threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors; what matters is checked below
         providers = [(self.provider, PROVIDER_OPTIONS[self.device, self.precision])]

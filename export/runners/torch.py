@@ -1,6 +1,7 @@
 """The torch runtimes: eager, from the weights alone, TorchScript, and torch.export's pt2."""
 
 import io
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -32,19 +33,26 @@ _MATMUL: dict[tuple[Device, Precision], tuple[Any, str]] = {
 }
 
 
+_ONE_AT_A_TIME = threading.Lock()  # of the runs, for they set what is the whole process's
+
+
 class _TorchRunner:
     """What the torch runtimes share: tensors in and out, without gradients."""
 
     runtime: Form
     batch_invariant = False  # torch chooses its kernels by the batch
 
-    def __init__(self, bundle: Bundle, device: Device, precision: Precision) -> None:
+    def __init__(
+        self, bundle: Bundle, device: Device, precision: Precision, threads: int | None = None
+    ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise RuntimeUnavailableError(
                 f"torch {torch.__version__} finds no CUDA device on this machine"
             )
         if (device, precision) not in _MATMUL:
             raise RuntimeUnavailableError(f"torch.{device} has no setting for {precision} factors")
+        if threads is not None:
+            torch.set_num_threads(threads)  # of the whole process
         self.device = device
         self.precision = precision
         self.provider = f"torch.{device}"
@@ -144,12 +152,13 @@ def _graph_of(
 def _factors(device: Device, precision: Precision) -> Iterator[None]:
     """Set torch's precision of the factors, which is the whole process's, for one run."""
     matmul, value = _MATMUL[device, precision]
-    before = matmul.fp32_precision
-    matmul.fp32_precision = value
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
+    with _ONE_AT_A_TIME:
+        before = matmul.fp32_precision
+        matmul.fp32_precision = value
+        try:
+            yield
+        finally:
+            matmul.fp32_precision = before
 
 
 TORCH_RUNNERS: Mapping[Runtime, type[_TorchRunner]] = {

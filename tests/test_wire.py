@@ -1,0 +1,137 @@
+"""Large requests are read where they lie, and mean what protobuf says they mean."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from forward.v1 import forward_pb2 as pb
+from server.wire import LEAST_BYTES, LargeRequest, parse
+
+LARGE = bytes(range(256)) * (LEAST_BYTES // 256 + 1)
+TYPES = (pb.PredictRequest, pb.PredictStreamRequest, pb.TraceRequest)
+
+
+def large_request(**tensor: Any) -> pb.TraceRequest:  # noqa: ANN401 (fields of a Tensor)
+    fields: dict[str, Any] = {"dtype": pb.DATA_TYPE_UINT8, "shape": [3, 28, 28], "data": LARGE}
+    return pb.TraceRequest(
+        images=pb.Tensor(**{**fields, **tensor}),
+        model=pb.ModelSelector(name="mnist", version=2),
+        stages=[pb.StageSelection(name="relu", detail=pb.DETAIL_FULL)],
+        top_k_count=-1,
+    )
+
+
+def assert_same(read: Any, message: Any) -> None:  # noqa: ANN401 (either form of a request)
+    """Compare all that a service reads of a request."""
+    assert bytes(read.images.data) == message.images.data
+    assert list(read.images.shape[:]) == list(message.images.shape)
+    assert read.images.dtype == message.images.dtype
+    for field in ("images", "model"):
+        assert read.HasField(field) == message.HasField(field)
+    assert read.model == message.model
+    if isinstance(message, pb.TraceRequest):
+        assert list(read.stages) == list(message.stages)
+        assert (read.detail, read.top_k_count) == (message.detail, message.top_k_count)
+
+
+def test_the_data_of_a_large_request_is_a_view_of_its_bytes() -> None:
+    message = large_request()
+    request = message.SerializeToString()
+    read = parse(pb.TraceRequest, request)
+    assert isinstance(read, LargeRequest)
+    assert_same(read, message)
+    view = np.frombuffer(read.images.data, np.uint8)
+    assert np.shares_memory(view, np.frombuffer(request, np.uint8))
+
+
+def test_a_small_request_is_protobufs_own() -> None:
+    message = pb.PredictRequest(images=pb.Tensor(dtype=pb.DATA_TYPE_UINT8, data=bytes(784)))
+    assert parse(pb.PredictRequest, message.SerializeToString()) == message
+
+
+@given(
+    shape=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5),
+    dtype=st.integers(0, 2**31 - 1),
+    size=st.integers(LEAST_BYTES - 100, LEAST_BYTES + 100),
+    name=st.text(max_size=20),
+)
+def test_any_valid_request_reads_the_same(
+    shape: list[int], dtype: int, size: int, name: str
+) -> None:
+    message = large_request(shape=shape, data=LARGE[:size])
+    message.images.dtype = dtype  # type: ignore[assignment] # proto3 enums carry any number
+    message.model.name = name
+    assert_same(parse(pb.TraceRequest, message.SerializeToString()), message)
+
+
+def twice(request: bytes) -> bytes:
+    return request + request
+
+
+def with_unknown_fields(request: bytes) -> bytes:
+    # Field 100 in every wire type that has no group: varint, 64 bits, bytes, 32 bits.
+    return b"\xa0\x06\x07" + b"\xa1\x06" + bytes(8) + request + b"\xa2\x06\x02hi" + b"\xa5\x06abcd"
+
+
+def with_a_group(request: bytes) -> bytes:
+    return b"\xa3\x06\x08\x01\xa4\x06" + request
+
+
+def with_a_long_varint(request: bytes) -> bytes:
+    return b"\x8a\x80\x80\x80\x80\x00" + request[1:]  # the tag of images in six bytes
+
+
+@pytest.mark.parametrize("odd", [twice, with_unknown_fields, with_a_group, with_a_long_varint])
+@pytest.mark.parametrize("message_type", TYPES)
+def test_odd_but_valid_bytes_read_as_protobuf_reads_them(
+    odd: Any,  # noqa: ANN401 (a function)
+    message_type: Any,  # noqa: ANN401 (a message)
+) -> None:
+    request = odd(large_request().SerializeToString())
+    try:
+        expected = message_type.FromString(request)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            parse(message_type, request)
+    else:
+        assert_same(parse(message_type, request), expected)
+
+
+HEAD = large_request().SerializeToString()
+
+
+@given(
+    at=st.integers(0, 40),
+    put=st.binary(max_size=12),
+    cut=st.integers(0, 12),
+    message_type=st.sampled_from(TYPES),
+)
+@example(at=0, put=b"", cut=1, message_type=pb.PredictRequest)
+def test_damaged_bytes_are_judged_as_protobuf_judges_them(
+    at: int,
+    put: bytes,
+    cut: int,
+    message_type: Any,  # noqa: ANN401 (a message)
+) -> None:
+    for request in (HEAD[:at] + put + HEAD[at + cut :], HEAD[: -at or None] + put):
+        try:
+            expected = message_type.FromString(request)
+        except DecodeError:
+            expected = None
+        try:
+            read: Any = parse(message_type, request)
+        except DecodeError:
+            read = None
+        assert (read is None) == (expected is None)
+        if expected is not None:
+            assert_same(read, expected)
+
+
+def test_a_request_that_is_large_by_something_else_is_protobufs_own() -> None:
+    message = large_request(data=b"12")
+    message.stages.extend([pb.StageSelection(name="x" * 100)] * 1000)
+    assert parse(pb.TraceRequest, message.SerializeToString()) == message
