@@ -34,7 +34,15 @@ from tests.bundles import REPOSITORY, publish_random_bundle, republish
 from tests.servers import run_server_until_it_ends
 
 RUNTIME_FILES = ("model.onnx", "trace.onnx", "model.ts", "model.pt2", "weights.safetensors")
-FILES = (*RUNTIME_FILES, "vectors.npz", "history.jsonl", "history.png", "MODEL_CARD.md")
+PICTURES = ("history.png", "evaluation.png", "weights.png")
+FILES = (
+    *RUNTIME_FILES,
+    *PICTURES,
+    "vectors.npz",
+    "recipe.toml",
+    "history.jsonl",
+    "MODEL_CARD.md",
+)
 
 
 FIGURES = {"max_error": 0, "mean_error": 0, "bound": 0, "margin": 0, "max_ulps": 0}
@@ -65,7 +73,7 @@ def test_verify_accepts_the_bundled_model_and_lets_every_runtime_prove_itself(
 ) -> None:
     done = verify(bundle.path)
     assert done.returncode == 0, done.stderr
-    assert "manifest.json and 9 files match their hashes" in done.stdout
+    assert "manifest.json and 12 files match their hashes" in done.stdout
     for runtime in get_args(Runtime):
         assert re.search(f"^{runtime}: every stage of [0-9]+ recorded vectors", done.stdout, re.M)
 

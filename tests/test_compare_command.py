@@ -77,7 +77,12 @@ def test_a_runtime_that_departs_ends_it_with_1_and_the_stage(faulty: Bundle) -> 
     assert "not all hold" in done.stdout
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if " cpu " in line}
     assert rows["onnx"][-1] == rows["onnx-reference"][-1] == "linear1"
-    assert rows["eager"][3:] == ["ok", "ok", "ok", "-", "99.62%"]
+    (share,) = {
+        one.certified_share
+        for one in faulty.manifest.parity
+        if (one.runtime, one.image_set) == ("eager", "synthetic")
+    }
+    assert rows["eager"][3:] == ["ok", "ok", "ok", "-", f"{share:.2%}"]
     assert "fails: onnx cpu float32: T1: stage 'linear1' departs: element [5] of image 0" in (
         " ".join(done.stdout.split())
     )

@@ -28,7 +28,7 @@ class Recipe(BaseModel):
     hidden: Annotated[tuple[PositiveInt, ...], NoDecode] = Field(
         default=(128,), description="Units of each hidden layer: 128, or 256,128 for two layers."
     )
-    epochs: int = Field(default=60, ge=1, description="Passes over the training images.")
+    epochs: int = Field(default=200, ge=1, description="Passes over the training images.")
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of every random choice.")
     threads: int = Field(default=1, ge=1, le=1024, description="Threads that compute.")
     device: Device = Field(default="cpu", description="Where to compute: cpu or cuda.")
@@ -42,7 +42,7 @@ class Recipe(BaseModel):
         description="Decay of the average of the weights, a step; 0: no average.",
     )
     augmentation: float = Field(
-        default=1.3, ge=0, le=10, description="Strength of the distortions; 0: none."
+        default=1.5, ge=0, le=10, description="Strength of the distortions; 0: none."
     )
     augmentation_end: float = Field(
         default=0.2, ge=0, le=10, description="The same at the end, over the last 30% of the steps."
