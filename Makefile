@@ -36,7 +36,7 @@ proto: .venv/.develop ## generate the Python code of proto/
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		proto/forward/v1/forward.proto
 
-bench: .venv/.develop ## measure the server beside a bare echo
+bench: .venv/.develop ## measure the server beside what limits it (longer: ARGS=overload, ARGS=soak)
 	$(BIN)/python -m bench $(ARGS)
 
 picture: .venv/.develop ## draw the README's pictures

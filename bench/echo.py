@@ -1,12 +1,12 @@
-"""The floor: a bare grpc.aio server that answers bytes with bytes of an answer's size.
+"""The floor: a bare grpc.aio server on uvloop that answers bytes with bytes of an answer's size.
 
 Run as `python -m bench.echo ANSWER_BYTES`; prints its port.
 """
 
-import asyncio
 import sys
 
 import grpc
+import uvloop
 
 
 async def serve(answer: bytes) -> None:
@@ -26,4 +26,4 @@ async def serve(answer: bytes) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(bytes(int(sys.argv[1]))))
+    uvloop.run(serve(bytes(int(sys.argv[1]))))

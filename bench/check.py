@@ -1,0 +1,84 @@
+"""The answers are right: what a server under measurement says, beside ONNX Runtime in process."""
+
+from typing import Any
+
+import grpc
+import numpy as np
+
+from bench.cells import OURS, TRACED, Request
+from bench.counters import SERVICE
+from client.results import array_of
+from export.runners import Runner
+from forward.v1 import forward_pb2 as pb
+
+TIMEOUT_SECONDS = 20
+EXACT = (OURS, TRACED)
+UNLIMITED = [("grpc.max_receive_message_length", -1)]
+
+
+class WrongAnswerError(Exception):
+    """A server under measurement does not do its work; its figures would mean nothing."""
+
+
+def check(server: str, port: int, request: Request, runner: Runner) -> int:
+    """Call a server with grpcio's own client; return the bytes of its answer.
+
+    Raises:
+        WrongAnswerError: the answer differs from what ONNX Runtime computes in process.
+    """
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=UNLIMITED) as channel:
+        try:
+            answers = _answers(channel, request)
+        except grpc.RpcError as error:
+            raise WrongAnswerError(f"{server}: {request.title}: {error}") from None
+    for answer in answers:
+        _check(server, request, answer, runner)
+    return len(answers[0])
+
+
+def _answers(channel: grpc.Channel, request: Request) -> list[bytes]:
+    path = f"/{SERVICE}/{request.method}"
+    message = request.message()
+    if request.method == "PredictStream":
+        stream: Any = channel.stream_stream(path)
+        answers = list(stream(iter([message] * 100), timeout=TIMEOUT_SECONDS))
+        if len(answers) != 100:
+            raise WrongAnswerError(f"PredictStream: {len(answers)} answers to 100 messages")
+        return answers
+    call: Any = channel.unary_unary(path)
+    return [call(message, timeout=TIMEOUT_SECONDS)]
+
+
+def _check(server: str, request: Request, answer: bytes, runner: Runner) -> None:
+    images = request.array()
+    pixels = images / np.float32(255) if images.dtype == np.uint8 else images
+    expected = runner.predict(pixels)
+    response: Any
+    if request.method == "Trace":
+        response = pb.TraceResponse.FromString(answer)
+        _check_stages(request, response, runner, pixels)
+    elif request.method == "PredictStream":
+        response = pb.PredictStreamResponse.FromString(answer)
+    else:
+        response = pb.PredictResponse.FromString(answer)
+    logits = array_of(response.logits)
+    equal = np.array_equal if server in EXACT else np.allclose
+    if logits.shape != expected.shape or not equal(logits, expected):
+        raise WrongAnswerError(f"{server}: {request.title}: the logits are wrong")
+
+
+def _check_stages(
+    request: Request, response: pb.TraceResponse, runner: Runner, pixels: np.ndarray
+) -> None:
+    expected = runner.trace(pixels, [stage.name for stage in response.stages])
+    if len(expected) != 6:
+        raise WrongAnswerError(f"{request.title}: {len(expected)} stages")
+    for stage in response.stages:
+        values = expected[stage.name]
+        is_right = np.isclose(stage.statistics.max, values.max()) and np.isclose(
+            stage.statistics.mean, values.mean(dtype=np.float64), atol=1e-6
+        )
+        if request.detail == "full":
+            is_right = is_right and np.array_equal(array_of(stage.values), values)
+        if not is_right:
+            raise WrongAnswerError(f"{request.title}: stage {stage.name} is wrong")

@@ -1,0 +1,111 @@
+"""One cell on one server: load it, meter it, and make sure that it did the work."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.cells import ECHO, Cell, Request
+from bench.counters import SERVICE, Counters, read_counters
+from bench.load import Load, Shape, frame, load
+from bench.processes import Served
+from export.runners import Runner
+
+SETTLE_SECONDS = 0.2  # for calls that the end of the load cut off
+FORWARD_SECONDS = 0.3
+
+
+class FailedRequestsError(Exception):
+    """A load was not answered as it should be; its figures would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a round of a cell showed, for each request or, of a stream, each message."""
+
+    cpu: float  # microseconds, of all the server's processes
+    rate: float  # a second
+    p50: float  # milliseconds; of a whole stream
+    p99: float
+    mebibytes: float  # resident
+
+
+def measure(name: str, served: Served, cell: Cell, seconds: int, answer_bytes: int) -> Figures:
+    """Load a server for whole seconds, after a moment to warm up.
+
+    Raises:
+        FailedRequestsError: not every request was answered with OK.
+    """
+    path = "/bench.Echo/Echo" if name == ECHO else f"/{SERVICE}/{cell.request.method}"
+    url, shape = served.url(path), cell.shape
+    body = frame(cell.request.message()) * shape.messages_per_request
+    warm = 1 if shape.messages_per_request > 1 else max(100, 4 * shape.callers)
+    load(url, body, shape, requests=warm)
+    counted = _counted(served)
+    before = served.cpu_seconds()
+    seen = load(url, body, shape, seconds=seconds)
+    cpu = served.cpu_seconds() - before
+    _check_answers(f"{name}: {cell.name}", seen, cell, answer_bytes)
+    if counted is not None:
+        time.sleep(SETTLE_SECONDS)
+        done = read_counters(served.metrics_port or 0).since(counted)
+        check_counters(cell.name, cell.request, shape, seen, done)
+    # A stream of which the end of the load cut off a part counts by what was answered of it.
+    messages = seen.data_bytes / (answer_bytes + len(frame(b"")))
+    if shape.messages_per_request == 1:
+        messages = seen.requests
+    return Figures(
+        cpu=cpu / messages * 1e6,
+        rate=messages / seen.seconds,
+        p50=seen.p50,
+        p99=seen.p99,
+        mebibytes=served.resident_mebibytes(),
+    )
+
+
+def _counted(served: Served) -> Counters | None:
+    return None if served.metrics_port is None else read_counters(served.metrics_port)
+
+
+def _check_answers(what: str, seen: Load, cell: Cell, answer_bytes: int) -> None:
+    """h2load does not know gRPC's status, but an error has no message."""
+    messages = seen.requests * cell.shape.messages_per_request
+    # Of a trace's two durations, 18 bytes, one that is 0 is left out.
+    missing = 18 if cell.request.method == "Trace" else 0
+    least = messages * (len(frame(b"")) + answer_bytes - missing)
+    if seen.failed or seen.data_bytes < least:
+        raise FailedRequestsError(
+            f"{what}: {seen.failed} of {seen.requests} requests failed; "
+            f"the answers have {seen.data_bytes} bytes, expected {least} or more"
+        )
+
+
+def check_counters(what: str, request: Request, shape: Shape, seen: Load, done: Counters) -> None:
+    """Compare what the client saw with what the server counted.
+
+    Raises:
+        FailedRequestsError: they differ by more than the requests that the end cut off.
+    """
+    answered, cut = done.calls("OK", request.method), done.calls("CANCELLED")
+    images = seen.requests * shape.messages_per_request * request.images
+    if (
+        done.failures()
+        or cut > shape.callers
+        or not seen.requests <= answered <= seen.requests + shape.callers
+        or done.images < images
+    ):
+        raise FailedRequestsError(
+            f"{what}: the client saw {seen.requests} answers ({images} images); the server counted "
+            f"{answered} OK, {cut} cancelled, {done.images} images and {done.failures()}"
+        )
+
+
+def forward_microseconds(runner: Runner, request: Request) -> float:
+    """Return the median time of one forward pass in process, on one thread."""
+    pixels = request.array().astype(np.float32)
+    times = []
+    ends = time.perf_counter() + FORWARD_SECONDS
+    while (started := time.perf_counter()) < ends:
+        runner.predict(pixels)
+        times.append(time.perf_counter() - started)
+    return float(np.median(times)) * 1e6

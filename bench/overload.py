@@ -1,0 +1,209 @@
+"""Twice as many requests as a server can answer, for long: `python -m bench overload`."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.cells import Request
+from bench.check import check
+from bench.counters import SERVICE, Counters, read_counters
+from bench.load import Load, Shape, frame, load
+from bench.probe import Outcome, Probe, sample
+from bench.processes import Served, running
+from bench.speed import OUR_SERVER, open_model, say
+from bench.table import Limit, limits_table, number, table
+from bench.watch import MemoryWatch
+
+QUEUE_IMAGES, DELAY_MS = 2048, 5.0
+OPEN = Shape(512, 16)
+CAPACITY_SECONDS = 3
+HEAVY_RATE, NORMAL_RATE = 50, 50  # of the probes
+AFTER_SECONDS = 3
+NORMAL_FACTOR, NORMAL_LEAST_MS = 3, 10.0  # times its median before, a normal answer may take
+MOST_GROWTH_MEBIBYTES = 5.0
+ANSWERED, REFUSED = "OK", "RESOURCE_EXHAUSTED"
+
+
+@dataclass(frozen=True)
+class Flood:
+    """What was seen at twice the capacity."""
+
+    request: Request
+    callers: int  # that the capacity was found with
+    capacity: float  # requests a second
+    load: Load
+    counted: Counters
+    heavy: Sequence[Outcome]  # during the load
+    normal: Sequence[Outcome]  # during it and afterwards
+    normal_ms: float  # what one may take
+    memory: MemoryWatch
+
+    def milliseconds(self, status: str) -> np.ndarray:
+        """Return how long heavy requests with that status took, of those that the load met."""
+        return np.array(
+            [
+                each.milliseconds
+                for each in self.heavy
+                if each.status == status and each.started < self.load.ended
+            ]
+        )
+
+    def recovery_seconds(self) -> float:
+        """Return the time from the end of the load to the first normal answer."""
+        return next(
+            (
+                each.ended - self.load.ended
+                for each in self.normal
+                if each.started >= self.load.ended
+                and each.status == ANSWERED
+                and each.milliseconds <= self.normal_ms
+            ),
+            math.inf,
+        )
+
+
+def overload(seconds: int, images: int) -> str:
+    """Return the tables of an overload of so many seconds, by requests of so many images.
+
+    Raises:
+        RuntimeError: h2load failed, or too little came back to tell anything.
+    """
+    queue = ("--max-queue-images", str(QUEUE_IMAGES), "--max-queue-delay-ms", str(DELAY_MS))
+    with running(*OUR_SERVER, *queue) as served:
+        request = Request("Predict", images)
+        check("ours", served.port, request, open_model())
+        return _report(_flood(served, request, seconds), seconds)
+
+
+def _flood(served: Served, request: Request, seconds: int) -> Flood:
+    callers = QUEUE_IMAGES // request.images  # they fill the queue, and no more
+    usual = asyncio.run(sample(served.port, 1, NORMAL_RATE, 2))
+    normal_ms = max(NORMAL_LEAST_MS, NORMAL_FACTOR * float(np.median(_milliseconds(usual))))
+    capacity = _capacity(served, request, callers)
+    say(f"capacity: {capacity:.0f} requests a second; now twice that for {seconds} s")
+    before = read_counters(served.metrics_port or 0)
+    with MemoryWatch(served) as memory:
+        heavy = Probe(served.port, request.images, HEAVY_RATE, seconds)
+        normal = Probe(served.port, 1, NORMAL_RATE, seconds + AFTER_SECONDS)
+        seen = load(
+            served.url(f"/{SERVICE}/Predict"),
+            frame(request.message()),
+            OPEN,
+            seconds=seconds,
+            options=("--rps", str(round(2 * capacity / OPEN.connections))),
+        )
+    counted = read_counters(served.metrics_port or 0).since(before)
+    return Flood(
+        request,
+        callers,
+        capacity,
+        seen,
+        counted,
+        heavy.outcomes(),
+        normal.outcomes(),
+        normal_ms,
+        memory,
+    )
+
+
+def _capacity(served: Served, request: Request, callers: int) -> float:
+    """Return the requests a second that are answered when callers wait for their answers."""
+    url, body = served.url(f"/{SERVICE}/Predict"), frame(request.message())
+    shape = Shape(callers, callers)
+    load(url, body, shape, requests=500)
+    before = read_counters(served.metrics_port or 0)
+    seen = load(url, body, shape, seconds=CAPACITY_SECONDS)
+    counted = read_counters(served.metrics_port or 0).since(before)
+    if counted.failures():
+        raise RuntimeError(f"at its capacity the server answered {counted.failures()}")
+    return seen.requests / seen.seconds
+
+
+def _milliseconds(outcomes: Sequence[Outcome]) -> list[float]:
+    return [each.milliseconds for each in outcomes]
+
+
+def _report(flood: Flood, seconds: int) -> str:
+    answered, refused = (flood.milliseconds(status) for status in (ANSWERED, REFUSED))
+    if not len(answered):
+        raise RuntimeError(f"of {len(flood.heavy)} requests of the probe none was answered in time")
+    return "\n\n".join(
+        part.strip()
+        for part in (
+            f"{seconds} s of requests of {flood.request.images} uint8 images, offered by h2load at "
+            f"twice the rate that {flood.callers} waiting callers get, whatever comes back; "
+            f"`--max-queue-images {QUEUE_IMAGES}`. Status and latency are those of a probe beside "
+            f"it, {HEAVY_RATE} such requests a second from grpcio; counts are the server's own.",
+            "### Limits under overload",
+            limits_table(_limits(flood, answered, refused)),
+            "### Figures under overload",
+            table(("figure", "measured"), _figures(flood, answered, refused)),
+        )
+    )
+
+
+def _limits(flood: Flood, answered: np.ndarray, refused: np.ndarray) -> list[Limit]:
+    p99 = float(np.percentile(answered, 99))
+    alone = QUEUE_IMAGES / (flood.capacity * flood.request.images) * 1e3 + DELAY_MS
+    flooded = QUEUE_IMAGES / (flood.counted.images / flood.load.seconds) * 1e3 + DELAY_MS
+    quarters = flood.memory.quarters()
+    return [
+        Limit("p99 answered", p99, "queue's bound, at the rate under overload", flooded, 1, "ms"),
+        Limit("p99 answered", p99, "queue's bound, at the capacity", alone, 1, "ms"),
+        # None refused: they wait where the queue's bound does not hold them.
+        Limit(
+            "p50 refused" if len(refused) else "p50 refused (none was)",
+            float(np.median(refused)) if len(refused) else math.inf,
+            "p50 answered",
+            float(np.median(answered)),
+            1,
+            "ms",
+        ),
+        Limit(
+            "growth of memory, second to last quarter",
+            max(0.0, quarters[-1] - quarters[1]),
+            "most",
+            MOST_GROWTH_MEBIBYTES,
+            1,
+            "MiB",
+        ),
+        Limit(
+            "until a normal answer after the load", flood.recovery_seconds(), "most", 1.0, 1, "s"
+        ),
+    ]
+
+
+def _figures(flood: Flood, answered: np.ndarray, refused: np.ndarray) -> list[tuple[str, str]]:
+    seconds, counted, memory = flood.load.seconds, flood.counted, flood.memory.mebibytes
+    offered = flood.load.requests / seconds
+    others = {code: n for code, n in counted.failures().items() if code != REFUSED}
+    others |= {"CANCELLED": cut} if (cut := counted.calls("CANCELLED")) else {}
+    probed = {each.status for each in flood.heavy} - {ANSWERED, REFUSED}
+    return [
+        ("capacity, requests/s", number(flood.capacity)),
+        (
+            "offered and ended, requests/s",
+            f"{number(offered)}, {offered / flood.capacity:.2f} x capacity",
+        ),
+        ("answered, images/s", number(counted.images / seconds)),
+        ("answered with OK (probes too)", f"{counted.calls(ANSWERED):,}"),
+        ("RESOURCE_EXHAUSTED", f"{counted.calls(REFUSED):,}"),
+        ("other codes (CANCELLED: cut off by the end)", str(others or "none")),
+        ("other codes that the probe saw", ", ".join(sorted(probed)) or "none"),
+        ("answered: p50, p99 of the probe, ms", _percentiles(answered)),
+        ("refused: p50, p99 of the probe, ms", _percentiles(refused)),
+        (
+            "memory at start, most, at end, MiB",
+            ", ".join(map(number, (memory[0], max(memory), memory[-1]))),
+        ),
+    ]
+
+
+def _percentiles(milliseconds: np.ndarray) -> str:
+    if not len(milliseconds):
+        return "none"
+    p50, p99 = np.percentile(milliseconds, (50, 99))
+    return f"{number(float(p50))}, {number(float(p99))} (of {len(milliseconds):,})"
