@@ -46,7 +46,7 @@ def frame(message: bytes) -> bytes:
     return struct.pack(">BI", 0, len(message)) + message
 
 
-def load(
+def load(  # noqa: PLR0913 - options of a command, by name
     url: str,
     body: bytes,
     shape: Shape,
@@ -65,7 +65,9 @@ def load(
         data, log = Path(folder) / "body", Path(folder) / "log"
         data.write_bytes(body)
         amount = (
-            ["--requests", str(requests)] if requests is not None else ["--duration", str(seconds)]
+            ["--requests", str(requests)]
+            if requests is not None
+            else ["--duration", f"{round((seconds or 0) * 1000)}ms"]
         )
         command = [
             "h2load",

@@ -1,13 +1,17 @@
 """Server processes under measurement: started on a free port, metered, ended by their own PID."""
 
+import collections
+import contextlib
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
+
+END_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Served:
         return [psutil.Process(self.process.pid), *self.process.children(recursive=True)]
 
 
-@contextmanager
+@contextlib.contextmanager
 def running(
     module: str,
     *arguments: str,
@@ -50,9 +54,25 @@ def running(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
     ) as process:
         try:
-            yield Served(process, _port(process, command))
+            served = Served(process, _port(process, command))
+            # What it says from here on is read and dropped, or a full pipe would stop it.
+            drain = threading.Thread(
+                target=collections.deque, args=(process.stdout, 0), daemon=True
+            )
+            drain.start()
+            yield served
         finally:
-            process.terminate()
+            _end(process)
+
+
+def _end(process: psutil.Popen) -> None:
+    """End a process by SIGTERM, and what is left of it and its children by SIGKILL."""
+    with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
+        family = [process, *process.children(recursive=True)]
+        process.terminate()
+        _, left = psutil.wait_procs(family, timeout=END_SECONDS)
+        for each in left:
+            each.kill()
 
 
 def _port(process: psutil.Popen, command: Sequence[str]) -> int:
