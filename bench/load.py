@@ -19,6 +19,7 @@ class Load:
     requests: int
     seconds: float
     latencies: np.ndarray  # milliseconds of each request
+    body_bytes: int  # of all answers; says which HTTP 200 were errors of gRPC
     failed: int  # refused connections, resets, HTTP status other than 2xx
 
     @property
@@ -83,14 +84,16 @@ def load(  # noqa: PLR0913 - options of a command, by name
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"h2load failed: {done.stderr.strip() or done.stdout.strip()}")
+            said = done.stderr.strip() or done.stdout.strip()
+            raise RuntimeError(f"h2load failed with {done.returncode}: {said}")
         return _parse(done.stdout, log)
 
 
 def _parse(output: str, log: Path) -> Load:
     finished = re.search(r"finished in ([\d.]+)(us|ms|s)", output)
     counts = re.search(r"requests: (\d+) total, .* (\d+) succeeded, (\d+) failed", output)
-    if not finished or not counts:
+    traffic = re.search(r"traffic: .* \((\d+)\) data", output)
+    if not finished or not counts or not traffic:
         raise RuntimeError(f"h2load said what this can't read:\n{output}")
     unit = {"us": 1e-6, "ms": 1e-3, "s": 1.0}[finished[2]]
     lines = np.loadtxt(log, dtype=np.int64, ndmin=2)  # start, status, microseconds
@@ -98,5 +101,6 @@ def _parse(output: str, log: Path) -> Load:
         requests=len(lines),
         seconds=float(finished[1]) * unit,
         latencies=lines[:, 2] / 1e3,
+        body_bytes=int(traffic[1]),
         failed=int(counts[3]) + int((lines[:, 1] != 200).sum()),
     )

@@ -5,6 +5,7 @@ none takes time from another and the machine's moods meet all of them.
 """
 
 import argparse
+import signal
 from collections import defaultdict
 from pathlib import Path
 
@@ -75,6 +76,7 @@ def measure(
 def main() -> None:
     """Measure, print, and write the page."""
     options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the running server ends too
     targets = _chosen(options.only)
     results, notes = measure(targets, options.rounds, options.seconds, Console(stderr=True))
     show(results, notes)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -49,9 +51,10 @@ def show(results: Results, notes: Mapping[Target, str]) -> None:
     """Print a table for each case, and the notes."""
     console = Console(width=100)
     for case in CASES:
-        table = Table(title=str(case).capitalize())
+        table = Table(title=str(case).capitalize(), box=box.SIMPLE_HEAD, collapse_padding=True)
         for heading in HEADINGS:
-            table.add_column(heading, justify="left" if heading == "server" else "right")
+            justify: Literal["left", "right"] = "left" if heading == "server" else "right"
+            table.add_column(heading, justify=justify, no_wrap=True)
         for cells in rows(results, case):
             table.add_row(*cells)
         console.print(table)

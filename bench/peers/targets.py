@@ -48,11 +48,15 @@ class Target:
 
     def ask(self, served: Served, images: np.ndarray) -> np.ndarray:
         """Return the logits that the server gives a real client."""
+        return self.decode(self.answer(served, images))
+
+    def answer(self, served: Served, images: np.ndarray) -> bytes:
+        """Return the body of the server's answer to a real client."""
         body = self.encode(images)
         if self.grpc:
             with grpc.insecure_channel(f"127.0.0.1:{served.port}") as channel:
                 method: Any = channel.unary_unary(self.path)
-                return self.decode(method(body, timeout=10))
+                return method(body, timeout=10)
         connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
         try:
             connection.request("POST", self.path, body, {"content-type": OCTETS})
@@ -62,7 +66,7 @@ class Target:
             connection.close()
         if answer.status != 200:
             raise RuntimeError(f"{self.name} answered {answer.status}: {data[:200]!r}")
-        return self.decode(data)
+        return data
 
     def load(self, served: Served, images: np.ndarray, callers: int, seconds: float) -> Load:
         """Load the server: over HTTP/2 for gRPC, else over a connection for each caller."""
@@ -152,6 +156,10 @@ MLSERVER_NOTE = (
     "worker process, metrics or access log."
 )
 MLSERVER_BYTES_NOTE = "the same server; each image is an element of type BYTES, which stays bytes."
+PYTRITON_NOTE = (
+    "FP32 tensors in `raw_input_contents`, Triton's dynamic batcher without a delay (one of 1 ms "
+    "takes as much CPU and keeps a lone caller waiting), no metrics."
+)
 BENTOML_NOTE = (
     "raw bodies, the model in the event loop, no metrics or access log. No batching: its batches "
     "are of arrays, and its HTTP server reads arrays from JSON alone."
@@ -166,7 +174,7 @@ FORWARD = (_forward("Forward, float32", uint8=False), _forward("Forward, uint8",
 PEERS = (
     _oip("MLServer", "mlserver", note=MLSERVER_NOTE),
     _oip("MLServer, BYTES", "mlserver", encode=oip.bytes_request, note=MLSERVER_BYTES_NOTE),
-    _oip("PyTriton", "pytriton"),
+    _oip("PyTriton", "pytriton", note=PYTRITON_NOTE),
     _http("BentoML", "bentoml", note=BENTOML_NOTE),
     _http("LitServe", "litserve", note=LITSERVE_NOTE),
     _http("Mosec, batching", "mosec", str(BATCH_REQUESTS), note=MOSEC_NOTE),
