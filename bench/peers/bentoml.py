@@ -1,7 +1,7 @@
 """BentoML with raw bodies, and the model called in the event loop.
 
-Its batching takes arrays, which its HTTP server reads from JSON alone: that costs
-more than batching saves, so requests are not joined.
+Its batching takes arrays, which its HTTP server reads from JSON alone; raw bodies
+are not joined.
 """
 
 import os
