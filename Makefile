@@ -4,12 +4,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PEERS := $(patsubst bench/peers/requirements/%.txt,%,$(wildcard bench/peers/requirements/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test train lint format proto bench picture clean
+.PHONY: help serve test train lint format proto bench bench-peers picture clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 
 serve: .venv/.serve ## serve the bundled model: gRPC on 8001, metrics on 8002 (flags: ARGS="--grpc-port 9001")
 	@exec $(BIN)/python -m server $(ARGS)
@@ -39,11 +40,14 @@ proto: .venv/.develop ## generate the Python code of proto/
 bench: .venv/.develop ## measure the server beside what limits it (longer: ARGS=overload, ARGS=soak)
 	$(BIN)/python -m bench $(ARGS)
 
+bench-peers: .venv/.develop $(PEERS:%=.venv-peers/%/.done) ## measure it beside other servers; minutes (flags: ARGS="--only mosec")
+	$(BIN)/python -m bench.peers $(ARGS)
+
 picture: .venv/.develop ## draw the README's pictures
 	$(BIN)/python -m docs.picture
 
-clean: ## remove .venv and caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove .venv, .venv-peers and caches
+	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	@echo "Creating .venv with $$($(PYTHON) --version)"
@@ -63,3 +67,9 @@ clean: ## remove .venv and caches
 	@echo "Installing what development needs (torch: some gigabytes)"
 	@$(PIP_INSTALL) --editable '.[train,tensorboard,dev]'
 	@touch $@ .venv/.train .venv/.serve
+
+.venv-peers/%/.done: bench/peers/requirements/%.txt
+	@echo "Installing $* in an environment of its own"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
