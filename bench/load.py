@@ -70,7 +70,9 @@ def load(  # noqa: PLR0913 (what h2load can be told)
         data, log = Path(folder) / "body", Path(folder) / "log"
         data.write_bytes(body)
         amount = (
-            ["--requests", str(requests)] if requests is not None else ["--duration", str(seconds)]
+            ["--requests", str(requests)]
+            if requests is not None
+            else ["--duration", f"{round((seconds or 0) * 1000)}ms"]  # takes no fractions
         )
         command = [
             "h2load",

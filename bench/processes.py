@@ -61,17 +61,22 @@ def running(
             threading.Thread(target=process.stdout.read, daemon=True).start()
             yield served
         finally:
-            process.terminate()
             _end(process, command)
 
 
 def _end(process: psutil.Popen, command: Sequence[str]) -> None:
+    """End a process by SIGTERM, and what it leaves of its children by SIGKILL."""
     asked = time.monotonic()
+    children = process.children(recursive=True) if process.is_running() else []
+    process.terminate()
     try:
         process.wait(STUCK_SECONDS)
     except psutil.TimeoutExpired:
         process.kill()
         raise RuntimeError(f"{' '.join(command)} did not end after SIGTERM") from None
+    finally:
+        for child in psutil.wait_procs(children, timeout=1)[1]:
+            child.kill()
     if (seconds := time.monotonic() - asked) > SLOW_SECONDS:
         print(f"{' '.join(command)} took {seconds:.0f} s to end", file=sys.stderr)
 

@@ -12,7 +12,8 @@ from server.call import Call
 from server.metrics import ServerMetrics
 from server.models import ServedModel
 from server.pixels import PixelBuffer
-from server.scheduler import Done, GroupLimits, QueueRoom, Scheduler
+from server.room import QueueRoom
+from server.scheduler import Done, GroupLimits, Scheduler
 from server.statistics import StageStatistics
 
 Packed = TypeVar("Packed")

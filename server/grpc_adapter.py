@@ -56,20 +56,26 @@ def _serialize(response: Message) -> bytes:
     return response.SerializeToString()
 
 
+CLOCK_SECONDS = 0.02
+END_SECONDS = 0.002
+
+
 class _GrpcCall:
     """A call, read from grpcio's context when somebody asks: most of it is asked for seldom."""
 
-    __slots__ = ("_context", "_gate")
+    __slots__ = ("_context", "_gate", "deadline")
 
     def __init__(self, context: Context, gate: CallGate) -> None:
         self._context = context
         self._gate = gate
+        # None without a deadline, despite the stubs.
+        remaining: float | None = context.time_remaining()
+        self.deadline = None if remaining is None else time.monotonic() + remaining
 
     @property
-    def deadline(self) -> float | None:
-        # None without a deadline, despite the stubs.
-        remaining: float | None = self._context.time_remaining()
-        return None if remaining is None else time.monotonic() + remaining
+    def is_late(self) -> bool:
+        """Tell if the deadline has passed; the caller's own clock may be a little ahead."""
+        return self.deadline is not None and time.monotonic() >= self.deadline - CLOCK_SECONDS
 
     @property
     def peer(self) -> str:
@@ -110,12 +116,11 @@ class _Handler:
         self._seconds.observe(time.perf_counter() - started)
 
     async def _fail(
-        self, error: BaseException, call: Call, context: Context, started: float
+        self, error: BaseException, call: _GrpcCall, context: Context, started: float
     ) -> Never:
         """End a call with an error's status, counted before the caller can know it."""
         if isinstance(error, asyncio.CancelledError):
-            late = call.deadline is not None and time.monotonic() >= call.deadline
-            self._count("DEADLINE_EXCEEDED" if late else "CANCELLED", started)
+            self._count("DEADLINE_EXCEEDED" if call.is_late else "CANCELLED", started)
             raise error
         if not isinstance(error, Exception):
             raise error
@@ -186,6 +191,8 @@ class _StreamHandler(_Handler):
         while True:
             request: Any = await context.read()
             if request is grpc.aio.EOF:
+                # So it says also when the call is cancelled or late, a moment before it says that.
+                await asyncio.sleep(END_SECONDS)
                 return
             try:
                 yield self._parse(request)

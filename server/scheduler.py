@@ -40,7 +40,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from server.errors import DeadlineExceededError, QueueFullError
+from server.errors import DeadlineExceededError
+from server.room import QueueRoom
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,34 +49,6 @@ Result = TypeVar("Result")
 MOST_GROUPS_BETWEEN_PROBES = 32
 PATIENCE = 2  # mean times between the arrivals of a group
 LEAST_PATIENCE_SECONDS = 0.001  # an event loop's timers are no finer
-LEAST_RETRY_SECONDS = 0.01
-SMOOTHING = 0.1  # weight of the newest run in the mean time of an image
-
-
-class QueueRoom:
-    """Bounds the images that wait or run."""
-
-    def __init__(self, max_images: int) -> None:
-        self._max_images = max_images
-        self._seconds_per_image = 0.0
-        self.images = 0
-
-    def take(self, images: int) -> None:
-        """Let images in.
-
-        Raises:
-            QueueFullError: there is no room for that many.
-        """
-        if self.images + images > self._max_images:
-            seconds = max(self._seconds_per_image * self.images, LEAST_RETRY_SECONDS)
-            raise QueueFullError(images, self.images, self._max_images, seconds)
-        self.images += images
-
-    def leave(self, images: int, seconds: float | None = None) -> None:
-        """Let images out, after a run that took so long if they were computed."""
-        self.images -= images
-        if seconds is not None:
-            self._seconds_per_image += SMOOTHING * (seconds / images - self._seconds_per_image)
 
 
 class Done(NamedTuple, Generic[Result]):
@@ -224,7 +197,7 @@ class Scheduler(Generic[Item, Result]):
         """Set what is expected of the next group by those who came for this one."""
         came = len(self._waiting)
         if came < self._expected and self._waiting_images < self._limits.max_batch_images:
-            self._stuck = self.in_flight - came  # the wait was in vain
+            self._stuck = max(0, self.in_flight - came)  # the wait was in vain
         elif self._groups_to_probe <= 0:
             found_more = came > self._expected
             between = 1 if found_more else 2 * self._groups_between_probes
@@ -299,7 +272,9 @@ class Scheduler(Generic[Item, Result]):
             self._observe_wait(started - waiting.arrived)
             if waiting.done.done():
                 continue  # cancelled while it ran
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, StopIteration):  # which no future takes
+                waiting.done.set_exception(RuntimeError(f"the run raised {outcome!r}"))
+            elif isinstance(outcome, Exception):
                 waiting.done.set_exception(outcome)
             else:
                 waiting.done.set_result(Done(outcome, started - waiting.arrived))

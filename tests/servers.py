@@ -9,25 +9,32 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 
 from export.bundle import Bundle
 from export.runners import Runner
 from server.app import FORWARD_SERVICE, build_server, listen, receive_limit
+from server.corridor import Corridor
 from server.lifecycle import CallGate, Health, drain
 from server.metrics import ServerMetrics
 from server.models import ServedModel, load_model
-from server.scheduler import Scheduler
+from server.room import QueueRoom
+from server.scheduler import GroupLimits
 from server.service import ForwardService, Limits
 from tests.bundles import REPOSITORY
 
 START_SECONDS = 60
+HELD_BATCH_IMAGES = 8
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @dataclass
@@ -52,6 +59,30 @@ class RunningServer:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return self.process.wait(timeout=60)
+
+
+def scrape(server: RunningServer) -> Series:
+    """Return every series of a server's metrics."""
+    with urllib.request.urlopen(server.metrics_url, timeout=30) as response:  # noqa: S310 (the test's own server)
+        text = response.read().decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def metric(server: RunningServer, name: str, **labels: str) -> float:
+    """Return one series of a server's metrics as it is now."""
+    return scrape(server)[name, frozenset(labels.items())]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Return when the condition holds; fail if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.01)
 
 
 def server_command(arguments: Sequence[str]) -> list[str]:
@@ -135,9 +166,50 @@ class HeldServer:
 
     address: str
     runner: HeldRunner
-    scheduler: Scheduler
+    room: QueueRoom
     metrics: ServerMetrics
     drain: Any  # starts a drain, returns a concurrent future
+
+
+class BareCall:
+    """A call of a service without a transport."""
+
+    peer = "test"
+    metadata: Sequence[tuple[str, str | bytes]] = ()
+    deadline: float | None = None
+
+    def __init__(self) -> None:
+        self._when_left: list[Callable[[], None]] = []
+        self._when_draining: list[Callable[[], None]] = []
+
+    def when_left(self, callback: Callable[[], None]) -> None:
+        self._when_left.append(callback)
+
+    def when_draining(self, callback: Callable[[], None]) -> None:
+        self._when_draining.append(callback)
+
+    def leave(self) -> None:
+        """Tell that the answer has left."""
+        for callback in self._when_left:
+            callback()
+
+    def drain(self) -> None:
+        """Tell that the server wants the call to end."""
+        for callback in self._when_draining:
+            callback()
+
+
+def threaded_corridor(
+    model: ServedModel, room: QueueRoom, metrics: ServerMetrics, max_batch_images: int
+) -> Corridor:
+    """Return a corridor whose every run is in a thread, so that a held one holds nothing else."""
+    limits = GroupLimits(
+        max_batch_images=max_batch_images,
+        max_queue_delay_seconds=0.005,
+        inline_images=0,
+        merge=model.runner.batch_invariant,
+    )
+    return Corridor(model, room, limits, metrics)
 
 
 @contextmanager
@@ -150,12 +222,13 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     opened = load_model(bundle.path.parent.parent, manifest.name, manifest.version, "onnx", "cpu")
     runner = HeldRunner(opened.runner)
     model = ServedModel(manifest, runner, opened.flops_per_image, opened.parameter_counts)
-    scheduler, metrics = Scheduler(max_queue_images), ServerMetrics()
-    limits = Limits(max_batch_images=8, max_response_bytes=1 << 20)
+    room, metrics = QueueRoom(max_queue_images), ServerMetrics()
+    limits = Limits(max_batch_images=HELD_BATCH_IMAGES, max_response_bytes=1 << 20)
+    corridor = threaded_corridor(model, room, metrics, limits.max_batch_images)
     health, gate = Health((FORWARD_SERVICE.full_name,)), CallGate()
 
     async def start() -> tuple[Any, int]:
-        service = ForwardService(model, scheduler, metrics, limits)
+        service = ForwardService(corridor, limits)
         server = build_server(service, health, gate, metrics, receive_limit(model, limits))
         port = listen(server, "127.0.0.1", 0)
         await server.start()
@@ -166,7 +239,7 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
         yield HeldServer(
             f"127.0.0.1:{port}",
             runner,
-            scheduler,
+            room,
             metrics,
             lambda seconds: asyncio.run_coroutine_threadsafe(
                 drain(server, health, gate, seconds), loop
@@ -175,7 +248,7 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     finally:
         runner.let_go.set()
         asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(30)
-        scheduler.close()
+        corridor.close()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

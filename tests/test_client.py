@@ -219,3 +219,34 @@ def test_probabilities_are_the_softmax_of_the_logits(client: ForwardClient) -> N
     expected = exponentials / exponentials.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(prediction.probabilities, expected, rtol=1e-9)
     np.testing.assert_array_equal(prediction.classes, prediction.logits.argmax(axis=1))
+
+
+def test_a_stream_of_batches_gives_what_calls_give_and_errors_one_by_one(
+    client: ForwardClient,
+) -> None:
+    batches = [random_images(count, (28, 28), seed=count) for count in (1, 70, 2)]
+    wrong = np.zeros((2, 3, 3), np.float32)
+    found = list(client.predict_stream(iter([*batches[:2], wrong, batches[2]])))
+    assert isinstance(found[2], ForwardError)
+    assert found[2].code == "INVALID_ARGUMENT"
+    assert found[2].violations[0][0] == "images.shape"
+    predictions = [one for one in found if not isinstance(one, ForwardError)]
+    for batch, prediction in zip(batches, predictions, strict=True):
+        assert prediction.logits.tobytes() == client.predict(batch).logits.tobytes()
+
+
+def test_a_batch_that_can_not_be_sent_is_the_callers_own_error(client: ForwardClient) -> None:
+    with pytest.raises(TypeError, match="got int64"):
+        list(client.predict_stream([np.zeros((28, 28), np.int64)]))
+    with pytest.raises(ZeroDivisionError):
+        list(client.predict_stream(np.zeros((28, 28), np.uint8) for _ in range(1 // 0)))
+    assert not list(client.predict_stream([]))
+
+
+def test_a_stream_to_nobody_says_so() -> None:
+    with (
+        ForwardClient("127.0.0.1:1", timeout_seconds=5) as caller,
+        pytest.raises(ForwardError, match="no server answers at") as failed,
+    ):
+        list(caller.predict_stream([np.zeros((28, 28), np.uint8)]))
+    assert failed.value.code == "UNAVAILABLE"

@@ -21,14 +21,16 @@ from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
 from server.metrics import ServerMetrics
 from server.models import load_model
-from server.scheduler import Scheduler
-from server.service import Call, ForwardService, Limits
-from server.trace import traced_stage
+from server.room import QueueRoom
+from server.service import ForwardService, Limits
+from server.trace import put_stage
 from tests.bundles import random_images
 from tests.servers import (
+    BareCall,
     RunningServer,
     start_held_server,
     start_server,
+    threaded_corridor,
 )
 
 ONE = random_images(1, (28, 28))
@@ -144,17 +146,17 @@ def test_a_trace_is_packed_where_it_ran_and_not_on_the_event_loop(
 ) -> None:
     threads: set[str] = set()
 
-    def watched(*arguments: Any) -> pb.TracedStage:  # noqa: ANN401 (passed on)
+    def watched(*arguments: Any) -> None:  # noqa: ANN401 (passed on)
         threads.add(threading.current_thread().name)
-        return traced_stage(*arguments)
+        put_stage(*arguments)
 
-    monkeypatch.setattr("server.service.traced_stage", watched)
+    monkeypatch.setattr("server.service.put_stage", watched)
     model = load_model(bundle.path.parent.parent, "mnist", None, "onnx", "cpu")
-    scheduler = Scheduler(max_queue_images=8)
-    service = ForwardService(model, scheduler, ServerMetrics(), Limits(8, 1 << 20))
+    corridor = threaded_corridor(model, QueueRoom(8), ServerMetrics(), 8)
+    service = ForwardService(corridor, Limits(8, 1 << 20))
     request = pb.TraceRequest(images=tensor_of(ONE))
-    response = asyncio.run(service.trace(request, Call("test", (), None)))
-    scheduler.close()
+    response = asyncio.run(service.trace(request, BareCall()))
+    corridor.close()
     assert len(response.stages) == 6
     assert len(threads) == 1
     assert threads.pop().startswith("forward-run")

@@ -19,7 +19,7 @@ from client.connection import tensor_of
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
-from server.app import receive_limit
+from server.app import INLINE_IMAGES, receive_limit
 from server.errors import StartError
 from server.logs import configure_logs
 from server.models import load_model
@@ -27,10 +27,12 @@ from server.service import Limits
 from tests.bundles import REPOSITORY, publish_random_bundle, random_images
 from tests.servers import (
     RunningServer,
+    metric,
     run_server_until_it_ends,
     server_command,
     start_server,
 )
+from tests.streams import stuck_answers
 
 
 def test_limits_that_grpc_can_not_carry_stop_the_start(bundle: Bundle) -> None:
@@ -56,7 +58,8 @@ def test_each_limit_is_the_one_that_was_set() -> None:
 
 
 def test_the_length_of_the_queue_is_the_one_that_was_set() -> None:
-    images = np.zeros((512, 28, 28), np.uint8)
+    count = 8 * INLINE_IMAGES  # in a thread, and for long: others can come while they run
+    images = np.zeros((count, 28, 28), np.uint8)
     ended = threading.Event()
 
     def call_until_refused(server: RunningServer) -> str:
@@ -69,14 +72,36 @@ def test_the_length_of_the_queue_is_the_one_that_was_set() -> None:
                     return str(error)
         return ""
 
-    arguments = ("--max-batch-images", "512", "--max-queue-images", "600")
+    limit = count + 88
+    arguments = ("--max-batch-images", str(count), "--max-queue-images", str(limit))
     with start_server(*arguments) as server, ThreadPoolExecutor(4) as pool:
         callers = [pool.submit(call_until_refused, server) for _ in range(4)]
         ended.wait(20)  # two requests will soon be there at a time
         ended.set()
         refusals = {caller.result() for caller in callers} - {""}
     assert refusals
-    assert all("holds 512 of at most 600 images" in refusal for refusal in refusals)
+    assert all(f"holds {count} of at most {limit} images" in refusal for refusal in refusals)
+
+
+@pytest.mark.parametrize(("delay_ms", "least", "most"), [("0", 0, 0.2), ("400", 0.39, 5)])
+def test_the_longest_wait_for_others_is_the_one_that_was_set(
+    delay_ms: str, least: float, most: float
+) -> None:
+    """While answers to others have not left, somebody waits for company that does not come."""
+    images = random_images(1, (28, 28))
+    with (
+        start_server("--max-queue-delay-ms", delay_ms) as server,
+        ForwardClient(server.address, timeout_seconds=60) as caller,
+        stuck_answers(server),
+    ):
+        before = queue_seconds(server)
+        for _ in range(3):
+            caller.predict(images)
+        assert least <= queue_seconds(server) - before < most
+
+
+def queue_seconds(server: RunningServer) -> float:
+    return metric(server, "forward_queue_seconds_sum", lane="predict")
 
 
 def test_a_full_trace_that_fits_the_default_limit_reaches_a_stock_client(
@@ -230,3 +255,12 @@ def test_the_settings_of_the_log_reach_it() -> None:
         process.terminate()
         _, written = process.communicate(timeout=30)
     assert (process.returncode, written) == (0, b"")
+
+
+def test_the_runtime_has_as_many_threads_as_were_set() -> None:
+    def threads(*arguments: str) -> int:
+        with start_server(*arguments) as server:
+            return len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
+
+    # Each of the two sessions has one thread less than that beside the caller's.
+    assert threads("--threads", "21") >= threads() + 30

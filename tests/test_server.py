@@ -1,7 +1,7 @@
 """A real server process, called over loopback with real MNIST images."""
 
+import contextlib
 import re
-import urllib.request
 from typing import Any
 
 import grpc
@@ -14,7 +14,6 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 from grpc_status import rpc_status
-from prometheus_client.parser import text_string_to_metric_families
 
 from client import ForwardClient, ForwardError
 from export.architecture import Runtime
@@ -23,7 +22,7 @@ from export.runners import Runner, open_runner
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 from tests.bundles import REPOSITORY, random_images, reference_of
-from tests.servers import RunningServer, start_server
+from tests.servers import RunningServer, metric, scrape, start_server
 from training.data import Data
 
 STAGES = ["input", "flatten", "linear1", "relu", "linear2", "output"]
@@ -220,7 +219,12 @@ def test_reflection_gives_the_contract_to_a_client_without_the_proto(
             database.get_services()
         )
         service = DescriptorPool(database).FindServiceByName("forward.v1.ForwardService")
-        assert [m.name for m in service.methods] == ["Predict", "Trace", "GetModel"]
+        assert [m.name for m in service.methods] == [
+            "Predict",
+            "PredictStream",
+            "Trace",
+            "GetModel",
+        ]
 
 
 def test_health_is_known_of_the_server_and_the_service(client: ForwardClient) -> None:
@@ -244,16 +248,6 @@ def test_watch_tells_of_an_unknown_service_and_stays_open(served: RunningServer)
         watch.cancel()
 
 
-def scrape(server: RunningServer) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    with urllib.request.urlopen(server.metrics_url) as response:  # noqa: S310 (the test's own server)
-        text = response.read().decode()
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
 def test_metrics_count_calls_images_and_times() -> None:
     with start_server() as server, ForwardClient(server.address) as caller:
         before = scrape(server)
@@ -275,13 +269,38 @@ def test_metrics_count_calls_images_and_times() -> None:
     assert value("grpc_server_handled_total", **predict, grpc_code="INVALID_ARGUMENT") == 1
     assert value("grpc_server_handling_seconds_count", **predict) == 3
     assert value("grpc_server_handling_seconds_sum", **predict) > 0
-    assert value("forward_images_total", grpc_method="Predict") == 5
-    assert value("forward_images_total", grpc_method="Trace") == 4
-    assert value("forward_run_seconds_count", grpc_method="Predict") == 2
-    assert value("forward_queue_seconds_count", grpc_method="Trace") == 1
+    assert value("forward_images_total", lane="predict") == 5
+    assert value("forward_images_total", lane="trace") == 4
+    assert value("forward_run_seconds_count", lane="predict") == 2
+    assert value("forward_queue_seconds_count", lane="trace") == 1
+    assert value("forward_run_images_sum", lane="predict") == 5
+    assert value("forward_run_images_bucket", lane="predict", le="2.0") == 1
+    assert value("forward_run_images_count", lane="trace") == 1
     assert value("forward_queue_images") == 0
     info = {k: str(server.ready[k]) for k in ("model", "version", "runtime", "device", "provider")}
     assert value("forward_model_info", **info) == 1
+
+
+def test_a_call_is_counted_before_its_caller_has_the_answer(served: RunningServer) -> None:
+    labels = {"grpc_service": "forward.v1.ForwardService", "grpc_method": "Predict"}
+    requests = {
+        "OK": pb.PredictRequest(images=tensor(IMAGE)),
+        "INVALID_ARGUMENT": pb.PredictRequest(),
+        "NOT_FOUND": pb.PredictRequest(model=pb.ModelSelector(name="x")),
+    }
+    channel, service = stub(served)
+
+    def counted(code: str) -> float:
+        name = "grpc_server_handled_total"
+        return metric(served, name, **labels, grpc_type="unary", grpc_code=code)
+
+    with channel:
+        for code, request in requests.items():
+            before = counted(code)
+            for count in range(1, 21):
+                with contextlib.suppress(grpc.RpcError):
+                    service.Predict(request, timeout=10)
+                assert counted(code) == before + count
 
 
 def test_the_readme_lists_every_metric(served: RunningServer) -> None:
@@ -291,7 +310,7 @@ def test_the_readme_lists_every_metric(served: RunningServer) -> None:
         for name, _ in scrape(served)
         if name.startswith(("forward_", "grpc_")) and not name.endswith("_created")
     }
-    assert len(names) == 7
+    assert len(names) == 8
     assert {name for name in names if f"`{name}`" not in readme} == set()
 
 

@@ -1,6 +1,7 @@
 """What a trace returns: statistics, top values, sizes, and the plan of a request."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from hypothesis.extra import numpy as st_numpy
 from client.connection import DETAILS
 from export.architecture import flops_per_image, mlp
 from forward.v1 import forward_pb2 as pb
+from server.corridor import TracedRun
 from server.errors import Violation
-from server.trace import plan_trace, response_bytes, statistics, top_values, traced_stage
+from server.statistics import StageStatistics, statistics
+from server.trace import plan_trace, put_stage, response_bytes, top_values
 
 STAGES = mlp((3, 5), [4], 2)
 NAMES = [stage.name for stage in STAGES]
@@ -23,8 +26,33 @@ ARRAYS = st_numpy.arrays(np.float32, SHAPES, elements=st.floats(-1e6, 1e6, width
 
 @given(ARRAYS)
 def test_statistics_are_those_of_float64_torch(array: np.ndarray) -> None:
+    check_statistics(statistics(array), array)
+
+
+@given(ARRAYS, st.data())
+def test_statistics_of_any_requests_rows_of_a_run_are_those_of_float64_torch(
+    array: np.ndarray, data: st.DataObject
+) -> None:
+    run = StageStatistics(array)
+    for rows in split_of(array, data):
+        check_statistics(of(run, rows), array[rows])
+
+
+def of(run: StageStatistics, rows: slice) -> pb.Statistics:
+    found = pb.Statistics()
+    run.put(rows, found)
+    return found
+
+
+def split_of(array: np.ndarray, data: st.DataObject) -> list[slice]:
+    """Return the rows of each request, for a drawn split of a run into requests."""
+    between = data.draw(st.sets(st.integers(1, max(1, len(array) - 1))))
+    edges = sorted({0, len(array), *(edge for edge in between if edge < len(array))})
+    return [slice(*pair) for pair in pairwise(edges)]
+
+
+def check_statistics(found: pb.Statistics, array: np.ndarray) -> None:
     oracle = torch.from_numpy(array).to(torch.float64)
-    found = statistics(array)
     expected = {
         "min": oracle.min().item(),
         "max": oracle.max().item(),
@@ -40,6 +68,27 @@ def test_statistics_are_those_of_float64_torch(array: np.ndarray) -> None:
         allowed = max(cancels, 2.0**-149)
         assert math.isclose(getattr(found, name), value, rel_tol=1e-6, abs_tol=allowed), name
     assert (found.nan_count, found.infinity_count) == (0, 0)
+
+
+@given(ARRAYS, st.data())
+def test_what_is_not_finite_in_one_request_changes_nothing_for_the_others(
+    array: np.ndarray, data: st.DataObject
+) -> None:
+    parts = split_of(array, data)
+    spoiled = data.draw(st.sampled_from(parts))
+    broken = array.copy()
+    flat = broken[spoiled].reshape(-1)
+    value = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+    flat[data.draw(st.integers(0, flat.size - 1))] = value
+    run, whole = StageStatistics(broken), StageStatistics(array)
+    for rows in parts:
+        if rows == spoiled:
+            found = of(run, rows)
+            assert found == statistics(broken[rows])
+            assert found.nan_count == np.isnan(value)
+            assert found.infinity_count == np.isinf(value)
+        else:
+            assert of(run, rows) == of(whole, rows)
 
 
 def test_statistics_of_what_is_not_finite_count_it_and_take_the_rest() -> None:
@@ -79,18 +128,20 @@ def test_the_size_that_is_foretold_is_never_exceeded_and_not_far_off(
     plan = plan_trace(request, STAGES, violations)
     assert not violations
     flops = flops_per_image(STAGES)
-    arrays = {s.name: np.full((images, *s.shape), -1.5, np.float32) for s in STAGES}
+    others = 2  # images of other requests, in the same run
+    arrays = {s.name: np.full((images + others, *s.shape), -1.5, np.float32) for s in STAGES}
+    run = TracedRun(arrays, 1.0)
     response = pb.TraceResponse(
         logits=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[images, 2], data=bytes(images * 8)),
         model=pb.ModelIdentity(name="a" * 60, version=2**40, runtime="torchscript"),
-        stages=[
-            traced_stage(s, flops[s.name], plan.details[s.name], plan.top_k, arrays[s.name])
-            for s in STAGES
-            if s.name in plan.details
-        ],
         queue_seconds=1.0,
         run_seconds=1.0,
     )
+    for stage in STAGES:
+        if stage.name in plan.details:
+            traced = response.stages.add()
+            traced.flops_per_image = flops[stage.name]
+            put_stage(stage, plan, run, slice(1, 1 + images), traced)
     foretold = response_bytes(plan, STAGES, images)
     slack = 256 * (len(plan.details) + 2) + images * len(plan.details) * 48
     assert response.ByteSize() <= foretold <= response.ByteSize() + slack

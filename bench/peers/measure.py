@@ -88,10 +88,10 @@ def _sample(target: Target, served: Served, case: Case, seconds: float) -> Sampl
     before = served.cpu_seconds()
     seen = target.load(served, images, case.callers, seconds)
     used = served.cpu_seconds() - before
-    if seen.failed or seen.body_bytes < seen.requests * answer_bytes:
+    if seen.failed or seen.data_bytes < seen.requests * answer_bytes:
         raise RuntimeError(
             f"{case}: {seen.failed} of {seen.requests} requests failed, "
-            f"{seen.body_bytes} bytes of answers came, not {seen.requests * answer_bytes}"
+            f"{seen.data_bytes} bytes of answers came, not {seen.requests * answer_bytes}"
         )
     return Sample(used / seen.requests * 1e6, seen.requests / seen.seconds, seen.p50, seen.p99)
 

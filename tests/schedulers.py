@@ -1,0 +1,134 @@
+"""Every implementation of the scheduler's contract, and what its tests watch them with."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Protocol, TypeVar
+
+import uvloop
+
+from server.room import QueueRoom
+from server.scheduler import Done, GroupLimits, Scheduler
+
+Value = TypeVar("Value")
+
+LONG = 30.0  # seconds; nobody waits for it where all is well
+
+
+class Gathering(Protocol):
+    """What the contract gives a caller; the module `server.scheduler` has its rules."""
+
+    def submit(
+        self,
+        item: Any,  # noqa: ANN401 (whatever a run takes)
+        images: int,
+        deadline: float | None = None,
+    ) -> asyncio.Future[Done[Any]]: ...
+
+    def depart(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+Run = Callable[[Sequence[Any]], Sequence[Any]]
+Implementation = Callable[[Run, QueueRoom, GroupLimits, Callable[[float], None]], Gathering]
+
+IMPLEMENTATIONS: list[Implementation] = [Scheduler]
+LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [
+    asyncio.new_event_loop,
+    uvloop.new_event_loop,
+]
+
+
+@dataclass
+class Runs:
+    """What a scheduler has run: answers each item with itself, and can be held or fail."""
+
+    seconds: float = 0
+    groups: list[list[Any]] = field(default_factory=list)
+    threads: list[str] = field(default_factory=list)
+    failing: set[Any] = field(default_factory=set)  # items that fail every run they are in
+    let_go: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.let_go.set()
+
+    def __call__(self, items: Sequence[Any]) -> list[Any]:
+        self.groups.append(list(items))
+        self.threads.append(threading.current_thread().name)
+        assert self.let_go.wait(LONG)
+        if self.seconds:
+            time.sleep(self.seconds)
+        for item in items:
+            if item in self.failing:
+                raise RuntimeError(item)
+        return [("answer", item) for item in items]
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """Makes schedulers of one implementation, and runs experiments on one kind of event loop."""
+
+    implementation: Implementation
+    new_loop: Callable[[], asyncio.AbstractEventLoop]
+
+    def __str__(self) -> str:
+        return f"{self.implementation.__module__}-{self.new_loop.__module__}"
+
+    def run(self, experiment: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
+        """Run an experiment, which fails if it takes too long."""
+        with asyncio.Runner(loop_factory=self.new_loop) as runner:
+            return runner.run(asyncio.wait_for(experiment(), LONG))
+
+    @contextmanager
+    def scheduler(  # noqa: PLR0913 (each has a default)
+        self,
+        run: Run,
+        *,
+        room: QueueRoom | None = None,
+        batch: int = 8,
+        delay: float = LONG,
+        inline: int = 0,
+        merge: bool = True,
+        observe_wait: Callable[[float], None] = lambda _: None,
+    ) -> Iterator[Gathering]:
+        """Make a scheduler; a delay that nobody said anything of is one that nobody awaits."""
+        limits = GroupLimits(batch, delay, inline, merge)
+        made = self.implementation(run, room or QueueRoom(10_000), limits, observe_wait)
+        try:
+            yield made
+        finally:
+            if isinstance(run, Runs):
+                run.let_go.set()
+            made.close()
+
+
+LABORATORIES = [Laboratory(*pair) for pair in product(IMPLEMENTATIONS, LOOPS)]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds."""
+    while not condition():  # noqa: ASYNC110 (a condition of another thread's)
+        await asyncio.sleep(0.001)
+
+
+async def expect_company(
+    scheduler: Gathering, runs: Runs, count: int, off_loop_images: int = 1
+) -> None:
+    """Let so many requests be in flight at a time, so that as many are expected next.
+
+    A run of `off_loop_images` must be in a thread.
+    """
+    runs.let_go.clear()
+    first = scheduler.submit("warm", off_loop_images)
+    await until(lambda: runs.groups[-1:] == [["warm"]])
+    others = [scheduler.submit("warm too", 1) for _ in range(count - 1)]
+    runs.let_go.set()
+    await asyncio.gather(first, *others)
+    for _ in range(count):
+        scheduler.depart()
+    runs.groups.clear()

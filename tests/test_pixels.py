@@ -1,0 +1,82 @@
+"""Pixels of a run: those of every request, in order, whatever their types and sizes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from server.pixels import PixelBuffer
+
+SHAPE = (3, 5)
+MOST = 12
+
+
+def images_of(count: int) -> st.SearchStrategy[np.ndarray]:
+    shape = (count, *SHAPE)
+    floats = st_numpy.arrays(np.float32, shape, elements=st.floats(0, 1, width=32))
+    return floats | st_numpy.arrays(np.uint8, shape)
+
+
+REQUESTS = (
+    st.lists(st.integers(1, 4), min_size=1, max_size=8)
+    .filter(lambda counts: sum(counts) <= MOST)
+    .flatmap(lambda counts: st.tuples(*map(images_of, counts)))
+)
+
+
+REQUESTS_OF_ANY_SIZE = st.tuples(st.integers(1, 5) | st.integers(60, 200), st.booleans())
+
+
+def oracle(requests: Sequence[np.ndarray]) -> np.ndarray:
+    exact = [
+        images.astype(np.float64) / (255 if images.dtype == np.uint8 else 1) for images in requests
+    ]
+    return np.concatenate(exact).astype(np.float32)
+
+
+@given(st.lists(REQUESTS, min_size=1, max_size=4))
+def test_pixels_are_those_of_float64_whatever_was_in_the_buffer_before(
+    runs: list[tuple[np.ndarray, ...]],
+) -> None:
+    buffer = PixelBuffer(MOST, SHAPE)
+    for requests in runs:
+        before = [images.copy() for images in requests]
+        found = buffer.gather(requests)
+        assert found.dtype == np.float32
+        assert found.shape[1:] == SHAPE
+        assert found.tobytes() == oracle(requests).tobytes()
+        for images, copy in zip(requests, before, strict=True):
+            np.testing.assert_array_equal(images, copy)
+
+
+@given(st.lists(REQUESTS_OF_ANY_SIZE, min_size=1, max_size=6), st.integers(1, 80))
+def test_runs_have_the_images_of_all_requests_in_order_and_as_many_as_the_buffer_takes(
+    kinds: list[tuple[int, bool]], most: int
+) -> None:
+    random = np.random.default_rng(0)
+    requests = [
+        random.integers(0, 256, (count, *SHAPE), np.uint8)
+        if is_bytes
+        else random.random((count, *SHAPE), np.float32)
+        for count, is_bytes in kinds
+    ]
+    runs = [pixels.copy() for pixels in PixelBuffer(most, SHAPE).runs(requests)]
+    assert np.concatenate(runs).tobytes() == oracle(requests).tobytes()
+    for pixels in runs:
+        assert pixels.dtype == np.float32
+        assert 1 <= len(pixels) <= max(most, *(len(r) for r in requests if r.dtype != np.uint8), 0)
+
+
+def test_every_byte_is_divided_as_float64_rounded_to_float32() -> None:
+    every = np.arange(256, dtype=np.uint8)
+    found = PixelBuffer(1, (256,)).gather([every[None]])
+    assert found.tobytes() == (every.astype(np.float64) / 255).astype(np.float32).tobytes()
+
+
+def test_images_that_can_not_be_written_to_are_read() -> None:
+    """As they come out of a request's bytes."""
+    images = np.frombuffer(bytes(range(15)), np.uint8).reshape(1, *SHAPE)
+    found = PixelBuffer(2, SHAPE).gather([images, images])
+    assert found.tobytes() == oracle([images, images]).tobytes()
