@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -238,8 +239,13 @@ def test_a_stream_of_batches_gives_what_calls_give_and_errors_one_by_one(
 def test_a_batch_that_can_not_be_sent_is_the_callers_own_error(client: ForwardClient) -> None:
     with pytest.raises(TypeError, match="got int64"):
         list(client.predict_stream([np.zeros((28, 28), np.int64)]))
+
+    def batches() -> Iterator[np.ndarray]:
+        yield np.zeros((28, 28), np.uint8)
+        raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
-        list(client.predict_stream(np.zeros((28, 28), np.uint8) for _ in range(1 // 0)))
+        list(client.predict_stream(batches()))
     assert not list(client.predict_stream([]))
 
 
