@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
@@ -27,8 +27,8 @@ class LaneMetrics:
     """The metrics of one lane."""
 
     images: Counter
-    run_images: Histogram
-    run_seconds: Histogram
+    run_images: Observations
+    run_seconds: Observations
     queue_seconds: Observations
 
     def observe_run(self, images: int, seconds: float) -> None:
@@ -71,20 +71,14 @@ class ServerMetrics:
             SECONDS_BUCKETS,
         )
         self.registry.register(self._queue_seconds)
-        self._run_seconds = Histogram(
-            "forward_run_seconds",
-            "Time of a run of the runtime.",
-            LANE_LABELS,
-            buckets=SECONDS_BUCKETS,
-            registry=self.registry,
+        self._run_seconds = BufferedHistogram(
+            "forward_run_seconds", "Time of a run of the runtime.", LANE_LABELS, SECONDS_BUCKETS
         )
-        self._run_images = Histogram(
-            "forward_run_images",
-            "Images in a run of the runtime.",
-            LANE_LABELS,
-            buckets=IMAGES_BUCKETS,
-            registry=self.registry,
+        self.registry.register(self._run_seconds)
+        self._run_images = BufferedHistogram(
+            "forward_run_images", "Images in a run of the runtime.", LANE_LABELS, IMAGES_BUCKETS
         )
+        self.registry.register(self._run_images)
         self._queue_images = Gauge(
             "forward_queue_images",
             "Images that wait or run.",

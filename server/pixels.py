@@ -27,6 +27,9 @@ class PixelBuffer:
         FLOAT32 run alone, where they are; the others are gathered, and cut where
         the buffer is full.
         """
+        if len(requests) == 1 and len(requests[0]) <= len(self._pixels):  # the short way
+            yield self.gather(requests)
+            return
         for alone, several in groupby(requests, key=_runs_alone):
             if alone:
                 yield from several
@@ -55,8 +58,8 @@ class PixelBuffer:
         Each request is UINT8, which is divided by 255 on its way into the
         buffer, or FLOAT32, which is copied; a single FLOAT32 one is returned as it is.
         """
-        if len(requests) == 1 and requests[0].dtype != np.uint8:
-            return requests[0]
+        if len(requests) == 1:
+            return self._alone(requests[0])
         start = 0
         for dtype, alike in groupby(requests, key=lambda images: images.dtype):
             several = list(alike)
@@ -69,6 +72,13 @@ class PixelBuffer:
                 np.copyto(pixels, images)
             start += len(images)
         return self._pixels[:start]
+
+    def _alone(self, images: np.ndarray) -> np.ndarray:
+        if images.dtype != np.uint8:
+            return images
+        pixels = self._pixels[: len(images)]
+        np.true_divide(images, UINT8_MAX, out=pixels, dtype=np.float32)
+        return pixels
 
 
 def _runs_alone(images: np.ndarray) -> bool:

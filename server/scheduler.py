@@ -17,8 +17,8 @@ parameter.
    counted: one that is stuck is no reason to wait.
 4. One run at a time. While it goes on, requests wait.
 5. Start. A group is taken when none runs and a) as many requests wait as are
-   expected, or b) as many images as a run may have, or c) the oldest has waited
-   for the delay limit. Now and then a group of several waits a moment longer than
+   expected, or b) AMPLE_IMAGES, or as many as a run may have, or c) the oldest has
+   waited for the delay limit. Now and then a group of several waits a moment longer than
    for (a), and for as long as more keep coming: a transport may hold back callers
    that nobody expects until they are let in. Such probes get rarer where they
    find nobody.
@@ -47,6 +47,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MOST_GROUPS_BETWEEN_PROBES = 32
+AMPLE_IMAGES = 64  # of one run: then its weights, read once, cost each image little
 PATIENCE = 2  # mean times between the arrivals of a group
 LEAST_PATIENCE_SECONDS = 0.001  # an event loop's timers are no finer
 
@@ -118,21 +119,38 @@ class Scheduler(Generic[Item, Result]):
         self._room.take(images)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Done[Result]] = loop.create_future()
-        self._waiting.append(_Waiting(item, images, deadline, loop.time(), done))
-        self._waiting_images += images
+        waiting = _Waiting(item, images, deadline, loop.time(), done)
         self.in_flight += 1
         self._most_in_flight = max(self._most_in_flight, self.in_flight)
+        if self._is_lone(waiting):
+            self._expect()
+            self._finish([waiting], waiting.arrived, self._outcomes([waiting]))
+            return done
+        self._waiting.append(waiting)
+        self._waiting_images += images
         if not self._running and not self._is_gathering():
             self._consider()
         return done
 
+    def _is_lone(self, waiting: _Waiting[Item, Result]) -> bool:
+        """Tell whether a newcomer is a group by itself: the short way for a lone caller."""
+        return (
+            self._expected == 1
+            and not self._waiting
+            and not self._running
+            and waiting.deadline is None
+            and waiting.images <= self._limits.inline_images
+        )
+
     def _is_gathering(self) -> bool:
         """Tell whether a newcomer changes nothing: others are still expected, the timer is set."""
         return (
-            self._timer is not None
-            and len(self._waiting) < self._expected
-            and self._waiting_images < self._limits.max_batch_images
+            self._timer is not None and len(self._waiting) < self._expected and not self._is_ample()
         )
+
+    def _is_ample(self) -> bool:
+        """Tell whether so many images wait that more company makes none of them cheaper."""
+        return self._waiting_images >= min(self._limits.max_batch_images, AMPLE_IMAGES)
 
     def depart(self) -> None:
         """Tell that the answer to a request has left, whatever it was."""
@@ -163,7 +181,7 @@ class Scheduler(Generic[Item, Result]):
     def _taken_at(self, now: float) -> float:
         """Return when the group shall be taken if nobody else comes."""
         count, came_first = len(self._waiting), self._waiting[0].arrived
-        if self._waiting_images >= self._limits.max_batch_images or not self._limits.merge:
+        if self._is_ample() or not self._limits.merge:
             return now
         due = came_first + self._limits.max_queue_delay_seconds
         if count < self._expected:
@@ -196,7 +214,7 @@ class Scheduler(Generic[Item, Result]):
     def _learn(self) -> None:
         """Set what is expected of the next group by those who came for this one."""
         came = len(self._waiting)
-        if came < self._expected and self._waiting_images < self._limits.max_batch_images:
+        if came < self._expected and not self._is_ample():
             self._stuck = max(0, self.in_flight - came)  # the wait was in vain
         elif self._groups_to_probe <= 0:
             found_more = came > self._expected
@@ -204,12 +222,14 @@ class Scheduler(Generic[Item, Result]):
             self._groups_between_probes = min(between, MOST_GROUPS_BETWEEN_PROBES)
             self._groups_to_probe = self._groups_between_probes
         self._groups_to_probe -= 1
+        self._expect()
+
+    def _expect(self) -> None:
         self._expected = max(1, self._most_in_flight - self._stuck)
         self._most_in_flight = self.in_flight
 
     def _take_group(self, now: float) -> list[_Waiting[Item, Result]]:
-        group: list[_Waiting[Item, Result]] = []
-        images = 0
+        group, images = list[_Waiting[Item, Result]](), 0
         while self._waiting:
             waiting = self._waiting[0]
             is_full = images + waiting.images > self._limits.max_batch_images

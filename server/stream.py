@@ -61,13 +61,20 @@ class Window:
     images: int = 0
     _room: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def enter(self, images: int) -> None:
+    def is_full(self, images: int) -> bool:
+        """Tell if a message of so many images must wait."""
+        return self.messages >= MOST_MESSAGES or (
+            self.messages > 0 and self.images + images > self.max_images
+        )
+
+    async def room(self, images: int) -> None:
         """Wait until there is room for a message."""
-        while self.messages >= MOST_MESSAGES or (
-            self.messages and self.images + images > self.max_images
-        ):
+        while self.is_full(images):
             self._room.clear()
             await self._room.wait()
+
+    def enter(self, images: int) -> None:
+        """Count a message in."""
         self.messages += 1
         self.images += images
 
@@ -150,13 +157,15 @@ class OrderedAnswers(Generic[Request, Answer]):
             if isinstance(request, ServiceError):
                 raise request
             images = self._check(request)
-            await self._window.enter(len(images))
+            if self._window.is_full(len(images)):
+                await self._window.room(len(images))
             count = len(images)
             answer = self._submit(images, call)
         except ServiceError as error:
-            if not count:
-                await self._window.enter(count)
+            if self._window.is_full(count):
+                await self._window.room(count)
             answer = error
+        self._window.enter(count)
         self._started.put_nowait(_Started(call, count, answer))
 
     async def _outcome(self, started: _Started[Answer]) -> Answer | ServiceError:
