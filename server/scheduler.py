@@ -1,8 +1,7 @@
 """The scheduler: requests wait a moment for their neighbours and share a run.
 
-Pure of any transport and of what a run computes. Its rules are a contract that
-another implementation can follow; `tests/test_scheduler.py` takes one as a
-parameter.
+Pure of any transport and of what a run computes. Its rules are a contract for
+any other implementation; the tests take one as a parameter.
 
 1. Room. A request is taken if its images and those that wait or run, over all
    schedulers that share the room, are at most the limit; else QueueFullError at
@@ -29,8 +28,9 @@ parameter.
 7. Results. Every request ends exactly once, with its own result or its own error.
    If a run of several fails, each of them runs alone, and only those that fail
    again end with that failure.
-8. Place. Up to `inline_images` run on the event loop, for handing them to a
-   thread costs more; more run in a thread, off the loop.
+8. Place. Small requests, up to `inline_images` in a group, run on the event loop:
+   to hand them to a thread costs more. A larger group, or one with a request of
+   over LARGE_IMAGES, runs in a thread; others are taken in or refused meanwhile.
 """
 
 import asyncio
@@ -47,7 +47,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MOST_GROUPS_BETWEEN_PROBES = 32
-AMPLE_IMAGES = 64  # of one run: then its weights, read once, cost each image little
+AMPLE_IMAGES = 512  # in a group: its weights, read once, cost each image little
+LARGE_IMAGES = 64  # more of them in a request are never run on the event loop
 PATIENCE = 2  # mean times between the arrivals of a group
 LEAST_PATIENCE_SECONDS = 0.001  # an event loop's timers are no finer
 
@@ -99,7 +100,7 @@ class Scheduler(Generic[Item, Result]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="forward-run")
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._waiting_images = 0
-        self._running = False
+        self._running = False  # in the thread
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._expected = 1
@@ -139,7 +140,7 @@ class Scheduler(Generic[Item, Result]):
             and not self._waiting
             and not self._running
             and waiting.deadline is None
-            and waiting.images <= self._limits.inline_images
+            and waiting.images <= min(self._limits.inline_images, LARGE_IMAGES)
         )
 
     def _is_gathering(self) -> bool:
@@ -196,15 +197,24 @@ class Scheduler(Generic[Item, Result]):
         self._stop_timer()
         self._learn()
         group = self._take_group(now)
-        images = sum(waiting.images for waiting in group)
-        if images <= self._limits.inline_images:
+        if self._runs_inline(group):
             self._finish(group, now, self._outcomes(group))
         else:
             self._running = True
             running = loop.run_in_executor(self._thread, self._outcomes, group)
-            running.add_done_callback(lambda ended: self._end_run(group, now, ended))
+
+            def end(ended: asyncio.Future[list[Result | Exception]]) -> None:
+                self._running = False
+                self._finish(group, now, ended.result())
+                self._consider()
+
+            running.add_done_callback(end)
         if self._waiting and not self._running:
             loop.call_soon(self._consider)  # after those that have arrived meanwhile
+
+    def _runs_inline(self, group: Sequence[_Waiting[Item, Result]]) -> bool:
+        images = [waiting.images for waiting in group]
+        return sum(images) <= self._limits.inline_images and max(images, default=0) <= LARGE_IMAGES
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -267,16 +277,6 @@ class Scheduler(Generic[Item, Result]):
                 return [error]
             return [outcome for waiting in group for outcome in self._outcomes([waiting])]
         return list(results)
-
-    def _end_run(
-        self,
-        group: Sequence[_Waiting[Item, Result]],
-        started: float,
-        ended: asyncio.Future[list[Result | Exception]],
-    ) -> None:
-        self._running = False
-        self._finish(group, started, ended.result())
-        self._consider()
 
     def _finish(
         self,
