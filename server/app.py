@@ -105,7 +105,8 @@ def group_limits(settings: ServerSettings, model: ServedModel) -> GroupLimits:
     return GroupLimits(
         max_batch_images=settings.max_batch_images,
         max_queue_delay_seconds=settings.max_queue_delay_ms / 1000,
-        inline_images=INLINE_IMAGES,
+        # A run of torch's waits for another in the other lane's thread.
+        inline_images=INLINE_IMAGES if model.runner.batch_invariant else 0,
         # Requests share a run only where that changes no bit of their answers.
         merge=model.runner.batch_invariant,
     )

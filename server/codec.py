@@ -16,7 +16,7 @@ NUMPY_TYPES: dict[int, np.dtype[Any]] = {
 
 
 def encode_into(tensor: pb.Tensor, array: np.ndarray) -> None:
-    """Put an array of little-endian float32 into an empty tensor, where it is: no copy of it."""
+    """Put an array of little-endian float32 into an empty tensor."""
     tensor.dtype = pb.DATA_TYPE_FLOAT32
     tensor.shape.extend(array.shape)
     tensor.data = array.tobytes()

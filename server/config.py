@@ -10,7 +10,7 @@ from export.settings import CommandSettings
 
 
 class ServerSettings(CommandSettings):
-    """Serve the forward pass of a bundle over gRPC: Predict, Trace and GetModel."""
+    """Serve the forward pass of a bundle over gRPC: Predict, PredictStream, Trace, GetModel."""
 
     model_config = SettingsConfigDict(env_prefix="FORWARD_", cli_prog_name="python -m server")
     other_prefixes: ClassVar[tuple[str, ...]] = ("FORWARD_TRAINING_",)
@@ -41,7 +41,7 @@ class ServerSettings(CommandSettings):
         8002, ge=0, le=65535, description="Port of the metrics, /metrics; 0 takes a free one."
     )
     max_batch_images: int = Field(
-        1024, ge=1, le=65536, description="Most images in one request, and in one run."
+        1024, ge=1, le=65536, description="Most images in one request, and in a group of requests."
     )
     max_queue_delay_ms: float = Field(
         5.0,

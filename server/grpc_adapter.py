@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from typing import Any, Never
 
 import grpc
@@ -18,7 +19,7 @@ from server.metrics import ServerMetrics
 from server.wire import LargeRequest, parse
 
 Method = Callable[[Any, Call], Awaitable[Message]]
-StreamMethod = Callable[[AsyncIterator[Any], Call], AsyncIterator[Message]]
+StreamMethod = Callable[[AsyncIterator[Any], Call], AsyncGenerator[Message, None]]
 Context = grpc.aio.ServicerContext[bytes, Message]
 
 
@@ -104,6 +105,7 @@ class _Handler:
         gate: CallGate,
     ) -> None:
         self._request_type = message_factory.GetMessageClass(descriptor.input_type)
+        self._has_images = "images" in descriptor.input_type.fields_by_name
         self._gate = gate
         labels = (descriptor.containing_service.full_name, descriptor.name, kind)
         self._seconds = metrics.handling_seconds.labels(*labels)
@@ -115,23 +117,27 @@ class _Handler:
         self._handled[code].inc()
         self._seconds.observe(time.perf_counter() - started)
 
+    def _count_cancelled(self, call: _GrpcCall, started: float) -> None:
+        self._count("DEADLINE_EXCEEDED" if call.is_late else "CANCELLED", started)
+
     async def _fail(
-        self, error: BaseException, call: _GrpcCall, context: Context, started: float
+        self, error: Exception, call: _GrpcCall, context: Context, started: float
     ) -> Never:
         """End a call with an error's status, counted before the caller can know it."""
-        if isinstance(error, asyncio.CancelledError):
-            self._count("DEADLINE_EXCEEDED" if call.is_late else "CANCELLED", started)
-            raise error
-        if not isinstance(error, Exception):
-            raise error
         failure = error if isinstance(error, ServiceError) else unforeseen(error, call.peer)
         self._count(failure.status, started)
         rich = rpc_status.to_status(rich_status(failure))
+        # grpcio keeps the exception of an abort, and with it these frames, until garbage is
+        # collected: they must not hold what the request brought.
+        for each in (error, failure):
+            each.__traceback__ = each.__cause__ = each.__context__ = None
         await context.abort(rich.code, rich.details, rich.trailing_metadata)
 
     def _parse(self, request: bytes) -> Message | LargeRequest:
         try:
-            return parse(self._request_type, request)
+            if self._has_images:
+                return parse(self._request_type, request)
+            return self._request_type.FromString(request)
         except DecodeError:
             description = f"expected a {self._request_type.DESCRIPTOR.full_name}, got other bytes"
             raise InvalidArgumentError([Violation("request", description)]) from None
@@ -153,11 +159,19 @@ class _UnaryHandler(_Handler):
             if self._gate.closed:
                 await self._gate.refuse()
             with self._gate:
-                answer = await self._method(self._parse(request), call)
-        except BaseException as error:  # noqa: BLE001 (it raises again, or ends the call)
+                answering = self._begin(request, call)
+                del request
+                answer = await answering
+        except asyncio.CancelledError:
+            self._count_cancelled(call, started)
+            raise
+        except Exception as error:  # noqa: BLE001 (it ends the call with a status)
             await self._fail(error, call, context, started)
         self._count("OK", started)
         return answer
+
+    def _begin(self, request: bytes, call: Call) -> Awaitable[Message]:
+        return self._method(self._parse(request), call)
 
 
 class _StreamHandler(_Handler):
@@ -180,9 +194,13 @@ class _StreamHandler(_Handler):
             if self._gate.closed:
                 await self._gate.refuse()
             with self._gate:
-                async for answer in self._method(self._read(context), call):
-                    await context.write(answer)
-        except BaseException as error:  # noqa: BLE001 (it raises again, or ends the call)
+                async with aclosing(self._method(self._read(context), call)) as answers:
+                    async for answer in answers:
+                        await context.write(answer)
+        except asyncio.CancelledError:
+            self._count_cancelled(call, started)
+            raise
+        except Exception as error:  # noqa: BLE001 (it ends the call with a status)
             await self._fail(error, call, context, started)
         self._count("OK", started)
 
@@ -192,7 +210,8 @@ class _StreamHandler(_Handler):
             request: Any = await context.read()
             if request is grpc.aio.EOF:
                 # So it says also when the call is cancelled or late, a moment before it says that.
-                await asyncio.sleep(END_SECONDS)
+                with suppress(asyncio.CancelledError):  # all is read, whatever comes now
+                    await asyncio.sleep(END_SECONDS)
                 return
             try:
                 yield self._parse(request)

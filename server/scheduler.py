@@ -34,6 +34,7 @@ any other implementation; the tests take one as a parameter.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -83,7 +84,7 @@ class Scheduler(Generic[Item, Result]):
 
     `run` takes the items of a group and returns a result for each, in order;
     `observe_wait` is told the seconds that each request waited for its run.
-    All methods belong to one event loop; times are those of its clock.
+    All methods belong to one event loop; times are those of time.monotonic.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Scheduler(Generic[Item, Result]):
         self._room = room
         self._limits = limits
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="forward-run")
+        self._thread.submit(int).result()  # where threads are short, the start fails, not a run
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._waiting_images = 0
         self._running = False  # in the thread
@@ -120,7 +122,7 @@ class Scheduler(Generic[Item, Result]):
         self._room.take(images)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Done[Result]] = loop.create_future()
-        waiting = _Waiting(item, images, deadline, loop.time(), done)
+        waiting = _Waiting(item, images, deadline, time.monotonic(), done)
         self.in_flight += 1
         self._most_in_flight = max(self._most_in_flight, self.in_flight)
         if self._is_lone(waiting):
@@ -167,13 +169,13 @@ class Scheduler(Generic[Item, Result]):
         if self._running or not self._waiting:
             return
         loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = time.monotonic()
         until = self._taken_at(now)
         if until <= now:
             self._start(loop, now)
         elif self._timer is None or self._timer_at != until:
             self._stop_timer()
-            self._timer, self._timer_at = loop.call_at(until, self._wake), until
+            self._timer, self._timer_at = loop.call_later(until - now, self._wake), until
 
     def _wake(self) -> None:
         self._timer = None  # clocks differ: it may be a moment too early, and is set again then
@@ -226,7 +228,7 @@ class Scheduler(Generic[Item, Result]):
         came = len(self._waiting)
         if came < self._expected and not self._is_ample():
             self._stuck = max(0, self.in_flight - came)  # the wait was in vain
-        elif self._groups_to_probe <= 0:
+        elif self._groups_to_probe <= 0 and came > 1:
             found_more = came > self._expected
             between = 1 if found_more else 2 * self._groups_between_probes
             self._groups_between_probes = min(between, MOST_GROUPS_BETWEEN_PROBES)
@@ -259,12 +261,9 @@ class Scheduler(Generic[Item, Result]):
         """End a request that was cancelled or is late."""
         self._room.leave(waiting.images)
         if not waiting.done.done():
-            waiting.done.set_exception(
-                DeadlineExceededError(
-                    f"the deadline passed after {now - waiting.arrived:.3f} s in the queue; "
-                    "nothing was computed"
-                )
-            )
+            seconds = f"{now - waiting.arrived:.3f} s"
+            text = f"the deadline passed after {seconds} in the queue; nothing was computed"
+            waiting.done.set_exception(DeadlineExceededError(text))
 
     def _outcomes(self, group: Sequence[_Waiting[Item, Result]]) -> list[Result | Exception]:
         """Run a group; return a result or an error for each request."""
@@ -284,7 +283,7 @@ class Scheduler(Generic[Item, Result]):
         started: float,
         outcomes: Sequence[Result | Exception],
     ) -> None:
-        seconds = asyncio.get_running_loop().time() - started
+        seconds = time.monotonic() - started
         images = sum(waiting.images for waiting in group)
         if images:
             self._room.leave(images, seconds)

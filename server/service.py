@@ -1,6 +1,7 @@
 """The calls of forward.v1.ForwardService, pure of any transport: unpack, compute, pack."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,18 +55,18 @@ class ForwardService:
 
     async def predict_stream(
         self, requests: AsyncIterator[pb.PredictStreamRequest | ServiceError], call: Call
-    ) -> AsyncIterator[pb.PredictStreamResponse]:
+    ) -> AsyncGenerator[pb.PredictStreamResponse, None]:
         """Yield the logits of each request, or its error, in the order of the requests."""
         stream = OrderedAnswers(
             self._checked_images, self._corridor.predict, call, self._limits.max_batch_images
         )
-        async for answer in stream.run(requests):
-            if isinstance(answer, ServiceError):
-                error = pb.Status.FromString(rich_status(answer).SerializeToString())
-                yield pb.PredictStreamResponse(error=error, model=self._identity)
-            else:
+        async with aclosing(stream.run(requests)) as answers:
+            async for answer in answers:
                 response = pb.PredictStreamResponse(model=self._identity)
-                encode_into(response.logits, answer.result)
+                if isinstance(answer, ServiceError):
+                    response.error.ParseFromString(rich_status(answer).SerializeToString())
+                else:
+                    encode_into(response.logits, answer.result)
                 yield response
 
     def _checked_images(self, request: pb.PredictRequest | pb.PredictStreamRequest) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A stream of requests, answered in order: read ahead within bounds, errors one by one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -111,25 +111,25 @@ class OrderedAnswers(Generic[Request, Answer]):
         self._call = call
         self._window = Window(max_images)
         self._started: asyncio.Queue[_Started[Answer] | None] = asyncio.Queue()
-        self._draining = False
 
     async def run(
         self, requests: AsyncIterator[Request | ServiceError]
-    ) -> AsyncIterator[Answer | ServiceError]:
+    ) -> AsyncGenerator[Answer | ServiceError, None]:
         """Yield an answer or an error for each request, in order.
 
         Raises:
             UnavailableError: the server drains; what was read is answered.
         """
         reader = asyncio.create_task(self._read(requests))
-        self._call.when_draining(lambda: self._drain(reader))
+        reader.add_done_callback(lambda _: self._started.put_nowait(None))
+        self._call.when_draining(lambda: _cancel(reader))
         try:
             while (started := await self._started.get()) is not None:
                 try:
                     yield await self._outcome(started)
                 finally:
                     self._leave(started)
-            if self._draining:
+            if reader.cancelled():
                 raise UnavailableError(
                     "the server is shutting down; every request up to the last answer was "
                     "answered, send the rest to another"
@@ -139,34 +139,33 @@ class OrderedAnswers(Generic[Request, Answer]):
             reader.cancel()
             self._drop_rest()
 
-    def _drain(self, reader: asyncio.Task[None]) -> None:
-        self._draining = True
-        reader.cancel()
-
     async def _read(self, requests: AsyncIterator[Request | ServiceError]) -> None:
-        try:
-            async for request in requests:
-                await self._start(request)
-        finally:
-            self._started.put_nowait(None)
+        async for request in requests:
+            await self._start(request)
 
     async def _start(self, request: "Request | ServiceError") -> None:
         call, count = MessageCall(self._call), 0
         answer: asyncio.Future[Answer] | ServiceError
-        try:
-            if isinstance(request, ServiceError):
-                raise request
-            images = self._check(request)
-            if self._window.is_full(len(images)):
-                await self._window.room(len(images))
-            count = len(images)
-            answer = self._submit(images, call)
-        except ServiceError as error:
-            if self._window.is_full(count):
-                await self._window.room(count)
-            answer = error
-        self._window.enter(count)
+        if isinstance(request, ServiceError):
+            answer = request
+        else:
+            try:
+                images = self._check(request)
+                await self._enter(len(images))
+                count = len(images)
+                answer = self._submit(images, call)
+            except ServiceError as error:
+                answer = error
+            except Exception as error:  # noqa: BLE001 (the stream goes on)
+                answer = unforeseen(error, self._call.peer)
+        if not count:
+            await self._enter(0)
         self._started.put_nowait(_Started(call, count, answer))
+
+    async def _enter(self, images: int) -> None:
+        if self._window.is_full(images):
+            await self._window.room(images)
+        self._window.enter(images)
 
     async def _outcome(self, started: _Started[Answer]) -> Answer | ServiceError:
         if isinstance(started.answer, ServiceError):
@@ -186,6 +185,16 @@ class OrderedAnswers(Generic[Request, Answer]):
         while not self._started.empty():
             started = self._started.get_nowait()
             if started is not None:
-                if not isinstance(started.answer, ServiceError):
-                    started.answer.cancel()
+                _forget(started.answer)
                 self._leave(started)
+
+
+def _cancel(reader: asyncio.Task[None]) -> None:
+    reader.cancel()
+
+
+def _forget(answer: asyncio.Future[Answer] | ServiceError) -> None:
+    """Let go of an answer that nobody waits for, and of its error."""
+    if isinstance(answer, ServiceError) or answer.cancel() or answer.cancelled():
+        return
+    answer.exception()

@@ -87,7 +87,7 @@ def _parse_large(message_type: type[MessageT], request: bytes) -> LargeRequest:
 
 def _only_field(buffer: bytes, start: int, end: int, wanted: int) -> _Span:
     """Return the one field with that tag."""
-    found = None
+    found, others = None, 0
     at = start
     while at < end:
         tag_at = at
@@ -109,6 +109,10 @@ def _only_field(buffer: bytes, start: int, end: int, wanted: int) -> _Span:
             if found or buffer[tag_at] != wanted:
                 raise _IrregularError  # protobuf merges what comes twice
             found = _Span(tag_at, content, at)
+        else:
+            others += at - tag_at
+            if others >= LEAST_BYTES:
+                raise _IrregularError  # what is large is not the images
     if found is None:
         raise _IrregularError
     return found

@@ -151,8 +151,7 @@ class Crowd:
                     tasks.create_task(self._follow(request, request.done))
 
     def _submit(self, number: int, plan: Plan) -> Request:
-        loop = asyncio.get_running_loop()
-        arrived = loop.time()
+        arrived = time.monotonic()
         deadline = None if plan.deadline is None else arrived + plan.deadline
         request = Request(number, plan, arrived, deadline)
         self.requests.append(request)
@@ -174,7 +173,7 @@ class Crowd:
     ) -> None:
         await asyncio.wait([done], timeout=request.plan.cancelled)
         if request.plan.cancelled is not None and done.cancel():
-            request.cancelled_at = asyncio.get_running_loop().time()
+            request.cancelled_at = time.monotonic()
         await asyncio.wait([done])
         if request.plan.departs is not None:
             await asyncio.sleep(request.plan.departs)

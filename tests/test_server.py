@@ -327,3 +327,14 @@ def test_a_bundle_of_another_architecture_is_served_without_a_change(
         shapes = [stage.shape for stage in caller.trace(images).stages]
     assert logits.tobytes() == open_runner(tiny, runtime, "cpu").predict(images).tobytes()
     assert shapes == [(5, 3, 5), (5, 15), (5, 4), (5, 4), (5, 2), (5, 2)]
+
+
+def test_a_large_request_for_the_model_with_unknown_fields_is_answered(
+    served: RunningServer,
+) -> None:
+    unknown = b"\x1a" + b"\xa0\x9c\x01" + bytes(20_000)  # field 3 of ModelSelector, 20,000 bytes
+    request = b"\x0a" + bytes([len(unknown) & 0x7F | 0x80, len(unknown) >> 7 & 0x7F | 0x80, 1])
+    with grpc.insecure_channel(served.address) as channel:
+        call: Any = channel.unary_unary("/forward.v1.ForwardService/GetModel")
+        answer = pb.GetModelResponse.FromString(call(request + unknown, timeout=10))
+    assert answer.model.name == "mnist"
