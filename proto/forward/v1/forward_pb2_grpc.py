@@ -87,8 +87,8 @@ class ForwardServiceServicer:
         its answers by a bounded number of requests and images.
 
         Each answer fails as Predict does. The stream itself ends with
-        DEADLINE_EXCEEDED, and with UNAVAILABLE when the server drains: the requests
-        that it has read are answered first.
+        DEADLINE_EXCEEDED, and with UNAVAILABLE when the server drains: every request
+        up to the last answer was answered then, and none after it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

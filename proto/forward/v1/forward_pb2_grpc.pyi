@@ -54,8 +54,8 @@ class ForwardServiceStub:
     its answers by a bounded number of requests and images.
 
     Each answer fails as Predict does. The stream itself ends with
-    DEADLINE_EXCEEDED, and with UNAVAILABLE when the server drains: the requests
-    that it has read are answered first.
+    DEADLINE_EXCEEDED, and with UNAVAILABLE when the server drains: every request
+    up to the last answer was answered then, and none after it.
     """
     Trace: _grpc.UnaryUnaryMultiCallable[_forward_pb2.TraceRequest, _forward_pb2.TraceResponse]
     """Returns the logits of a batch of images together with the activations of
@@ -95,8 +95,8 @@ class ForwardServiceAsyncStub(ForwardServiceStub):
     its answers by a bounded number of requests and images.
 
     Each answer fails as Predict does. The stream itself ends with
-    DEADLINE_EXCEEDED, and with UNAVAILABLE when the server drains: the requests
-    that it has read are answered first.
+    DEADLINE_EXCEEDED, and with UNAVAILABLE when the server drains: every request
+    up to the last answer was answered then, and none after it.
     """
     Trace: _aio.UnaryUnaryMultiCallable[_forward_pb2.TraceRequest, _forward_pb2.TraceResponse]  # type: ignore[assignment]
     """Returns the logits of a batch of images together with the activations of
@@ -145,8 +145,8 @@ class ForwardServiceServicer(metaclass=_abc_1.ABCMeta):
         its answers by a bounded number of requests and images.
 
         Each answer fails as Predict does. The stream itself ends with
-        DEADLINE_EXCEEDED, and with UNAVAILABLE when the server drains: the requests
-        that it has read are answered first.
+        DEADLINE_EXCEEDED, and with UNAVAILABLE when the server drains: every request
+        up to the last answer was answered then, and none after it.
         """
 
     @_abc_1.abstractmethod
