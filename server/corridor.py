@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -20,6 +20,8 @@ Packed = TypeVar("Packed")
 
 # Pixels of a run that are still in the cache when the runtime reads them.
 MOST_RUN_IMAGES = 128
+# A trace is packed where it ran, which takes longer than the run: more go to the thread.
+MOST_INLINE_TRACED_IMAGES = 64
 
 
 class TracedRun:
@@ -82,8 +84,10 @@ class Corridor:
         self._predict = Scheduler(
             self._run_predict, room, limits, self._predict_metrics.queue_seconds.observe
         )
+        inline_images = min(limits.inline_images, MOST_INLINE_TRACED_IMAGES)
+        traced = replace(limits, inline_images=inline_images)
         self._trace: Scheduler[_TraceItem[Any], Any] = Scheduler(
-            self._run_trace, room, limits, self._trace_metrics.queue_seconds.observe
+            self._run_trace, room, traced, self._trace_metrics.queue_seconds.observe
         )
 
     def predict(self, images: np.ndarray, call: Call) -> asyncio.Future[Done[np.ndarray]]:
