@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from server.errors import UnavailableError, shown
 
+SIGNALS_APART_SECONDS = 0.1
 QUIET_SECONDS = 0.1
 MOST_QUIET_SECONDS = 2.0  # with new callers all the time it would never be quiet
 
@@ -131,13 +132,18 @@ def stop_signal() -> asyncio.Future[str]:
     watched = (signal.SIGTERM, signal.SIGINT)
 
     def receive(number: signal.Signals) -> None:
-        if received.done():  # the second came before the loop turned
+        if received.done():
+            to_default()
             signal.raise_signal(number)
             return
+        # Not at once: a second one that is on its way to the loop by now would be lost.
+        loop.call_later(SIGNALS_APART_SECONDS, to_default)
+        received.set_result(number.name)
+
+    def to_default() -> None:
         for each in watched:
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)  # for SIGINT in place of KeyboardInterrupt
-        received.set_result(number.name)
 
     for number in watched:
         loop.add_signal_handler(number, receive, number)
