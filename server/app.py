@@ -17,6 +17,7 @@ from server.corridor import Corridor
 from server.cpus import available_cpus
 from server.errors import StartError
 from server.grpc_adapter import Method, StreamMethod, generic_handler
+from server.host import ModelHost, activate
 from server.lifecycle import CallGate, Health, drain, stop_signal
 from server.metrics import ServerMetrics
 from server.models import ServedModel, load_model, warm_up
@@ -64,7 +65,8 @@ async def serve(settings: ServerSettings) -> None:
     metrics.watch_queue(lambda: room.images)
     metrics.show_model(model)
     corridor = Corridor(model, room, group_limits(settings, model), metrics)
-    service = ForwardService(corridor, limits)
+    host = ModelHost(activate(corridor, limits.max_batch_images))
+    service = ForwardService(host, limits)
     health, gate = Health((FORWARD_SERVICE.full_name,)), CallGate()
     server = build_server(service, health, gate, metrics, max_receive_bytes)
     grpc_port = listen(server, settings.host, settings.grpc_port)

@@ -1,16 +1,15 @@
 """A stream of requests, answered in order: read ahead within bounds, errors one by one."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
-
-import numpy as np
 
 from server.call import Call
 from server.errors import ServiceError, UnavailableError, unforeseen
 
 Request = TypeVar("Request")
+Checked = TypeVar("Checked", bound=Sized)  # a request's images, so many
 Answer = TypeVar("Answer")
 
 MOST_MESSAGES = 64  # that are read and not yet answered
@@ -86,23 +85,24 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class _Started(Generic[Answer]):
+class _Started(Generic[Checked, Answer]):
     call: MessageCall
+    checked: Checked | None  # None: it is not right, or there is no room for it
     images: int
     answer: asyncio.Future[Answer] | ServiceError
 
 
-class OrderedAnswers(Generic[Request, Answer]):
+class OrderedAnswers(Generic[Request, Checked, Answer]):
     """Answers the requests of one stream.
 
-    `check` returns the images of a request or raises a ServiceError; `submit`
-    starts them and returns a future of the answer, or raises one.
+    `check` returns the images of a request or raises a ServiceError; `submit`, without
+    a wait after `check`, starts them and returns a future of the answer, or raises one.
     """
 
     def __init__(
         self,
-        check: Callable[[Request], np.ndarray],
-        submit: Callable[[np.ndarray, Call], asyncio.Future[Answer]],
+        check: Callable[[Request], Checked],
+        submit: Callable[[Checked, Call], asyncio.Future[Answer]],
         call: Call,
         max_images: int,
     ) -> None:
@@ -110,12 +110,12 @@ class OrderedAnswers(Generic[Request, Answer]):
         self._submit = submit
         self._call = call
         self._window = Window(max_images)
-        self._started: asyncio.Queue[_Started[Answer] | None] = asyncio.Queue()
+        self._started: asyncio.Queue[_Started[Checked, Answer] | None] = asyncio.Queue()
 
     async def run(
         self, requests: AsyncIterator[Request | ServiceError]
-    ) -> AsyncGenerator[Answer | ServiceError, None]:
-        """Yield an answer or an error for each request, in order.
+    ) -> AsyncGenerator[tuple[Checked | None, Answer | ServiceError], None]:
+        """Yield an answer or an error for each request, in order, with its images if it had some.
 
         Raises:
             UnavailableError: the server drains; what was read is answered.
@@ -126,7 +126,7 @@ class OrderedAnswers(Generic[Request, Answer]):
         try:
             while (started := await self._started.get()) is not None:
                 try:
-                    yield await self._outcome(started)
+                    yield started.checked, await self._outcome(started)
                 finally:
                     self._leave(started)
             if reader.cancelled():
@@ -145,29 +145,29 @@ class OrderedAnswers(Generic[Request, Answer]):
 
     async def _start(self, request: "Request | ServiceError") -> None:
         call, count = MessageCall(self._call), 0
+        checked: Checked | None = None
         answer: asyncio.Future[Answer] | ServiceError
         if isinstance(request, ServiceError):
             answer = request
         else:
             try:
-                images = self._check(request)
-                await self._enter(len(images))
-                count = len(images)
-                answer = self._submit(images, call)
+                checked = self._check(request)
+                if self._window.is_full(len(checked)):
+                    await self._window.room(len(checked))
+                    checked = self._check(request)  # what takes it may be another by now
+                self._window.enter(len(checked))
+                count = len(checked)
+                answer = self._submit(checked, call)
             except ServiceError as error:
                 answer = error
             except Exception as error:  # noqa: BLE001 (the stream goes on)
                 answer = unforeseen(error, self._call.peer)
         if not count:
-            await self._enter(0)
-        self._started.put_nowait(_Started(call, count, answer))
+            await self._window.room(0)
+            self._window.enter(0)
+        self._started.put_nowait(_Started(call, checked, count, answer))
 
-    async def _enter(self, images: int) -> None:
-        if self._window.is_full(images):
-            await self._window.room(images)
-        self._window.enter(images)
-
-    async def _outcome(self, started: _Started[Answer]) -> Answer | ServiceError:
+    async def _outcome(self, started: _Started[Checked, Answer]) -> Answer | ServiceError:
         if isinstance(started.answer, ServiceError):
             return started.answer
         try:
@@ -177,7 +177,7 @@ class OrderedAnswers(Generic[Request, Answer]):
         except Exception as error:  # noqa: BLE001 (the stream goes on)
             return unforeseen(error, self._call.peer)
 
-    def _leave(self, started: _Started[Answer]) -> None:
+    def _leave(self, started: _Started[Checked, Answer]) -> None:
         started.call.leave()
         self._window.leave(started.images)
 

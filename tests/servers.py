@@ -23,6 +23,7 @@ from export.bundle import Bundle
 from export.runners import Runner
 from server.app import FORWARD_SERVICE, build_server, listen, receive_limit
 from server.corridor import Corridor
+from server.host import ModelHost, activate
 from server.lifecycle import CallGate, Health, drain
 from server.metrics import ServerMetrics
 from server.models import ServedModel, load_model
@@ -228,7 +229,8 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     health, gate = Health((FORWARD_SERVICE.full_name,)), CallGate()
 
     async def start() -> tuple[Any, int]:
-        service = ForwardService(corridor, limits)
+        host = ModelHost(activate(corridor, limits.max_batch_images))
+        service = ForwardService(host, limits)
         server = build_server(service, health, gate, metrics, receive_limit(model, limits))
         port = listen(server, "127.0.0.1", 0)
         await server.start()

@@ -19,6 +19,7 @@ from client import ForwardClient, ForwardError
 from client.connection import tensor_of
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
+from server.host import ModelHost, activate
 from server.metrics import ServerMetrics
 from server.models import load_model
 from server.room import QueueRoom
@@ -153,7 +154,7 @@ def test_a_trace_is_packed_where_it_ran_and_not_on_the_event_loop(
     monkeypatch.setattr("server.service.put_stage", watched)
     model = load_model(bundle.path.parent.parent, "mnist", None, "onnx", "cpu")
     corridor = threaded_corridor(model, QueueRoom(8), ServerMetrics(), 8)
-    service = ForwardService(corridor, Limits(8, 1 << 20))
+    service = ForwardService(ModelHost(activate(corridor, 8)), Limits(8, 1 << 20))
     request = pb.TraceRequest(images=tensor_of(ONE))
     response = asyncio.run(service.trace(request, BareCall()))
     corridor.close()

@@ -37,8 +37,10 @@ async def answered(
         answers.append(asyncio.get_running_loop().create_future())
         return answers[-1]
 
-    stream: OrderedAnswers[int, int] = OrderedAnswers(lambda _: np.zeros(1), submit, call, 8)
-    return [answer async for answer in stream.run(requests())]
+    stream: OrderedAnswers[int, np.ndarray, int] = OrderedAnswers(
+        lambda _: np.zeros(1), submit, call, 8
+    )
+    return [answer async for _, answer in stream.run(requests())]
 
 
 def test_a_stream_that_begins_in_a_drain_ends_at_once() -> None:
