@@ -7,10 +7,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 PEERS := $(patsubst bench/peers/requirements/%.txt,%,$(wildcard bench/peers/requirements/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test train lint format proto bench bench-peers picture clean
+.PHONY: help serve test train lint format proto bench bench-peers fuzz picture clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 serve: .venv/.serve ## serve the bundled model: gRPC on 8001, metrics on 8002 (flags: ARGS="--grpc-port 9001")
 	@exec $(BIN)/python -m server $(ARGS)
@@ -42,6 +42,9 @@ bench: .venv/.develop ## measure the server beside what limits it (longer: ARGS=
 
 bench-peers: .venv/.develop $(PEERS:%=.venv-peers/%/.done) ## measure it beside other servers; minutes (flags: ARGS="--only mosec")
 	$(BIN)/python -m bench.peers $(ARGS)
+
+fuzz: .venv/.develop ## throw random and mutated bytes at a server (flags: ARGS="--inputs 1000000")
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 picture: .venv/.develop ## draw the README's pictures
 	$(BIN)/python -m docs.picture
