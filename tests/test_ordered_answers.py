@@ -63,3 +63,26 @@ def test_a_stream_that_was_read_to_its_end_before_the_drain_ends_well() -> None:
         assert await asyncio.wait_for(running, 5) == [0, 1]
 
     asyncio.run(run())
+
+
+def test_what_the_transport_raises_ends_the_stream_after_the_answers_to_what_was_read() -> None:
+    async def requests() -> AsyncIterator[int]:
+        yield 7
+        raise ConnectionError("the transport's own")
+
+    def submit(_images: np.ndarray, _call: Call) -> asyncio.Future[int]:
+        answer = asyncio.get_running_loop().create_future()
+        answer.set_result(7)
+        return answer
+
+    async def run() -> None:
+        stream: OrderedAnswers[int, np.ndarray, int] = OrderedAnswers(
+            lambda _: np.zeros(1), submit, BareCall(), 8
+        )
+        answers = []
+        with pytest.raises(ConnectionError, match="the transport's own"):
+            async for _, answer in stream.run(requests()):
+                answers.append(answer)  # noqa: PERF401 (what came before the error counts)
+        assert answers == [7]
+
+    asyncio.run(run())
