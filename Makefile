@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PROTOS := proto/forward/v1/forward.proto proto/inference/open_inference.proto
 PEERS := $(patsubst bench/peers/requirements/%.txt,%,$(wildcard bench/peers/requirements/*.txt))
 
 .DEFAULT_GOAL := help
@@ -35,7 +36,7 @@ proto: .venv/.develop ## generate the Python code of proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto --pyi_out=proto \
 		--grpc_python_out=proto --mypy_grpc_out=quiet:proto \
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-		proto/forward/v1/forward.proto
+		$(PROTOS)
 
 bench: .venv/.develop ## measure the server beside what limits it (longer: ARGS=overload, ARGS=soak)
 	$(BIN)/python -m bench $(ARGS)
