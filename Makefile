@@ -16,7 +16,7 @@ help: ## list the targets
 serve: .venv/.serve ## serve the bundled model: gRPC on 8001, metrics on 8002 (flags: ARGS="--grpc-port 9001")
 	@exec $(BIN)/python -m server $(ARGS)
 
-test: .venv/.develop ## run all tests (flags: ARGS="-k codec")
+test: .venv/.develop .venv-tritonclient/.done ## run all tests (flags: ARGS="-k codec")
 	$(BIN)/python -m pytest $(ARGS)
 
 train: .venv/.train ## train on MNIST, export, compare, publish to models/ (flags: ARGS="--epochs 3")
@@ -47,8 +47,8 @@ bench-peers: .venv/.develop $(PEERS:%=.venv-peers/%/.done) ## measure it beside 
 picture: .venv/.develop ## draw the README's pictures
 	$(BIN)/python -m docs.picture
 
-clean: ## remove .venv, .venv-peers and caches
-	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove .venv, .venv-* and caches
+	rm -rf .venv .venv-peers .venv-tritonclient .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	@echo "Creating .venv with $$($(PYTHON) --version)"
@@ -71,6 +71,13 @@ clean: ## remove .venv, .venv-peers and caches
 
 .venv-peers/%/.done: bench/peers/requirements/%.txt
 	@echo "Installing $* in an environment of its own"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# It wants another protobuf than the server, and its messages have the names of the server's.
+.venv-tritonclient/.done: tests/requirements/tritonclient.txt
+	@echo "Installing tritonclient, which tests call the server with, in an environment of its own"
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
