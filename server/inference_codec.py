@@ -110,9 +110,8 @@ def _typed_data(
     if others:
         text = f"expected {wanted} alone for {tensor.datatype}, got {', '.join(others)}"
         found.append(Violation(f"{path}.contents", text))
-    elements = np.array(getattr(tensor.contents, wanted))
-    if others and not elements.size:
         return None
+    elements = np.array(getattr(tensor.contents, wanted))
     dtype = NUMPY_TYPES[tensor.datatype]
     if dtype == np.uint8 and elements.size and elements.max() > 255:
         text = f"expected values from 0 to 255, got {elements.min()} to {elements.max()}"

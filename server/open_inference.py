@@ -190,7 +190,7 @@ def _is_served(active: ActiveModel, name: str, asked_version: str, field: str) -
         text = f"expected a whole number from 1 on, or nothing, got {shown(asked_version)}"
         raise InvalidArgumentError([Violation(field, text)])
     # As text: Python refuses to read a number of thousands of digits.
-    return name == manifest.name and asked_version.lstrip("0") == str(manifest.version)
+    return name == manifest.name and asked_version == str(manifest.version)
 
 
 def _check_model(active: ActiveModel, name: str, asked_version: str, field: str) -> None:
