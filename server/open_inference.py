@@ -28,7 +28,8 @@ from server.inference_codec import (
 from server.service import Limits
 
 PACKAGE = "forward-server"
-# By runtime, in Triton's words: the platform and the backend.
+# By runtime, in Triton's words: the platform and the backend. Of pt2 Triton has only a form that
+# is compiled for one machine, so its platform is made up as the protocol says.
 PLATFORMS: dict[Runtime, tuple[str, str]] = {
     "onnx": ("onnxruntime_onnx", "onnxruntime"),
     "torchscript": ("pytorch_libtorch", "pytorch"),

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -166,6 +167,23 @@ def triton_python() -> str:
     if done.returncode:
         pytest.skip(f"needs tritonclient, which could not be installed: {done.stderr[-500:]}")
     return str((REPOSITORY / target).parent / "bin/python")
+
+
+def test_the_readmes_example_runs(served: RunningServer, triton_python: str) -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    (example,) = re.findall(r"^```python\n(import tritonclient.*?)^```$", readme, re.M | re.S)
+    assert "localhost:8001" in example
+    program = f"""import numpy as np
+pixels = np.zeros((2, 28, 28), np.uint8)
+{example.replace("localhost:8001", served.address)}
+assert result.as_numpy("relu").shape == (2, 128)
+assert result.as_numpy("logits").shape == (2, 3)
+"""
+    command = [triton_python, "-I", "-c", program]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=CALL_SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
