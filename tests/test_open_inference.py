@@ -6,8 +6,12 @@ from typing import Any, get_args
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 from grpc_status import rpc_status
 
 from client import ForwardClient
@@ -145,6 +149,16 @@ def test_health_knows_the_service(served: RunningServer) -> None:
         health: Any = health_pb2_grpc.HealthStub(channel)  # the stubs have no methods
         response = health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=60)
     assert response.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_reflection_gives_the_service_to_a_client_without_the_proto(served: RunningServer) -> None:
+    with grpc.insecure_channel(served.address) as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        assert SERVICE in database.get_services()
+        service = DescriptorPool(database).FindServiceByName(SERVICE)
+        ours = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+        assert [each.name for each in service.methods] == [each.name for each in ours.methods]
+        assert "ModelInfer" in service.methods_by_name
 
 
 def test_a_draining_server_is_live_but_not_ready_and_takes_no_images(bundle: Bundle) -> None:
