@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PROTOS := proto/forward/v1/forward.proto proto/inference/open_inference.proto
 PEERS := $(patsubst bench/peers/requirements/%.txt,%,$(wildcard bench/peers/requirements/*.txt))
 
 .DEFAULT_GOAL := help
@@ -15,7 +16,7 @@ help: ## list the targets
 serve: .venv/.serve ## serve the bundled model: gRPC on 8001, metrics on 8002 (flags: ARGS="--grpc-port 9001")
 	@exec $(BIN)/python -m server $(ARGS)
 
-test: .venv/.develop ## run all tests (flags: ARGS="-k codec")
+test: .venv/.develop .venv-tritonclient/.done ## run all tests (flags: ARGS="-k codec")
 	$(BIN)/python -m pytest $(ARGS)
 
 train: .venv/.train ## train on MNIST, export, compare, publish to models/ (flags: ARGS="--epochs 3")
@@ -35,7 +36,7 @@ proto: .venv/.develop ## generate the Python code of proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto --pyi_out=proto \
 		--grpc_python_out=proto --mypy_grpc_out=quiet:proto \
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-		proto/forward/v1/forward.proto
+		$(PROTOS)
 
 bench: .venv/.develop ## measure the server beside what limits it (longer: ARGS=overload, ARGS=soak)
 	$(BIN)/python -m bench $(ARGS)
@@ -49,8 +50,8 @@ fuzz: .venv/.develop ## throw random and mutated bytes at a server (flags: ARGS=
 picture: .venv/.develop ## draw the README's pictures
 	$(BIN)/python -m docs.picture
 
-clean: ## remove .venv, .venv-peers and caches
-	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove .venv, .venv-* and caches
+	rm -rf .venv .venv-peers .venv-tritonclient .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	@echo "Creating .venv with $$($(PYTHON) --version)"
@@ -73,6 +74,13 @@ clean: ## remove .venv, .venv-peers and caches
 
 .venv-peers/%/.done: bench/peers/requirements/%.txt
 	@echo "Installing $* in an environment of its own"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# It wants another protobuf than the server, and its messages have the names of the server's.
+.venv-tritonclient/.done: tests/requirements/tritonclient.txt
+	@echo "Installing tritonclient, which tests call the server with, in an environment of its own"
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@

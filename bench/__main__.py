@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.cells import CELLS, CROWDED, LONE, Cell
+from bench.cells import CELLS, CROWDED, INFERS, LONE, Cell
 from bench.check import WrongAnswerError
 from bench.measure import FailedRequestsError
 from bench.overload import overload
@@ -77,8 +77,10 @@ def _chosen(name: str | None) -> list[Cell]:
     if not chosen:
         names = "\n  ".join(cell.name for cell in CELLS)
         raise RuntimeError(f"no cell has {name!r} in its name; there are\n  {names}")
-    is_beside = any(cell.request.method != "Predict" for cell in chosen)
-    return [cell for cell in CELLS if cell in chosen or (is_beside and cell in (LONE, CROWDED))]
+    beside = {predict for cell, predict in INFERS if cell in chosen}
+    if any(cell.request.method != "Predict" for cell in chosen):
+        beside |= {LONE, CROWDED}
+    return [cell for cell in CELLS if cell in chosen or cell in beside]
 
 
 if __name__ == "__main__":

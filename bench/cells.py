@@ -6,11 +6,14 @@ from typing import Literal
 
 import numpy as np
 
+from bench.counters import SERVICE
 from bench.load import Shape
 from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb
+from inference import open_inference_pb2 as oip
 
-Method = Literal["Predict", "Trace", "PredictStream"]
+Method = Literal["Predict", "Trace", "PredictStream", "ModelInfer"]
+INFERENCE_SERVICE = "inference.GRPCInferenceService"
 STREAM_MESSAGES = 2000
 ECHO, TUTORIAL, INLINE, OURS, TRACED = "echo", "tutorial", "inline", "ours", "ours, traced"
 UNARY_SERVERS = (ECHO, TUTORIAL, INLINE, OURS)
@@ -31,6 +34,12 @@ class Request:
         what = f"{self.method} {self.detail}" if self.method == "Trace" else self.method
         return f"{what}, {self.images} {self.dtype}"
 
+    @property
+    def path(self) -> str:
+        """Return the path of the method."""
+        service = INFERENCE_SERVICE if self.method == "ModelInfer" else SERVICE
+        return f"/{service}/{self.method}"
+
     def array(self) -> np.ndarray:
         """Return its images."""
         pixels = np.random.default_rng(0).integers(0, 256, (self.images, 28, 28), np.uint8)
@@ -38,11 +47,20 @@ class Request:
 
     def message(self) -> bytes:
         """Return it as it travels."""
+        if self.method == "ModelInfer":
+            return self._inference_message()
         images = tensor_of(self.array())
         if self.method == "Trace":
             detail = pb.DETAIL_FULL if self.detail == "full" else pb.DETAIL_STATISTICS
             return pb.TraceRequest(images=images, detail=detail).SerializeToString()
         return pb.PredictRequest(images=images).SerializeToString()  # a stream's is the same
+
+    def _inference_message(self) -> bytes:
+        """Return it as clients of the Open Inference Protocol send it: raw."""
+        images, datatype = self.array(), "UINT8" if self.dtype == "uint8" else "FP32"
+        request = oip.ModelInferRequest(model_name="mnist", raw_input_contents=[images.tobytes()])
+        request.inputs.add(name="images", datatype=datatype, shape=images.shape)
+        return request.SerializeToString()
 
 
 @dataclass(frozen=True)
@@ -85,6 +103,10 @@ LARGE = tuple(
 TRACE_LONE = Cell(Request("Trace", 1), ONE, (TRACED,))
 TRACE_CROWDED = Cell(Request("Trace", 1), CROWD, (TRACED,))
 STREAM = Cell(Request("PredictStream", 1), Shape(1, 1, STREAM_MESSAGES), (OURS,))
+INFERS = tuple(  # each beside the same of Predict
+    (Cell(Request("ModelInfer", beside.request.images), beside.shape, (OURS,)), beside)
+    for beside in (LONE, CROWDED, LARGE[0])
+)
 AFTER = " after Trace"
 AFTER_LONE = Cell(PREDICT_ONE, ONE, (OURS, TRACED), AFTER)
 AFTER_CROWDED = Cell(PREDICT_ONE, CROWD, (OURS, TRACED), AFTER)
@@ -96,6 +118,7 @@ CELLS: Sequence[Cell] = (
     Cell(PREDICT_ONE, Shape(64, 64), UNARY_SERVERS),
     *LARGE,
     STREAM,
+    *(cell for cell, _ in INFERS),
     TRACE_LONE,
     TRACE_CROWDED,
     Cell(Request("Trace", 1, detail="full"), ONE, (TRACED,)),

@@ -6,10 +6,10 @@ import grpc
 import numpy as np
 
 from bench.cells import OURS, TRACED, Request
-from bench.counters import SERVICE
 from client.results import array_of
 from export.runners import Runner
 from forward.v1 import forward_pb2 as pb
+from inference import open_inference_pb2 as oip
 
 TIMEOUT_SECONDS = 20
 EXACT = (OURS, TRACED)
@@ -37,8 +37,7 @@ def check(server: str, port: int, request: Request, runner: Runner) -> int:
 
 
 def _answers(channel: grpc.Channel, request: Request) -> list[bytes]:
-    path = f"/{SERVICE}/{request.method}"
-    message = request.message()
+    path, message = request.path, request.message()
     if request.method == "PredictStream":
         stream: Any = channel.stream_stream(path)
         answers = list(stream(iter([message] * 100), timeout=TIMEOUT_SECONDS))
@@ -54,6 +53,9 @@ def _check(server: str, request: Request, answer: bytes, runner: Runner) -> None
     pixels = images / np.float32(255) if images.dtype == np.uint8 else images
     expected = runner.predict(pixels)
     response: Any
+    if request.method == "ModelInfer":
+        _check_inferred(server, request, oip.ModelInferResponse.FromString(answer), expected)
+        return
     if request.method == "Trace":
         response = pb.TraceResponse.FromString(answer)
         _check_stages(request, response, runner, pixels)
@@ -61,7 +63,17 @@ def _check(server: str, request: Request, answer: bytes, runner: Runner) -> None
         response = pb.PredictStreamResponse.FromString(answer)
     else:
         response = pb.PredictResponse.FromString(answer)
-    logits = array_of(response.logits)
+    _check_logits(server, request, array_of(response.logits), expected)
+
+
+def _check_inferred(
+    server: str, request: Request, response: oip.ModelInferResponse, expected: np.ndarray
+) -> None:
+    (output,), (data,) = response.outputs, response.raw_output_contents
+    _check_logits(server, request, np.frombuffer(data, "<f4").reshape(output.shape), expected)
+
+
+def _check_logits(server: str, request: Request, logits: np.ndarray, expected: np.ndarray) -> None:
     equal = np.array_equal if server in EXACT else np.allclose
     if logits.shape != expected.shape or not equal(logits, expected):
         raise WrongAnswerError(f"{server}: {request.title}: the logits are wrong")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.cells import ECHO, Cell, Request
-from bench.counters import SERVICE, Counters, read_counters
+from bench.counters import Counters, read_counters
 from bench.load import Load, Shape, frame, load
 from bench.processes import Served
 from export.runners import Runner
@@ -36,7 +36,7 @@ def measure(name: str, served: Served, cell: Cell, seconds: int, answer_bytes: i
     Raises:
         FailedRequestsError: not every request was answered with OK.
     """
-    path = "/bench.Echo/Echo" if name == ECHO else f"/{SERVICE}/{cell.request.method}"
+    path = "/bench.Echo/Echo" if name == ECHO else cell.request.path
     url, shape = served.url(path), cell.shape
     body = frame(cell.request.message()) * shape.messages_per_request
     warm = 1 if shape.messages_per_request > 1 else max(100, 4 * shape.callers)

@@ -7,6 +7,7 @@ from bench.cells import (
     AFTER_LONE,
     CROWDED,
     ECHO,
+    INFERS,
     INLINE,
     LARGE,
     LONE,
@@ -49,7 +50,7 @@ def report(results: Results, cells: Sequence[Cell], rounds: int, seconds: int) -
 
 def limits(results: Results) -> Iterator[Limit]:
     """Yield the figures that have a limit, as far as they were measured."""
-    for part in (_crowd, _lone, _large, _stream, _trace, _after):
+    for part in (_crowd, _lone, _large, _stream, _infer, _trace, _after):
         yield from part(results)
 
 
@@ -78,6 +79,13 @@ def _stream(results: Results) -> Iterator[Limit]:
     if results.has(STREAM, OURS):
         ours, floor = results.cpu(STREAM, OURS), results.floor(CROWDED)
         yield Limit("CPU, PredictStream, a message", ours, "F(1)", floor, 0.5)
+
+
+def _infer(results: Results) -> Iterator[Limit]:
+    for cell, predict in INFERS:
+        if results.has(cell, OURS):
+            what = f"CPU, {cell.name}"
+            yield Limit(what, results.cpu(cell, OURS), "Predict", results.cpu(predict, OURS), 1.1)
 
 
 def _trace(results: Results) -> Iterator[Limit]:

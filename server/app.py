@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from forward.v1 import forward_pb2 as pb
+from inference import open_inference_pb2 as oip
 from server.config import ServerSettings
 from server.corridor import Corridor
 from server.cpus import available_cpus
@@ -21,11 +22,14 @@ from server.host import ModelHost, activate
 from server.lifecycle import CallGate, Health, drain, stop_signal
 from server.metrics import ServerMetrics
 from server.models import ServedModel, load_model, warm_up
+from server.open_inference import InferenceService
 from server.room import QueueRoom
 from server.scheduler import GroupLimits
 from server.service import ForwardService, Limits
 
 FORWARD_SERVICE = pb.DESCRIPTOR.services_by_name["ForwardService"]
+INFERENCE_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+SERVICES = (FORWARD_SERVICE.full_name, INFERENCE_SERVICE.full_name)
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 FLOAT32_BYTES = 4
 GRPC_MOST_BYTES = 2**31 - 1
@@ -66,9 +70,9 @@ async def serve(settings: ServerSettings) -> None:
     metrics.show_model(model)
     corridor = Corridor(model, room, group_limits(settings, model), metrics)
     host = ModelHost(activate(corridor, limits.max_batch_images))
-    service = ForwardService(host, limits)
-    health, gate = Health((FORWARD_SERVICE.full_name,)), CallGate()
-    server = build_server(service, health, gate, metrics, max_receive_bytes)
+    health, gate = Health(SERVICES), CallGate()
+    handlers = service_handlers(host, limits, metrics, gate)
+    server = build_server(handlers, health, max_receive_bytes)
     grpc_port = listen(server, settings.host, settings.grpc_port)
     metrics_port = serve_metrics(metrics, settings.host, settings.metrics_port)
     await server.start()
@@ -114,30 +118,53 @@ def group_limits(settings: ServerSettings, model: ServedModel) -> GroupLimits:
     )
 
 
+def service_handlers(
+    host: ModelHost, limits: Limits, metrics: ServerMetrics, gate: CallGate
+) -> Sequence[grpc.GenericRpcHandler]:
+    """Return what answers the calls of each service."""
+    forward = ForwardService(host, limits)
+    forward_methods: dict[str, Method | StreamMethod] = {
+        "Predict": forward.predict,
+        "PredictStream": forward.predict_stream,
+        "Trace": forward.trace,
+        "GetModel": forward.get_model,
+    }
+    inference = InferenceService(host, limits, lambda: gate.closed)
+    # Who asks for health while the server drains is to get the answer.
+    inference_health: dict[str, Method | StreamMethod] = {
+        "ServerLive": inference.server_live,
+        "ServerReady": inference.server_ready,
+        "ModelReady": inference.model_ready,
+    }
+    inference_methods: dict[str, Method | StreamMethod] = {
+        **inference_health,
+        "ServerMetadata": inference.server_metadata,
+        "ModelMetadata": inference.model_metadata,
+        "ModelConfig": inference.model_config,
+        "ModelInfer": inference.model_infer,
+    }
+    return (
+        generic_handler(FORWARD_SERVICE, forward_methods, metrics, gate),
+        generic_handler(
+            INFERENCE_SERVICE, inference_methods, metrics, gate, ungated=inference_health
+        ),
+    )
+
+
 def build_server(
-    service: ForwardService,
-    health: Health,
-    gate: CallGate,
-    metrics: ServerMetrics,
-    max_receive_bytes: int,
+    handlers: Sequence[grpc.GenericRpcHandler], health: Health, max_receive_bytes: int
 ) -> grpc.aio.Server:
-    """Return a server of the Forward service, health and reflection; it listens nowhere yet."""
+    """Return a server of the services, health and reflection; it listens nowhere yet."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", max_receive_bytes),
             ("grpc.so_reuseport", 0),  # a second server on the port shall fail, not share it
         ]
     )
-    methods: dict[str, Method | StreamMethod] = {
-        "Predict": service.predict,
-        "PredictStream": service.predict_stream,
-        "Trace": service.trace,
-        "GetModel": service.get_model,
-    }
-    server.add_generic_rpc_handlers((generic_handler(FORWARD_SERVICE, methods, metrics, gate),))
+    server.add_generic_rpc_handlers(handlers)
     generic: Any = GenericOnly(server)
     health_pb2_grpc.add_HealthServicer_to_server(health, generic)
-    names = (FORWARD_SERVICE.full_name, HEALTH_SERVICE, reflection.SERVICE_NAME)
+    names = (*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, generic)
     return server
 

@@ -1,7 +1,9 @@
 """Tensors of the contract to arrays and back; every fault of a tensor is found at once."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,6 +15,36 @@ NUMPY_TYPES: dict[int, np.dtype[Any]] = {
     pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
     pb.DATA_TYPE_UINT8: np.dtype("u1"),
 }
+
+
+@dataclass(frozen=True)
+class TensorForm:
+    """How a protocol sends a tensor of images: what the errors of its faults are worded by."""
+
+    shape: str  # path of the field
+    dtype: str
+    data: str
+    types: Mapping[str, np.dtype[Any]]
+    takes_one: bool = True  # [H, W] for one image, not only [N, H, W]
+    unit: Literal["bytes", "elements"] = "bytes"  # that the data is counted in
+
+
+@dataclass(frozen=True)
+class SentTensor:
+    """A tensor of images as it came, its type by name; without data, that is not judged."""
+
+    form: TensorForm
+    shape: tuple[int, ...]
+    dtype: str
+    data: bytes | None
+
+
+FORWARD_FORM = TensorForm(
+    "images.shape",
+    "images.dtype",
+    "images.data",
+    {pb.DataType.Name(number): numpy_type for number, numpy_type in NUMPY_TYPES.items()},
+)
 
 
 def encode_into(tensor: pb.Tensor, array: np.ndarray) -> None:
@@ -39,14 +71,25 @@ class ImageCodec:
 
         None if anything is wrong; `faults` tells what.
         """
-        shape, data = tuple(tensor.shape[:]), tensor.data
-        dtype = NUMPY_TYPES.get(tensor.dtype)
+        return self.images(tuple(tensor.shape[:]), NUMPY_TYPES.get(tensor.dtype), tensor.data)
+
+    def images(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any] | None, data: bytes
+    ) -> np.ndarray | None:
+        """Return the images [N, H, W] of that shape and type: a view of the data.
+
+        None if anything is wrong, as a type of None is; `faults_of` tells what.
+        """
         if dtype is None or len(data) != self._count(shape) * self._pixels * dtype.itemsize:
             return None
         values = np.frombuffer(data, dtype)
         if dtype.kind == "f" and not self._is_in_range(values):
             return None
         return values.reshape(-1, *self._shape)
+
+    def is_batch(self, shape: tuple[int, ...]) -> bool:
+        """Tell if a shape has the dimension of the batch."""
+        return len(shape) == len(self._shape) + 1
 
     def _count(self, shape: tuple[int, ...]) -> int:
         """Return how many images have that shape; -1 if it is wrong."""
@@ -64,66 +107,66 @@ class ImageCodec:
 
     def faults(self, tensor: pb.Tensor) -> list[Violation]:
         """Name everything that is wrong with a tensor."""
-        shape, dtype = tuple(tensor.shape[:]), NUMPY_TYPES.get(tensor.dtype)
+        dtype = _dtype_name(tensor.dtype)
+        return self.faults_of(SentTensor(FORWARD_FORM, tuple(tensor.shape[:]), dtype, tensor.data))
+
+    def faults_of(self, sent: SentTensor) -> list[Violation]:
+        """Name everything that is wrong with a tensor of any protocol."""
         found: list[Violation] = []
-        self._check_shape(shape, found)
+        self._check_shape(sent, found)
+        dtype = sent.form.types.get(sent.dtype)
         if dtype is None:
-            name = _dtype_name(tensor.dtype)
-            expected = "expected DATA_TYPE_FLOAT32 or DATA_TYPE_UINT8"
-            found.append(Violation("images.dtype", f"{expected}, got {name}"))
-        elif self._has_its_size(tensor, shape, dtype, found):
-            self._check_values(tensor.data, dtype, found)
+            expected = f"expected {' or '.join(sent.form.types)}"
+            found.append(Violation(sent.form.dtype, f"{expected}, got {sent.dtype}"))
+        elif sent.data is not None and self._has_its_size(sent, sent.data, dtype, found):
+            self._check_values(sent.form.data, sent.data, dtype, found)
         return found
 
-    def _check_shape(self, shape: tuple[int, ...], found: list[Violation]) -> None:
+    def _check_shape(self, sent: SentTensor, found: list[Violation]) -> None:
+        shape, form = sent.shape, sent.form
         height_width = ", ".join(map(str, self._shape))
-        expected = f"expected [{height_width}] or [N, {height_width}]"
         if shape == self._shape:
+            if not form.takes_one:
+                text = f"expected [N, {height_width}], got [{height_width}]; one image has N = 1"
+                found.append(Violation(form.shape, text))
             return
-        if len(shape) != len(self._shape) + 1 or shape[1:] != self._shape:
+        if not self.is_batch(shape) or shape[1:] != self._shape:
+            one = f"[{height_width}] or " if form.takes_one else ""
             hint = ""
             if shape == (prod(self._shape),) or shape[1:] == (prod(self._shape),):
                 hint = "; send the rows as they are, the model flattens them itself"
-            found.append(Violation("images.shape", f"{expected}, got {shown(list(shape))}{hint}"))
-        if len(shape) == len(self._shape) + 1 and not 1 <= shape[0] <= self._max_batch_images:
+            text = f"expected {one}[N, {height_width}], got {shown(list(shape))}{hint}"
+            found.append(Violation(form.shape, text))
+        if self.is_batch(shape) and not 1 <= shape[0] <= self._max_batch_images:
             advice = "split the batch" if shape[0] > 0 else "send at least one"
-            found.append(
-                Violation(
-                    "images.shape",
-                    f"expected 1 to {self._max_batch_images} images, got {shape[0]}; {advice}",
-                )
-            )
+            text = f"expected 1 to {self._max_batch_images} images, got {shape[0]}; {advice}"
+            found.append(Violation(form.shape, text))
 
     def _has_its_size(
-        self,
-        tensor: pb.Tensor,
-        shape: tuple[int, ...],
-        dtype: np.dtype,
-        found: list[Violation],
+        self, sent: SentTensor, data: bytes, dtype: np.dtype, found: list[Violation]
     ) -> bool:
-        """Compare the number of bytes with what shape and dtype say."""
+        """Compare the size of the data with what shape and type say."""
+        shape, form = sent.shape, sent.form
         if not 0 < len(shape) <= len(self._shape) + 1 or min(shape) < 0:
-            return True  # the shape itself is refused, and means no number of bytes
-        elements, size = prod(shape), len(tensor.data)
+            return True  # the shape itself is refused, and means no size
+        elements, size = prod(shape), len(data)
         if size == elements * dtype.itemsize:
             return True
-        hint = "".join(
-            f"; that is the size of {_dtype_name(other)}: set dtype to it"
-            for other, numpy_type in NUMPY_TYPES.items()
-            if elements and size == elements * numpy_type.itemsize
-        )
-        if elements and size == elements * 8:
-            hint = "; that is the size of 64-bit floats: convert them to 32 bits"
+        in_bytes = form.unit == "bytes"
+        unit_bytes = 1 if in_bytes else dtype.itemsize
+        hint = _size_hint(form, elements, size) if in_bytes and elements else ""
         found.append(
             Violation(
-                "images.data",
-                f"expected {elements * dtype.itemsize} bytes for {_dtype_name(tensor.dtype)} of "
-                f"shape {shown(list(shape))}, got {size}{hint}",
+                form.data,
+                f"expected {elements * dtype.itemsize // unit_bytes} {form.unit} for {sent.dtype} "
+                f"of shape {shown(list(shape))}, got {size // unit_bytes}{hint}",
             )
         )
         return False
 
-    def _check_values(self, data: bytes, dtype: np.dtype, found: list[Violation]) -> None:
+    def _check_values(
+        self, field: str, data: bytes, dtype: np.dtype, found: list[Violation]
+    ) -> None:
         if dtype.kind != "f" or not data or len(data) % dtype.itemsize:
             return
         values = np.frombuffer(data, dtype)
@@ -135,7 +178,7 @@ class ImageCodec:
             infinities = int(values.size - finite.sum()) - nans
             found.append(
                 Violation(
-                    "images.data",
+                    field,
                     f"expected finite values, got {nans} NaN and {infinities} infinite, the first "
                     f"at element {int(np.argmin(finite))}",
                 )
@@ -146,11 +189,23 @@ class ImageCodec:
             hint = "; send UINT8 or divide by 255" if 1.5 < values.max() <= 255 else ""
             found.append(
                 Violation(
-                    "images.data",
+                    field,
                     f"expected values from {self._min:g} to {self._max:g}, "
                     f"got {values.min():.9g} to {values.max():.9g}{hint}",
                 )
             )
+
+
+def _size_hint(form: TensorForm, elements: int, size: int) -> str:
+    """Tell which type has that many bytes."""
+    if size == elements * 8:
+        return "; that is the size of 64-bit floats: convert them to 32 bits"
+    field = form.dtype.rsplit(".", 1)[-1]
+    return "".join(
+        f"; that is the size of {name}: set {field} to it"
+        for name, dtype in form.types.items()
+        if size == elements * dtype.itemsize
+    )
 
 
 def _dtype_name(value: int) -> str:

@@ -62,8 +62,8 @@ class ServerSettings(CommandSettings):
         4 * 1024 * 1024,
         ge=1024,
         le=2**31 - 1,
-        description="Most bytes in the answer of Trace; the default is what a gRPC client takes "
-        "if it was not told otherwise.",
+        description="Most bytes in the answer of Trace, and of ModelInfer with stages or classes; "
+        "the default is what a gRPC client takes if it was not told otherwise.",
     )
     drain_timeout: float = Field(
         30.0,

@@ -89,6 +89,14 @@ class NotFoundError(ServiceError):
     status = "NOT_FOUND"
 
 
+def model_not_found(name: str, version: object, served: str, served_version: int) -> NotFoundError:
+    """Return the error for a model or version that is not served; it names the one that is."""
+    return NotFoundError(
+        f"model {shown(name)} version {version} is not served; "
+        f"this server has {served!r} version {served_version}"
+    )
+
+
 class QueueFullError(ServiceError):
     """No room for the images of the request now."""
 

@@ -2,7 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, suppress
 from typing import Any, Never
 
@@ -28,12 +36,22 @@ def generic_handler(
     methods: Mapping[str, Method | StreamMethod],
     metrics: ServerMetrics,
     gate: CallGate,
+    ungated: Collection[str] = (),
 ) -> grpc.GenericRpcHandler:
-    """Return the handler of a service whose methods are given by their names in the proto."""
+    """Return the handler of a service whose methods are given by their names in the proto.
+
+    The gate, when it is closed, refuses all of them but those that are `ungated`.
+    """
+    open_gate = CallGate()  # that nobody closes
     return grpc.method_handlers_generic_handler(
         descriptor.full_name,
         {
-            method.name: _handler(method, methods[method.name], metrics, gate)
+            method.name: _handler(
+                method,
+                methods[method.name],
+                metrics,
+                open_gate if method.name in ungated else gate,
+            )
             for method in descriptor.methods
         },
     )

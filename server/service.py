@@ -13,11 +13,10 @@ from server.codec import encode_into
 from server.corridor import TracedRun
 from server.errors import (
     InvalidArgumentError,
-    NotFoundError,
     ServiceError,
     Violation,
+    model_not_found,
     rich_status,
-    shown,
 )
 from server.host import ActiveModel, ModelHost
 from server.scheduler import Done
@@ -180,12 +179,8 @@ def _check_model(active: ActiveModel, request: ImageRequest | pb.GetModelRequest
         return
     selector, manifest = request.model, active.model.manifest
     if selector.name not in ("", manifest.name) or selector.version not in (0, manifest.version):
-        name = shown(selector.name or manifest.name)
-        asked = f"{name} version {selector.version or 'any'}"
-        raise NotFoundError(
-            f"model {asked} is not served; "
-            f"this server has {manifest.name!r} version {manifest.version}"
-        )
+        name, version = selector.name or manifest.name, selector.version or "any"
+        raise model_not_found(name, version, manifest.name, manifest.version)
 
 
 def _packed(active: ActiveModel, plan: TracePlan, run: TracedRun, rows: slice) -> pb.TraceResponse:

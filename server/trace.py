@@ -99,11 +99,15 @@ def put_stage(
 
 def top_values(values: np.ndarray, count: int) -> list[pb.TopK]:
     """Return the `count` largest values of each image with their positions, largest first."""
+    return [
+        pb.TopK(indices=indices.tolist(), values=row.tolist())
+        for indices, row in zip(*largest(values, count), strict=True)
+    ]
+
+
+def largest(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions and values, [N, count], of the largest of each image, largest first."""
     rows = values.reshape(len(values), -1)
     # A stable sort of the negated rows puts the lower position first among equals.
     order = np.argsort(-rows, axis=1, kind="stable")[:, :count]
-    largest = np.take_along_axis(rows, order, axis=1)
-    return [
-        pb.TopK(indices=indices.tolist(), values=row.tolist())
-        for indices, row in zip(order, largest, strict=True)
-    ]
+    return order, np.take_along_axis(rows, order, axis=1)

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from export.bundle import Bundle
 from export.runners import Runner
-from server.app import FORWARD_SERVICE, build_server, listen, receive_limit
+from server.app import SERVICES, build_server, listen, receive_limit, service_handlers
 from server.corridor import Corridor
 from server.host import ModelHost, activate
 from server.lifecycle import CallGate, Health, drain
@@ -29,7 +29,7 @@ from server.metrics import ServerMetrics
 from server.models import ServedModel, load_model
 from server.room import QueueRoom
 from server.scheduler import GroupLimits
-from server.service import ForwardService, Limits
+from server.service import Limits
 from tests.bundles import REPOSITORY
 
 START_SECONDS = 60
@@ -226,12 +226,12 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     room, metrics = QueueRoom(max_queue_images), ServerMetrics()
     limits = Limits(max_batch_images=HELD_BATCH_IMAGES, max_response_bytes=1 << 20)
     corridor = threaded_corridor(model, room, metrics, limits.max_batch_images)
-    health, gate = Health((FORWARD_SERVICE.full_name,)), CallGate()
+    health, gate = Health(SERVICES), CallGate()
 
     async def start() -> tuple[Any, int]:
         host = ModelHost(activate(corridor, limits.max_batch_images))
-        service = ForwardService(host, limits)
-        server = build_server(service, health, gate, metrics, receive_limit(model, limits))
+        handlers = service_handlers(host, limits, metrics, gate)
+        server = build_server(handlers, health, receive_limit(model, limits))
         port = listen(server, "127.0.0.1", 0)
         await server.start()
         return server, port

@@ -13,10 +13,10 @@ from tests.bundles import REPOSITORY
 ALLOWED = {
     "export": {"export"},
     "training": {"training", "export"},
-    "server": {"server", "export", "forward"},
+    "server": {"server", "export", "forward", "inference"},
     "client": {"client", "forward"},
 }
-PROJECT = {*ALLOWED, "forward", "tests", "bench"}
+PROJECT = {*ALLOWED, "forward", "inference", "tests", "bench"}
 HEAVY = ["torch", "torchvision", "onnx", "safetensors", "sklearn", "matplotlib", "scipy"]
 
 
@@ -54,6 +54,7 @@ def test_no_source_imports_against_the_arrows(package: str) -> None:
         ("client", "from export.bundle import Bundle"),
         ("server", "from client import ForwardClient"),
         ("export", "from forward.v1 import forward_pb2"),
+        ("client", "from inference import open_inference_pb2"),
     ],
 )
 def test_a_reversed_arrow_is_found(package: str, source: str) -> None:
