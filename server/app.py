@@ -23,7 +23,10 @@ from server.metrics import ServerMetrics
 from server.models import ServedModel, load_model, warm_up
 from server.room import QueueRoom
 from server.scheduler import GroupLimits
+from server.security import open_security
 from server.service import ForwardService, Limits
+from server.tls import ServerTls
+from server.tokens import TokenInterceptor
 
 FORWARD_SERVICE = pb.DESCRIPTOR.services_by_name["ForwardService"]
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -45,9 +48,11 @@ async def serve(settings: ServerSettings) -> None:
     """Serve until a signal, then drain.
 
     Raises:
-        StartError: a port can't be had, or the limits are too large.
+        StartError: a port can't be had, the limits are too large, or a file of certificates,
+            keys or tokens is wrong.
         ExportError: the model can't be loaded.
     """
+    security = open_security(settings)
     model = load_model(
         settings.models_dir,
         settings.model,
@@ -68,8 +73,16 @@ async def serve(settings: ServerSettings) -> None:
     host = ModelHost(activate(corridor, limits.max_batch_images))
     service = ForwardService(host, limits)
     health, gate = Health((FORWARD_SERVICE.full_name,)), CallGate()
-    server = build_server(service, health, gate, metrics, max_receive_bytes)
-    grpc_port = listen(server, settings.host, settings.grpc_port)
+    interceptors = []
+    if security.tokens:
+        exempt = () if settings.health_needs_token else (HEALTH_SERVICE,)
+        interceptors.append(TokenInterceptor(security.tokens, exempt, metrics))
+    server = build_server(
+        service, health, gate, metrics, max_receive_bytes, interceptors=interceptors
+    )
+    grpc_port = listen(server, settings.host, settings.grpc_port, security.tls)
+    if security.tls:
+        metrics.watch_certificate(security.tls.expiry_timestamp)
     metrics_port = serve_metrics(metrics, settings.host, settings.metrics_port)
     await server.start()
     collect_garbage_seldom()
@@ -114,19 +127,22 @@ def group_limits(settings: ServerSettings, model: ServedModel) -> GroupLimits:
     )
 
 
-def build_server(
+def build_server(  # noqa: PLR0913 (what a server is made of)
     service: ForwardService,
     health: Health,
     gate: CallGate,
     metrics: ServerMetrics,
     max_receive_bytes: int,
+    *,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> grpc.aio.Server:
     """Return a server of the Forward service, health and reflection; it listens nowhere yet."""
     server = grpc.aio.server(
+        interceptors=interceptors or None,
         options=[
             ("grpc.max_receive_message_length", max_receive_bytes),
             ("grpc.so_reuseport", 0),  # a second server on the port shall fail, not share it
-        ]
+        ],
     )
     methods: dict[str, Method | StreamMethod] = {
         "Predict": service.predict,
@@ -175,10 +191,12 @@ def receive_limit(model: ServedModel, limits: Limits) -> int:
     return min(largest * RECEIVE_SLACK_FACTOR + RECEIVE_SLACK_BYTES, GRPC_MOST_BYTES)
 
 
-def listen(server: grpc.aio.Server, host: str, port: int) -> int:
+def listen(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = None) -> int:
     """Bind the gRPC port; return it, which for 0 is the one that was free."""
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
+        if tls:
+            return server.add_secure_port(address, tls.server_credentials())
         return server.add_insecure_port(address)
     except RuntimeError as error:
         raise StartError(

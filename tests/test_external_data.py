@@ -69,7 +69,7 @@ def pointing_outside(
 @pytest.mark.parametrize("name", [ONNX_FILE, ONNX_TRACE_FILE])
 @pytest.mark.parametrize("location", ["near.bin", "../up.bin", "/etc/passwd"])
 @pytest.mark.parametrize("runtime", ["onnx", "onnx-reference"])
-def test_data_outside_of_the_bundle_is_refused_wherever_they_lie(  # noqa: PLR0913 (each is a case)
+def test_data_outside_of_the_bundle_is_refused_wherever_they_lie(  # noqa: PLR0913, PLR0917 (each is a case)
     tiny: Bundle,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
