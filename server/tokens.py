@@ -1,9 +1,9 @@
 """Bearer tokens: whoever calls must show one of those in a file."""
 
-import hmac
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from hmac import compare_digest
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -49,7 +49,7 @@ class Tokens:
         if scheme.lower() != SCHEME or not TOKEN.fullmatch(token.strip()):
             raise UnauthenticatedError(f"the call's authorization is malformed; {EXPECTED}")
         # All are compared, each in a time that does not tell how much of it was right.
-        right = [hmac.compare_digest(token.strip(), each) for each in self._watched.current()]
+        right = [compare_digest(token.strip(), each) for each in self._watched.current()]
         if not any(right):
             raise UnauthenticatedError(f"the call's token is not one of the server's; {EXPECTED}")
 
