@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from client import CredentialsError, ForwardClient, ForwardError, Tls
+from server.tls import TlsFiles, read_credentials
 from tests.bundles import REPOSITORY, random_images
 from tests.certificates import Authority, Pair
 from tests.servers import (
@@ -289,6 +290,13 @@ def test_a_key_that_everybody_can_read_is_warned_of(ours: Authority) -> None:
     with start_server(*pair.arguments()) as server:
         warnings = [line for line in server.log() if "readable by every user" in line["event"]]
     assert [(line["setting"], line["file"]) for line in warnings] == [("--tls-key", str(pair.key))]
+
+
+def test_a_key_is_not_in_what_python_shows_of_it(ours: Authority) -> None:
+    pair = ours.issue()
+    credentials = read_credentials(TlsFiles(pair.certificate, pair.key, None))
+    assert credentials.key == pair.key.read_bytes()
+    assert "PRIVATE KEY" not in repr(credentials)
 
 
 def faulty(ours: Authority, fault: str) -> tuple[str, ...]:
