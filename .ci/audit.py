@@ -42,8 +42,8 @@ def main() -> int:
         faults += unpinned(PINS.read_text(encoding="utf-8"), installed())
     for fault in faults:
         print(f"audit: {fault}", file=sys.stderr)
-    if not faults:
-        audited = len(report["dependencies"]) - unaudited
+    audited = len(report["dependencies"]) - unaudited
+    if audited and not faults:
         print(f"{audited} pins could be looked up; none has a known vulnerability.")
     return 1 if faults else 0
 
