@@ -8,7 +8,7 @@ PROTOS := proto/forward/v1/forward.proto proto/inference/open_inference.proto
 PEERS := $(patsubst bench/peers/requirements/%.txt,%,$(wildcard bench/peers/requirements/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test train lint format proto bench bench-peers fuzz picture clean
+.PHONY: help serve test train lint audit format proto bench bench-peers fuzz picture clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -27,6 +27,9 @@ lint: .venv/.develop ## check style, types and the .proto
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	cd proto && ../$(BIN)/buf lint
+
+audit: .venv/.develop ## look for known vulnerabilities of the dependencies
+	$(BIN)/python .ci/audit.py
 
 format: .venv/.develop ## format the code
 	$(BIN)/ruff format .

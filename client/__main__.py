@@ -2,16 +2,18 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from client.channel import Tls, read_token
 from client.connection import ForwardClient
 from client.display import as_records, show_prediction, show_trace
-from client.errors import ForwardError
+from client.errors import CredentialsError, ForwardError
 from client.pictures import PictureError, load_images
 from client.results import Trace
 
@@ -20,19 +22,36 @@ IMAGE_HELP = (
     "of shape [28, 28] or [N, 28, 28], uint8 or floating in 0..1"
 )
 
+PREFIX = "FORWARD_CLIENT_"  # of the environment variables
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0, or 1 for an error or a server not serving."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
     try:
-        with ForwardClient(options.address, timeout_seconds=options.timeout) as client:
+        with _connect(options) as client:
             if options.command == "health":
                 return _health(client, options.service)
             return _predict(client, options)
-    except (ForwardError, PictureError) as error:
+    except (CredentialsError, ForwardError, PictureError) as error:
         print(f"python -m client: {error}", file=sys.stderr)
         return 1
+
+
+def _connect(options: argparse.Namespace) -> ForwardClient:
+    own = {
+        "--tls-cert": options.tls_cert,
+        "--tls-key": options.tls_key,
+        "--tls-server-name": options.tls_server_name,
+    }
+    tls = None
+    if options.tls_ca:
+        tls = Tls(options.tls_ca, options.tls_cert, options.tls_key, options.tls_server_name or "")
+    elif useless := [flag for flag, value in own.items() if value]:
+        raise CredentialsError(f"{useless[0]} needs --tls-ca beside it")
+    token = read_token(options.token_file) if options.token_file else None
+    return ForwardClient(options.address, timeout_seconds=options.timeout, tls=tls, token=token)
 
 
 def _health(client: ForwardClient, service: str) -> int:
@@ -76,17 +95,34 @@ def _address(text: str) -> str:
     return text
 
 
+def _connection_parser() -> argparse.ArgumentParser:
+    """Return the settings of the connection: flag over environment variable over default."""
+    parser = argparse.ArgumentParser(add_help=False)
+    known: dict[str, str] = {}
+
+    def add(flag: str, kind: Callable[[str], object], default: str | None, text: str) -> None:
+        variable = PREFIX + flag.strip("-").replace("-", "_").upper()
+        known[variable] = flag
+        shown = "" if default is None else f" ({default})"
+        # An empty variable is one that is not set: so that a shell may pass on what it has not.
+        value = os.environ.get(variable) or default
+        parser.add_argument(flag, type=kind, default=value, help=f"{text}{shown} [{variable}]")
+
+    add("--address", _address, "localhost:8001", "host:port of the server")
+    add("--timeout", _seconds, "10", "seconds for each call")
+    add("--tls-ca", Path, None, "speak TLS with a server whose certificate these sign, PEM")
+    add("--tls-cert", Path, None, "the client's own certificate, for a server that asks, PEM")
+    add("--tls-key", Path, None, "the key of that certificate, PEM")
+    add("--tls-server-name", str, None, "name in the server's certificate, if not the host's")
+    add("--token-file", Path, None, "file whose first line is the token to show")
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            parser.error(f"environment variable {name} is not a setting of the client")
+    return parser
+
+
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--address",
-        type=_address,
-        default="localhost:8001",
-        help="host:port of the server (%(default)s)",
-    )
-    common.add_argument(
-        "--timeout", type=_seconds, default=10.0, help="seconds for each call (%(default)s)"
-    )
+    common = _connection_parser()
     pictures = argparse.ArgumentParser(add_help=False)
     pictures.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help=IMAGE_HELP)
     pictures.add_argument("--json", action="store_true", help="print a JSON object for each image")

@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from client.channel import Tls, authorization, open_channel
 from client.errors import ForwardError
 from client.results import Model, Prediction, Trace, TracedStage, array_of
 from forward.v1 import forward_pb2 as pb
@@ -34,12 +35,31 @@ class ForwardClient:
     or ValueError once the client is closed.
     """
 
-    def __init__(self, address: str = "localhost:8001", *, timeout_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        address: str = "localhost:8001",
+        *,
+        timeout_seconds: float = 10.0,
+        tls: Tls | None = None,
+        token: str | None = None,
+    ) -> None:
+        """Prepare the connection; it is made with the first call.
+
+        Args:
+            address: host:port of the server.
+            timeout_seconds: bounds each call.
+            tls: how to speak TLS; None for a plain connection.
+            token: shown with every call, for a server that wants one. Over a plain
+                connection everybody on the way can read it.
+
+        Raises:
+            CredentialsError: a file of `tls` is missing or wrong, or the token is none.
+        """
         self._address = address
         self._timeout = timeout_seconds
-        # The server bounds its answers; a second limit here would only hide them.
-        options = [("grpc.max_receive_message_length", -1)]
-        self._channel = grpc.insecure_channel(address, options=options)
+        self._is_tls = tls is not None
+        self._metadata = authorization(token)
+        self._channel = open_channel(address, tls)
         self._stub = forward_pb2_grpc.ForwardServiceStub(self._channel)
         self._check: Callable[..., health_pb2.HealthCheckResponse] = health_pb2_grpc.HealthStub(
             self._channel
@@ -93,7 +113,7 @@ class ForwardClient:
                 faults.append(error)  # gRPC would hide it behind a status
                 raise
 
-        call = self._stub.PredictStream(requests(), timeout=self._timeout)
+        call = self._stub.PredictStream(requests(), timeout=self._timeout, metadata=self._metadata)
         try:
             for response in call:
                 if response.HasField("error"):
@@ -103,7 +123,7 @@ class ForwardClient:
         except grpc.RpcError as error:
             if faults:
                 raise faults[0] from None
-            raise ForwardError.from_call(error, self._address, self._timeout) from error
+            raise self._failure(error) from error
         finally:
             call.cancel()
 
@@ -163,9 +183,12 @@ class ForwardClient:
 
     def _call(self, method: Callable[..., Response], request: object) -> Response:
         try:
-            return method(request, timeout=self._timeout)
+            return method(request, timeout=self._timeout, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise ForwardError.from_call(error, self._address, self._timeout) from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: grpc.RpcError) -> ForwardError:
+        return ForwardError.from_call(error, self._address, self._timeout, tls=self._is_tls)
 
 
 def tensor_of(images: np.ndarray) -> pb.Tensor:

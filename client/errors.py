@@ -11,6 +11,16 @@ from grpc_status import rpc_status
 
 from forward.v1 import forward_pb2 as pb
 
+PLAIN_HINT = "start one with 'make serve', or name a CA (--tls-ca) if it speaks TLS"
+TLS_HINT = (
+    "it must speak TLS with a certificate of the CA for this name (--tls-server-name), and take "
+    "the client's own (--tls-cert) if it asks for one"
+)
+
+
+class CredentialsError(Exception):
+    """A certificate, a key or a token that can't be used; the text names the file."""
+
 
 class ForwardError(Exception):
     """A call that failed.
@@ -35,13 +45,16 @@ class ForwardError(Exception):
         self.retry_seconds = retry_seconds
 
     @classmethod
-    def from_call(cls, error: grpc.RpcError, address: str, timeout: float) -> "ForwardError":
+    def from_call(
+        cls, error: grpc.RpcError, address: str, timeout: float, *, tls: bool
+    ) -> "ForwardError":
         """Return the error of a call to a server at an address."""
         code: str = error.code().name
         message: str = error.details() or "the server gave no reason"
         status = _status(error)
         if status is None and code == "UNAVAILABLE":  # not the server's own words
-            message = f"no server answers at {address}; start one with 'make serve' ({message})"
+            hint = TLS_HINT if tls else PLAIN_HINT
+            message = f"no server answers at {address}; {hint} ({message})"
         elif status is None and code == "DEADLINE_EXCEEDED":
             message = f"no answer from {address} within {timeout:g} s ({message})"
         return cls(code, message, *_details(status.details if status else ()))

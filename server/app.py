@@ -25,7 +25,10 @@ from server.models import ServedModel, load_model, warm_up
 from server.open_inference import InferenceService
 from server.room import QueueRoom
 from server.scheduler import GroupLimits
+from server.security import open_security
 from server.service import ForwardService, Limits
+from server.tls import ServerTls
+from server.tokens import TokenInterceptor
 
 FORWARD_SERVICE = pb.DESCRIPTOR.services_by_name["ForwardService"]
 INFERENCE_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -49,9 +52,11 @@ async def serve(settings: ServerSettings) -> None:
     """Serve until a signal, then drain.
 
     Raises:
-        StartError: a port can't be had, or the limits are too large.
+        StartError: a port can't be had, the limits are too large, or a file of certificates,
+            keys or tokens is wrong.
         ExportError: the model can't be loaded.
     """
+    security = open_security(settings)
     model = load_model(
         settings.models_dir,
         settings.model,
@@ -72,8 +77,14 @@ async def serve(settings: ServerSettings) -> None:
     host = ModelHost(activate(corridor, limits.max_batch_images))
     health, gate = Health(SERVICES), CallGate()
     handlers = service_handlers(host, limits, metrics, gate)
-    server = build_server(handlers, health, max_receive_bytes)
-    grpc_port = listen(server, settings.host, settings.grpc_port)
+    interceptors = []
+    if security.tokens:
+        exempt = () if settings.health_needs_token else (HEALTH_SERVICE,)
+        interceptors.append(TokenInterceptor(security.tokens, exempt, metrics))
+    server = build_server(handlers, health, max_receive_bytes, interceptors)
+    grpc_port = listen(server, settings.host, settings.grpc_port, security.tls)
+    if security.tls:
+        metrics.watch_certificate(security.tls.expiry_timestamp)
     metrics_port = serve_metrics(metrics, settings.host, settings.metrics_port)
     await server.start()
     collect_garbage_seldom()
@@ -152,14 +163,18 @@ def service_handlers(
 
 
 def build_server(
-    handlers: Sequence[grpc.GenericRpcHandler], health: Health, max_receive_bytes: int
+    handlers: Sequence[grpc.GenericRpcHandler],
+    health: Health,
+    max_receive_bytes: int,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> grpc.aio.Server:
     """Return a server of the services, health and reflection; it listens nowhere yet."""
     server = grpc.aio.server(
+        interceptors=interceptors or None,
         options=[
             ("grpc.max_receive_message_length", max_receive_bytes),
             ("grpc.so_reuseport", 0),  # a second server on the port shall fail, not share it
-        ]
+        ],
     )
     server.add_generic_rpc_handlers(handlers)
     generic: Any = GenericOnly(server)
@@ -202,10 +217,12 @@ def receive_limit(model: ServedModel, limits: Limits) -> int:
     return min(largest * RECEIVE_SLACK_FACTOR + RECEIVE_SLACK_BYTES, GRPC_MOST_BYTES)
 
 
-def listen(server: grpc.aio.Server, host: str, port: int) -> int:
+def listen(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = None) -> int:
     """Bind the gRPC port; return it, which for 0 is the one that was free."""
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
+        if tls:
+            return server.add_secure_port(address, tls.server_credentials())
         return server.add_insecure_port(address)
     except RuntimeError as error:
         raise StartError(

@@ -13,7 +13,7 @@ class ServerSettings(CommandSettings):
     """Serve the forward pass of a bundle over gRPC: Predict, PredictStream, Trace, GetModel."""
 
     model_config = SettingsConfigDict(env_prefix="FORWARD_", cli_prog_name="python -m server")
-    other_prefixes: ClassVar[tuple[str, ...]] = ("FORWARD_TRAINING_",)
+    other_prefixes: ClassVar[tuple[str, ...]] = ("FORWARD_TRAINING_", "FORWARD_CLIENT_")
 
     models_dir: Path = Field(Path("models"), description="Folder of bundles.")
     model: str = Field("mnist", description="Name of the model to serve.")
@@ -39,6 +39,25 @@ class ServerSettings(CommandSettings):
     grpc_port: int = Field(8001, ge=0, le=65535, description="Port of gRPC; 0 takes a free one.")
     metrics_port: int = Field(
         8002, ge=0, le=65535, description="Port of the metrics, /metrics; 0 takes a free one."
+    )
+    tls_cert: Path | None = Field(
+        None,
+        description="PEM file of the certificate, with its chain, that makes gRPC speak TLS; "
+        "followed when it changes.",
+    )
+    tls_key: Path | None = Field(
+        None, description="PEM file of the certificate's key, without a passphrase."
+    )
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of CAs; only clients with a certificate of theirs may connect."
+    )
+    token_file: Path | None = Field(
+        None,
+        description="File of tokens, one a line; only calls with one of them are answered. "
+        "Followed when it changes.",
+    )
+    health_needs_token: bool = Field(
+        False, description="Let health checks need a token, too; needs --token-file."
     )
     max_batch_images: int = Field(
         1024, ge=1, le=65536, description="Most images in one request, and in a group of requests."
@@ -85,6 +104,13 @@ class ServerSettings(CommandSettings):
                 f"--max-queue-images {self.max_queue_images} is below --max-batch-images "
                 f"{self.max_batch_images}; the largest request could never be taken"
             )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, other = ("cert", "key") if self.tls_cert else ("key", "cert")
+            raise ValueError(f"--tls-{given} needs --tls-{other} beside it")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("--tls-client-ca needs --tls-cert and --tls-key beside it")
+        if self.health_needs_token and not self.token_file:
+            raise ValueError("--health-needs-token needs --token-file beside it")
         if self.grpc_port == self.metrics_port != 0:
             raise ValueError(f"--grpc-port and --metrics-port are both {self.grpc_port}")
         return self

@@ -83,6 +83,12 @@ def _fitting(violations: Sequence[Violation]) -> tuple[Violation, ...]:
     return tuple(violations)
 
 
+class UnauthenticatedError(ServiceError):
+    """A call without a token that the server knows; the text never repeats what came."""
+
+    status = "UNAUTHENTICATED"
+
+
 class NotFoundError(ServiceError):
     """A model or version that is not served."""
 

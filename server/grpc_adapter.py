@@ -127,9 +127,7 @@ class _Handler:
         self._gate = gate
         labels = (descriptor.containing_service.full_name, descriptor.name, kind)
         self._seconds = metrics.handling_seconds.labels(*labels)
-        self._handled = {
-            code.name: metrics.handled.labels(*labels, code.name) for code in grpc.StatusCode
-        }
+        self._handled = metrics.handled_of(*labels, (code.name for code in grpc.StatusCode))
 
     def _count(self, code: str, started: float) -> None:
         self._handled[code].inc()

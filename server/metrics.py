@@ -1,6 +1,6 @@
 """Prometheus metrics. Labels come from fixed sets, never from a client."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -91,8 +91,31 @@ class ServerMetrics:
             registry=self.registry,
         )
 
+        self._unauthenticated: dict[str, Counter] = {}
+
         for lane in LANES:  # series that are there before the first call
             self.lane(lane)
+
+    def handled_of(
+        self, service: str, method: str, kind: str, codes: Iterable[str]
+    ) -> dict[str, Counter]:
+        """Return a method's counts of calls, by status code."""
+        counts = {code: self.handled.labels(service, method, kind, code) for code in codes}
+        self._unauthenticated[f"/{service}/{method}"] = counts["UNAUTHENTICATED"]
+        return counts
+
+    def count_unauthenticated(self, path: str) -> None:
+        """Count a call that was refused before its handler, by "/service/method" as it came."""
+        if path in self._unauthenticated:  # labels never come from a client
+            self._unauthenticated[path].inc()
+
+    def watch_certificate(self, expiry_timestamp: Callable[[], float]) -> None:
+        """Read when the certificate expires whenever the metrics are scraped."""
+        Gauge(
+            "forward_tls_certificate_expiry_timestamp_seconds",
+            "When the TLS certificate in use expires, in seconds since 1970.",
+            registry=self.registry,
+        ).set_function(expiry_timestamp)
 
     def lane(self, lane: Lane) -> LaneMetrics:
         """Return the metrics of a lane."""

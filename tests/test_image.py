@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from client import ForwardClient
 from export.bundle import find_bundle
 from export.runners import open_runner
 from tests.bundles import MODELS_DIR, REPOSITORY, random_images
+from tests.certificates import Authority
 
 # The first test waits for the build, and on a bare machine for the base.
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900)]
@@ -143,10 +145,10 @@ class Image:
         return self.engine.run(*options, self.tag, *arguments, check=False)
 
     @contextmanager
-    def start(self, network: str, **settings: str) -> Iterator[Container]:
+    def start(self, network: str, *more: str, **settings: str) -> Iterator[Container]:
         """Start the server and wait until it is ready; remove the container at the end."""
         container = Container(self.engine, f"forward-test-{uuid.uuid4().hex[:12]}")
-        options = ("--detach", "--name", container.name, "--network", network)
+        options = ("--detach", "--name", container.name, "--network", network, *more)
         try:
             self.engine.run(*options, *env_options(settings), self.tag)
             container.wait_until_ready()
@@ -256,11 +258,36 @@ def test_its_health_check_fails_where_no_server_answers(image: Image, container:
     assert "no server answers" in done.stderr
 
 
+def test_its_health_check_speaks_tls_and_shows_the_token_of_the_server(
+    image: Image, tmp_path: Path
+) -> None:
+    name = "forward.example"
+    pair = Authority(tmp_path / "ca").issue(name)
+    folder = pair.key.parent
+    (folder / "tokens").write_text("a-token")
+    for path in folder.iterdir():
+        path.chmod(0o644)  # the server there is another user
+    settings = {
+        "FORWARD_TLS_CERT": f"/secrets/{pair.certificate.name}",
+        "FORWARD_TLS_KEY": f"/secrets/{pair.key.name}",
+        "FORWARD_TOKEN_FILE": "/secrets/tokens",
+        "FORWARD_HEALTH_NEEDS_TOKEN": "true",
+        "FORWARD_CLIENT_TLS_SERVER_NAME": name,
+    }
+    with image.start("none", f"--volume={folder}:/secrets:ro", **settings) as started:
+        assert "listening beyond this machine" not in started.log()
+        done = started.execute(*image.health_check())
+        assert (done.returncode, done.stdout) == (0, "SERVING\n"), done.stderr
+        without = started.execute(*image.health_check(), FORWARD_CLIENT_TOKEN_FILE="/dev/null")  # noqa: S106 (it has none)
+        assert without.returncode == 1
+
+
 def test_without_a_setting_it_serves_every_interface_on_the_usual_ports(image: Image) -> None:
     """In a network of its own, where these are surely free; the health check finds it there."""
     with image.start("none") as started:
         check = started.execute(*image.health_check())
         sockets = started.execute("cat", "/proc/net/tcp", "/proc/net/tcp6").stdout
+        assert "listening beyond this machine without TLS: anybody may call" in started.log()
     assert check.returncode == 0, check.stderr
     fields = [line.split() for line in sockets.splitlines()]
     listening = [address.split(":") for _, address, _, state, *_ in fields if state == "0A"]

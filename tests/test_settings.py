@@ -84,6 +84,11 @@ def test_an_unknown_training_variable_stops_training_but_not_serving(
     assert "did you mean FORWARD_TRAINING_EPOCHS" in refusal(TrainingSettings, [], capsys)
 
 
+def test_variables_of_the_client_do_not_stop_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORWARD_CLIENT_TLS_CA", "ca.pem")  # as in the image, for its health check
+    assert read_settings(ServerSettings, []).tls_client_ca is None
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -8,7 +8,7 @@ import onnxruntime
 
 from export.architecture import Device, Precision, Runtime
 from export.bundle import Bundle
-from export.errors import RuntimeUnavailableError
+from export.errors import BundleError, ExportError, RuntimeUnavailableError
 from export.manifest import ONNX_FILE, ONNX_TRACE_FILE
 
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -19,6 +19,9 @@ PROVIDER_OPTIONS: dict[tuple[Device, Precision], dict[str, str]] = {
     ("cuda", "float32"): {"use_tf32": "0"},
     ("cuda", "tf32"): {"use_tf32": "1"},
 }
+# A model from bytes may name files that hold its tensors, and ONNX Runtime would read those of
+# the working directory. Below this no file can be.
+NO_FOLDER = "/dev/null"
 
 
 class OnnxRunner:
@@ -39,8 +42,8 @@ class OnnxRunner:
         self._input = stages[0].values["onnx"]
         self._logits = stages[-1].values["onnx"]
         self._values = {stage.name: stage.values["onnx"] for stage in stages}
-        self._session = self._load(bundle.read(ONNX_FILE))
-        self._trace_session = self._load(bundle.read(ONNX_TRACE_FILE))
+        self._session = self._open(bundle, ONNX_FILE)
+        self._trace_session = self._open(bundle, ONNX_TRACE_FILE)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the logits, [N, classes]."""
@@ -69,10 +72,24 @@ class OnnxRunner:
             raise RuntimeUnavailableError(f"{provider} has no setting for {self.precision} factors")
         return provider
 
-    def _load(self, model: bytes) -> Any:  # noqa: ANN401 (onnxruntime has no types)
+    def _open(self, bundle: Bundle, name: str) -> Any:  # noqa: ANN401 (onnxruntime has no types)
+        try:
+            return self._load(bundle.read(name))
+        except ExportError:
+            raise
+        except Exception as error:  # whatever a runtime says of a graph that it does not take
+            raise BundleError(
+                f"{bundle.path / name}: {self.runtime} can't load it: {error}; expected a graph "
+                "of ONNX's own operators that holds all its data itself and names no other file"
+            ) from error
+
+    def _load(self, model: bytes) -> Any:  # noqa: ANN401 (as above)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", NO_FOLDER
+        )
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors; what matters is checked below
         providers = [(self.provider, PROVIDER_OPTIONS[self.device, self.precision])]

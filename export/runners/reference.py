@@ -1,8 +1,10 @@
 """onnx.reference: the ONNX standard's own evaluator, in NumPy; an oracle of what the file means."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import onnx
+from google.protobuf.message import Message
 from onnx.reference import ReferenceEvaluator
 
 from export.architecture import Runtime
@@ -21,4 +23,18 @@ class OnnxReferenceRunner(OnnxRunner):
         return "onnx.reference"
 
     def _load(self, model: bytes) -> Any:  # noqa: ANN401 (as the runner of ONNX Runtime)
-        return ReferenceEvaluator(onnx.load_from_string(model))
+        parsed = onnx.load_from_string(model)
+        # The evaluator would read the data of a constant from the working directory.
+        if external := sorted({tensor.name for tensor in _external_tensors(parsed)}):
+            raise ValueError(f"external data: of {', '.join(external)}")
+        return ReferenceEvaluator(parsed)
+
+
+def _external_tensors(message: Message) -> Iterator[onnx.TensorProto]:
+    """Yield each tensor, in whatever it is nested, whose data lie in a file of its own."""
+    if isinstance(message, onnx.TensorProto) and message.data_location == message.EXTERNAL:
+        yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in (value,) if isinstance(value, Message) else value:
+                yield from _external_tensors(part)

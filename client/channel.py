@@ -1,0 +1,104 @@
+"""The way to a server: plain, or TLS with the certificates that both sides show."""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from client.errors import CredentialsError
+
+# The server bounds its answers; a second limit here would only hide them.
+OPTIONS = (("grpc.max_receive_message_length", -1),)
+
+
+@dataclass(frozen=True)
+class Tls:
+    """How to speak TLS with a server; all files are PEM.
+
+    Attributes:
+        ca: certificates that are trusted to sign the server's, or the server's own.
+        certificate: the client's own, with its chain, for a server that asks for one.
+        key: the key of the client's own certificate.
+        server_name: the name that the server's certificate must have, if it is not
+            the host of the address.
+    """
+
+    ca: Path
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str = ""
+
+
+def open_channel(address: str, tls: Tls | None) -> grpc.Channel:
+    """Return a channel to a server; it connects when it is used.
+
+    Raises:
+        CredentialsError: a file is missing or wrong.
+    """
+    if tls is None:
+        return grpc.insecure_channel(address, options=OPTIONS)
+    if (tls.certificate is None) != (tls.key is None):
+        raise CredentialsError(
+            "a client's certificate and its key are given together or not at all"
+        )
+    ca = _read(tls.ca)
+    _check(tls.ca, "certificates", lambda: ssl.create_default_context(cadata=ca.decode("ascii")))
+    key = chain = None
+    if tls.certificate and tls.key:
+        key, chain = _read(tls.key), _read(tls.certificate)
+        _check_pair(tls.certificate, tls.key)
+    credentials = grpc.ssl_channel_credentials(ca, key, chain)
+    name = (("grpc.ssl_target_name_override", tls.server_name),) if tls.server_name else ()
+    return grpc.secure_channel(address, credentials, options=(*OPTIONS, *name))
+
+
+def read_token(path: Path) -> str:
+    """Return the first token of a file that has one a line.
+
+    Raises:
+        CredentialsError: it can't be read or has none.
+    """
+    lines = [line.strip() for line in _read(path).decode("ascii", "replace").splitlines()]
+    for line in lines:
+        if line:
+            return line
+    raise CredentialsError(f"{path}: has no token; expected one a line")
+
+
+def authorization(token: str | None) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that show a token, or none for None.
+
+    Raises:
+        CredentialsError: it has characters that no token has.
+    """
+    if token is None:
+        return ()
+    if not token.isascii() or not token.isprintable() or " " in token or not token:
+        raise CredentialsError("expected a token of printable ASCII characters without spaces")
+    return (("authorization", f"Bearer {token}"),)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CredentialsError(f"{path}: can't be read: {error.strerror}") from error
+
+
+def _check_pair(certificate: Path, key: Path) -> None:
+    def no_passphrase() -> bytes:
+        raise ValueError("a passphrase is not supported")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    what = f"the certificate that belongs to the key {key}, which has no passphrase"
+    _check(certificate, what, lambda: context.load_cert_chain(certificate, key, no_passphrase))
+
+
+def _check(path: Path, expected: str, load: Callable[[], object]) -> None:
+    """Load a file into OpenSSL, which says what is wrong where gRPC would not connect."""
+    try:
+        load()
+    except (ssl.SSLError, ValueError) as error:
+        raise CredentialsError(f"{path}: expected {expected}, PEM: {error}") from error

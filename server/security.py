@@ -1,0 +1,49 @@
+"""Who may connect and call: what the settings say of it, and what they leave open."""
+
+import ipaddress
+from dataclasses import dataclass
+
+import structlog
+
+from server.config import ServerSettings
+from server.tls import ServerTls, TlsFiles
+from server.tokens import Tokens
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Security:
+    """TLS and tokens, each None where it was not asked for."""
+
+    tls: ServerTls | None
+    tokens: Tokens | None
+
+
+def open_security(settings: ServerSettings) -> Security:
+    """Read the files that the settings name; warn if the port is open to more than this machine.
+
+    Raises:
+        StartError: a file is missing or wrong; the text names it.
+    """
+    tls = None
+    if settings.tls_cert and settings.tls_key:
+        tls = ServerTls(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+    tokens = Tokens(settings.token_file) if settings.token_file else None
+    if tls is None and not is_loopback(settings.host):
+        missing = ["--tls-cert and --tls-key"] + ([] if tokens else ["--token-file"])
+        log.warning(
+            "listening beyond this machine without TLS: "
+            + ("tokens and images can be read on the way" if tokens else "anybody may call"),
+            host=settings.host,
+            missing=missing,
+        )
+    return Security(tls, tokens)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell if an address to listen on can be reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
