@@ -1,8 +1,8 @@
 """Put the server together and run it."""
 
+import asyncio
 import gc
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import grpc
@@ -13,29 +13,19 @@ from prometheus_client import start_http_server
 
 from forward.v1 import forward_pb2 as pb
 from server.config import ServerSettings
-from server.corridor import Corridor
-from server.cpus import available_cpus
 from server.errors import StartError
 from server.grpc_adapter import Method, StreamMethod, generic_handler
-from server.host import ModelHost, activate
-from server.lifecycle import CallGate, Health, drain, stop_signal
+from server.host import ActiveModel, ModelHost
+from server.lifecycle import CallGate, Health, drain, ignore_hangup, on_hangup, stop_signal
+from server.loader import ModelLoader
 from server.metrics import ServerMetrics
-from server.models import ServedModel, load_model, warm_up
+from server.reload import Reloader
 from server.room import QueueRoom
-from server.scheduler import GroupLimits
 from server.service import ForwardService, Limits
+from server.versions import VersionFinder
 
 FORWARD_SERVICE = pb.DESCRIPTOR.services_by_name["ForwardService"]
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-FLOAT32_BYTES = 4
-GRPC_MOST_BYTES = 2**31 - 1
-# A request may be this much larger than the largest batch before gRPC itself
-# refuses it: so that a batch over the limit gets the error that names it.
-RECEIVE_SLACK_FACTOR = 2
-RECEIVE_SLACK_BYTES = 1 << 20
-# A run of so many images takes about a millisecond, and to hand it to a thread and to
-# wait for the interpreter lock on both sides costs more CPU than that is worth.
-INLINE_IMAGES = 512
 GARBAGE_THRESHOLDS = (20_000, 50, 50)
 
 log = structlog.get_logger()
@@ -48,47 +38,67 @@ async def serve(settings: ServerSettings) -> None:
         StartError: a port can't be had, or the limits are too large.
         ExportError: the model can't be loaded.
     """
-    model = load_model(
-        settings.models_dir,
-        settings.model,
-        settings.model_version,
-        settings.runtime,
-        settings.device,
-        threads=settings.threads or available_cpus(),
-    )
+    asked = asyncio.Event()  # to look for another version
+    on_hangup(asked.set)
     limits = Limits(settings.max_batch_images, settings.max_response_bytes)
-    max_receive_bytes = receive_limit(model, limits)
-    warm_up(model, settings.max_batch_images)
-    stop = stop_signal()  # before this a signal ends the process at once: there is nothing to drain
-    metrics = ServerMetrics()
-    room = QueueRoom(settings.max_queue_images)
+    room, metrics = QueueRoom(settings.max_queue_images), ServerMetrics()
     metrics.watch_queue(lambda: room.images)
-    metrics.show_model(model)
-    corridor = Corridor(model, room, group_limits(settings, model), metrics)
-    host = ModelHost(activate(corridor, limits.max_batch_images))
+    loader = ModelLoader(settings, limits, room, metrics)
+    finder = VersionFinder(settings.models_dir, settings.model, settings.model_version, loader.load)
+    host = first_version(finder, metrics)
+    stop = stop_signal()  # before this a signal ends the process at once: there is nothing to drain
     service = ForwardService(host, limits)
     health, gate = Health((FORWARD_SERVICE.full_name,)), CallGate()
-    server = build_server(service, health, gate, metrics, max_receive_bytes)
+    server = build_server(service, health, gate, metrics, loader.max_receive_bytes)
     grpc_port = listen(server, settings.host, settings.grpc_port)
     metrics_port = serve_metrics(metrics, settings.host, settings.metrics_port)
     await server.start()
     collect_garbage_seldom()
-    log.info(
-        "ready",
-        model=model.manifest.name,
-        version=model.manifest.version,
-        runtime=model.runner.runtime,
-        device=model.runner.device,
-        provider=model.runner.provider,
-        threads=settings.threads or available_cpus(),
+    reloader = Reloader(host, finder, metrics, settings.reload_interval, asked)
+    reloading = asyncio.create_task(reloader.run())
+    log_ready(
+        host.active,
+        threads=loader.threads,
         host=settings.host,
         grpc_port=grpc_port,
         metrics_port=metrics_port,
     )
     log.info("draining", signal=await stop, timeout_seconds=settings.drain_timeout)
+    reloading.cancel()
     await drain(server, health, gate, settings.drain_timeout)
-    corridor.close()
+    reloader.close()
+    ignore_hangup()
     log.info("stopped")
+    reloader.end_process_if_looking()
+
+
+def first_version(finder: VersionFinder[ActiveModel], metrics: ServerMetrics) -> ModelHost:
+    """Load the version to begin with; return its host.
+
+    Raises:
+        StartError: its requests are larger than gRPC can take.
+        ExportError: none can be loaded.
+    """
+    loaded, failure = finder.first()
+    host = ModelHost(loaded)
+    host.failure = failure
+    metrics.show_model(loaded.model)
+    metrics.observe_look(loaded=False, failed=0, is_well=failure is None)
+    return host
+
+
+def log_ready(active: ActiveModel, **settings: object) -> None:
+    """Say what is served, and where."""
+    manifest, runner = active.model.manifest, active.model.runner
+    log.info(
+        "ready",
+        model=manifest.name,
+        version=manifest.version,
+        runtime=runner.runtime,
+        device=runner.device,
+        provider=runner.provider,
+        **settings,
+    )
 
 
 def collect_garbage_seldom() -> None:
@@ -100,18 +110,6 @@ def collect_garbage_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
-
-
-def group_limits(settings: ServerSettings, model: ServedModel) -> GroupLimits:
-    """Return what requests are gathered by."""
-    return GroupLimits(
-        max_batch_images=settings.max_batch_images,
-        max_queue_delay_seconds=settings.max_queue_delay_ms / 1000,
-        # A run of torch's waits for another in the other lane's thread.
-        inline_images=INLINE_IMAGES if model.runner.batch_invariant else 0,
-        # Requests share a run only where that changes no bit of their answers.
-        merge=model.runner.batch_invariant,
-    )
 
 
 def build_server(
@@ -158,21 +156,6 @@ class GenericOnly:
 
     def add_registered_method_handlers(self, *_names_and_handlers: object) -> None:
         """Leave it at the generic ones."""
-
-
-def receive_limit(model: ServedModel, limits: Limits) -> int:
-    """Return the most bytes of a request that gRPC takes in.
-
-    Raises:
-        StartError: more than gRPC can take.
-    """
-    largest = limits.max_batch_images * prod(model.manifest.input_shape) * FLOAT32_BYTES
-    if largest > GRPC_MOST_BYTES:
-        raise StartError(
-            f"--max-batch-images {limits.max_batch_images} makes requests of {largest} bytes; "
-            f"gRPC takes at most {GRPC_MOST_BYTES}"
-        )
-    return min(largest * RECEIVE_SLACK_FACTOR + RECEIVE_SLACK_BYTES, GRPC_MOST_BYTES)
 
 
 def listen(server: grpc.aio.Server, host: str, port: int) -> int:

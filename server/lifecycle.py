@@ -150,6 +150,17 @@ def stop_signal() -> asyncio.Future[str]:
     return received
 
 
+def on_hangup(callback: Callable[[], None]) -> None:
+    """Call back at each SIGHUP, which otherwise ends a process."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, callback)
+
+
+def ignore_hangup() -> None:
+    """Let SIGHUP do nothing: the event loop, which watched it, is about to end."""
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 async def drain(
     server: grpc.aio.Server, health: Health, gate: CallGate, timeout_seconds: float
 ) -> None:

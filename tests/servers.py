@@ -21,10 +21,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from export.bundle import Bundle
 from export.runners import Runner
-from server.app import FORWARD_SERVICE, build_server, listen, receive_limit
+from server.app import FORWARD_SERVICE, build_server, listen
 from server.corridor import Corridor
 from server.host import ModelHost, activate
 from server.lifecycle import CallGate, Health, drain
+from server.loader import receive_limit
 from server.metrics import ServerMetrics
 from server.models import ServedModel, load_model
 from server.room import QueueRoom
