@@ -1,0 +1,197 @@
+"""Version after version under load: `python -m bench reload`."""
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.callers import Tally
+from bench.processes import Served, running
+from bench.speed import OUR_SERVER, say
+from bench.table import Limit, limits_table, number, table
+from bench.variants import MODEL, Variants
+from client import ForwardClient
+
+CALLERS, PROCESSES = 32, 2
+QUIET_SECONDS = 8.0
+STUCK_SECONDS = 60
+LEAST_SECONDS = 0.15  # from one reload to the next
+POLL_SECONDS = 0.005
+AFTER_SECONDS = 0.1  # in which the old version is closed
+WARM_RELOADS = 20
+MOST_GROWTH_MEBIBYTES = 5.0
+
+
+@dataclass(frozen=True)
+class Reloads:
+    """What was seen."""
+
+    tally: Tally
+    calls: np.ndarray  # [N, 2]: begun, seconds
+    quiet: Sequence[tuple[float, float]]  # when nothing was loaded: begin, end
+    windows: Sequence[tuple[float, float]]  # each reload, from SIGHUP to the old version's end
+    mebibytes: Sequence[float]  # resident after each reload
+
+    def latencies(self, windows: Sequence[tuple[float, float]]) -> np.ndarray:
+        """Return the milliseconds of the calls that went on at some moment of the windows."""
+        begun, ended = self.calls[:, 0], self.calls.sum(axis=1)
+        chosen = np.zeros(len(self.calls), bool)
+        for begin, end in windows:
+            chosen |= (begun <= end) & (ended >= begin)
+        return self.calls[chosen, 1] * 1e3
+
+
+def reload_under_load(
+    reloads: int, callers: int = CALLERS, quiet_seconds: float = QUIET_SECONDS
+) -> Reloads:
+    """Publish so many versions one after the other and have each served by SIGHUP.
+
+    Raises:
+        WrongAnswerError: the variants are no good.
+        RuntimeError: a version was not served in time, or the callers failed.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        models_dir = folder / "models"
+        variants = Variants(models_dir)
+        variants.write_requests(folder)
+        variants.publish()
+        arguments = ("--models-dir", str(models_dir), "--model", MODEL, "--reload-interval", "0")
+        with (
+            running(*OUR_SERVER, *arguments) as served,
+            _callers(served.port, folder, callers) as processes,
+        ):
+            time.sleep(quiet_seconds / 4)  # the callers start
+            quiet = [_wait(quiet_seconds)]
+            windows, mebibytes = _reload(served, variants, reloads)
+            quiet.append(_wait(quiet_seconds))
+            tally = _ended(processes)
+        calls = np.concatenate([np.load(path) for path in sorted(folder.glob("calls-*.npy"))])
+    return Reloads(tally, calls, quiet, windows, mebibytes)
+
+
+def _wait(seconds: float) -> tuple[float, float]:
+    begun = time.monotonic()
+    time.sleep(seconds)
+    return begun, time.monotonic()
+
+
+def _reload(
+    served: Served, variants: Variants, reloads: int
+) -> tuple[list[tuple[float, float]], list[float]]:
+    windows, mebibytes = [], []
+    with ForwardClient(f"127.0.0.1:{served.port}", timeout_seconds=STUCK_SECONDS) as client:
+        for turn in range(1, reloads + 1):
+            version, begun = variants.publish(), time.monotonic()
+            served.process.send_signal(signal.SIGHUP)
+            while client.model().version != version:
+                if time.monotonic() > begun + STUCK_SECONDS:
+                    raise RuntimeError(f"version {version} was not served in {STUCK_SECONDS} s")
+                time.sleep(POLL_SECONDS)
+            time.sleep(AFTER_SECONDS)
+            windows.append((begun, time.monotonic()))
+            mebibytes.append(served.resident_mebibytes())
+            time.sleep(max(0.0, begun + LEAST_SECONDS - time.monotonic()))
+            if turn % 10 == 0:
+                say(f"reload {turn}: {mebibytes[-1]:.1f} MiB")
+    return windows, mebibytes
+
+
+@contextmanager
+def _callers(port: int, folder: Path, callers: int) -> Iterator[list[subprocess.Popen[str]]]:
+    processes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "bench.callers", str(port), str(folder)),
+                *(str(callers // PROCESSES), str(seed)),
+            ],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for seed in range(PROCESSES)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _ended(processes: Sequence[subprocess.Popen[str]]) -> Tally:
+    tally = Tally()
+    for process in processes:
+        if process.stdin is not None:
+            process.stdin.close()
+            process.stdin = None
+    for process in processes:
+        output, _ = process.communicate(timeout=STUCK_SECONDS)
+        if process.returncode:
+            raise RuntimeError(f"the callers ended with status {process.returncode}")
+        tally.add(Tally(**json.loads(output)))
+    return tally
+
+
+def report(reloads: int) -> str:
+    """Return the tables of so many reloads."""
+    seen = reload_under_load(reloads)
+    return "\n\n".join(
+        part.strip()
+        for part in (
+            f"{reloads} versions, each with other weights than the last, published one by one and "
+            f"asked for by SIGHUP, while {CALLERS} callers in {PROCESSES} processes compare every "
+            "answer, bit for bit, with the logits of the version that it names. Callers and "
+            "publishing share the processors with the server.",
+            "### Limits of reloading",
+            limits_table(_limits(seen)),
+            "### Figures of reloading",
+            table(("figure", "measured"), _figures(seen)),
+            "### Memory after a reload",
+            table(("reload", "MiB"), _memory(seen.mebibytes), left=0),
+        )
+    )
+
+
+def _limits(seen: Reloads) -> list[Limit]:
+    last = len(seen.mebibytes)
+    warm = min(WARM_RELOADS, last)
+    growth = max(0.0, seen.mebibytes[-1] - seen.mebibytes[warm - 1])
+    tally = seen.tally
+    what = f"growth of memory from reload {warm} to {last}"
+    return [
+        Limit("failed requests", sum(tally.failed.values()), "most", 0, 1, ""),
+        Limit("answers not of the version that they name", tally.wrong, "most", 0, 1, ""),
+        Limit("answers older than the caller's last", tally.backwards, "most", 0, 1, ""),
+        Limit(what, growth, "most", MOST_GROWTH_MEBIBYTES, 1, "MiB"),
+    ]
+
+
+def _figures(seen: Reloads) -> list[tuple[str, str]]:
+    lengths = np.array([end - begin - AFTER_SECONDS for begin, end in seen.windows]) * 1e3
+    rows = [
+        ("answers, all compared", f"{seen.tally.answered:,}"),
+        ("versions that answered", str(len(seen.tally.versions))),
+        ("from SIGHUP to the new version, median, ms", number(float(np.median(lengths)))),
+        ("the same, most, ms", number(float(lengths.max()))),
+    ]
+    for when, windows in (("without reloads", seen.quiet), ("during reloads", seen.windows)):
+        latencies = seen.latencies(windows)
+        rows.append((f"calls {when}", f"{len(latencies):,}"))
+        for percent in (50, 99, 100):
+            figure = number(float(np.percentile(latencies, percent)))
+            rows.append((f"latency {when}, percentile {percent}, ms", figure))
+    return rows
+
+
+def _memory(mebibytes: Sequence[float]) -> Iterator[tuple[str, str]]:
+    for turn in (1, *range(20, len(mebibytes) + 1, 20)):
+        yield str(turn), f"{mebibytes[turn - 1]:.1f}"
