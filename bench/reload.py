@@ -21,13 +21,15 @@ from bench.variants import MODEL, Variants
 from client import ForwardClient
 
 CALLERS, PROCESSES = 32, 2
-QUIET_SECONDS = 8.0
+WARM_SECONDS = 3.0
+QUIET_SECONDS = 0.3  # after each reload, to compare with
 STUCK_SECONDS = 60
-LEAST_SECONDS = 0.15  # from one reload to the next
 POLL_SECONDS = 0.005
 AFTER_SECONDS = 0.1  # in which the old version is closed
 WARM_RELOADS = 20
 MOST_GROWTH_MEBIBYTES = 5.0
+
+Window = tuple[float, float]  # begin and end, by time.monotonic
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,11 @@ class Reloads:
 
     tally: Tally
     calls: np.ndarray  # [N, 2]: begun, seconds
-    quiet: Sequence[tuple[float, float]]  # when nothing was loaded: begin, end
-    windows: Sequence[tuple[float, float]]  # each reload, from SIGHUP to the old version's end
+    quiet: Sequence[Window]  # after each reload
+    windows: Sequence[Window]  # each reload, from SIGHUP to the old version's end
     mebibytes: Sequence[float]  # resident after each reload
 
-    def latencies(self, windows: Sequence[tuple[float, float]]) -> np.ndarray:
+    def latencies(self, windows: Sequence[Window]) -> np.ndarray:
         """Return the milliseconds of the calls that went on at some moment of the windows."""
         begun, ended = self.calls[:, 0], self.calls.sum(axis=1)
         chosen = np.zeros(len(self.calls), bool)
@@ -49,9 +51,7 @@ class Reloads:
         return self.calls[chosen, 1] * 1e3
 
 
-def reload_under_load(
-    reloads: int, callers: int = CALLERS, quiet_seconds: float = QUIET_SECONDS
-) -> Reloads:
+def reload_under_load(reloads: int, callers: int = CALLERS) -> Reloads:
     """Publish so many versions one after the other and have each served by SIGHUP.
 
     Raises:
@@ -69,40 +69,39 @@ def reload_under_load(
             running(*OUR_SERVER, *arguments) as served,
             _callers(served.port, folder, callers) as processes,
         ):
-            time.sleep(quiet_seconds / 4)  # the callers start
-            quiet = [_wait(quiet_seconds)]
-            windows, mebibytes = _reload(served, variants, reloads)
-            quiet.append(_wait(quiet_seconds))
+            time.sleep(WARM_SECONDS)
+            windows, quiet, mebibytes = _reload(served, variants, reloads)
             tally = _ended(processes)
         calls = np.concatenate([np.load(path) for path in sorted(folder.glob("calls-*.npy"))])
     return Reloads(tally, calls, quiet, windows, mebibytes)
 
 
-def _wait(seconds: float) -> tuple[float, float]:
-    begun = time.monotonic()
-    time.sleep(seconds)
-    return begun, time.monotonic()
-
-
 def _reload(
     served: Served, variants: Variants, reloads: int
-) -> tuple[list[tuple[float, float]], list[float]]:
-    windows, mebibytes = [], []
+) -> tuple[list[Window], list[Window], list[float]]:
+    windows, quiet, mebibytes = [], [], []
     with ForwardClient(f"127.0.0.1:{served.port}", timeout_seconds=STUCK_SECONDS) as client:
         for turn in range(1, reloads + 1):
-            version, begun = variants.publish(), time.monotonic()
-            served.process.send_signal(signal.SIGHUP)
-            while client.model().version != version:
-                if time.monotonic() > begun + STUCK_SECONDS:
-                    raise RuntimeError(f"version {version} was not served in {STUCK_SECONDS} s")
-                time.sleep(POLL_SECONDS)
-            time.sleep(AFTER_SECONDS)
-            windows.append((begun, time.monotonic()))
+            version = variants.publish()
+            windows.append(_one_reload(served, client, version))
             mebibytes.append(served.resident_mebibytes())
-            time.sleep(max(0.0, begun + LEAST_SECONDS - time.monotonic()))
+            begun = time.monotonic()
+            time.sleep(QUIET_SECONDS)
+            quiet.append((begun, time.monotonic()))
             if turn % 10 == 0:
                 say(f"reload {turn}: {mebibytes[-1]:.1f} MiB")
-    return windows, mebibytes
+    return windows, quiet, mebibytes
+
+
+def _one_reload(served: Served, client: ForwardClient, version: int) -> Window:
+    begun = time.monotonic()
+    served.process.send_signal(signal.SIGHUP)
+    while client.model().version != version:
+        if time.monotonic() > begun + STUCK_SECONDS:
+            raise RuntimeError(f"version {version} was not served in {STUCK_SECONDS} s")
+        time.sleep(POLL_SECONDS)
+    time.sleep(AFTER_SECONDS)
+    return begun, time.monotonic()
 
 
 @contextmanager
@@ -183,7 +182,7 @@ def _figures(seen: Reloads) -> list[tuple[str, str]]:
         ("from SIGHUP to the new version, median, ms", number(float(np.median(lengths)))),
         ("the same, most, ms", number(float(lengths.max()))),
     ]
-    for when, windows in (("without reloads", seen.quiet), ("during reloads", seen.windows)):
+    for when, windows in (("between reloads", seen.quiet), ("during reloads", seen.windows)):
         latencies = seen.latencies(windows)
         rows.append((f"calls {when}", f"{len(latencies):,}"))
         for percent in (50, 99, 100):

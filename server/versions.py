@@ -63,6 +63,7 @@ class _Tried:
 
     state: object
     since: float  # when it was first seen in this state
+    is_announced: bool = False  # as one that is not complete yet
     failure: Failure | None = None
     due: float = 0.0  # until then it is not tried again in this state
 
@@ -160,8 +161,9 @@ class VersionFinder(Generic[Loaded]):
         except Exception as error:  # noqa: BLE001 (whatever it is, what is served stays)
             on_its_way = isinstance(error, BundleError) and now < tried.since + SETTLE_SECONDS
             if on_its_way and not asked:
-                if tried.since == now and tried.failure is None:
+                if not tried.is_announced:
                     log.info("version is not complete yet", version=version, reason=str(error))
+                tried.is_announced = True
             else:
                 tried.due = now + RETRY_SECONDS
                 self._fail(tried, version, error, serving=served.version)
