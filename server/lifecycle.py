@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -151,8 +152,24 @@ def stop_signal() -> asyncio.Future[str]:
 
 
 def on_hangup(callback: Callable[[], None]) -> None:
-    """Call back at each SIGHUP, which otherwise ends a process."""
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, callback)
+    """Call back at each SIGHUP; one that tells that the terminal is gone ends the process."""
+    had_terminal = _has_terminal()
+
+    def receive() -> None:
+        if had_terminal and not _has_terminal():
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGHUP)
+        callback()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, receive)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def ignore_hangup() -> None:

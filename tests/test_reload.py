@@ -1,11 +1,13 @@
 """Versions come, go and break under a server that answers all the time."""
 
 import errno
+import fcntl
 import os
 import resource
 import shutil
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -375,6 +377,39 @@ def test_a_signal_to_reload_does_not_end_a_server_that_starts(tmp_path: Path) ->
             assert b'"ready"' in log_path.read_bytes()
             process.terminate()
             assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
+def test_a_terminal_that_closes_ends_its_server_though_a_signal_alone_does_not(
+    tiny: Bundle, tmp_path: Path
+) -> None:
+    ours, theirs = os.openpty()
+    log_path = tmp_path / "log"
+    arguments = ("--models-dir", str(models_dir_of(tiny)), "--model", "tiny", *NEVER)
+    ports = ("--grpc-port", "0", "--metrics-port", "0", "--log-format", "json")
+
+    def take_terminal() -> None:
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    with (
+        log_path.open("wb") as log,
+        subprocess.Popen(
+            server_command([*ports, *arguments]),
+            cwd=REPOSITORY,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=take_terminal,  # noqa: PLW1509 (no thread runs here yet)
+        ) as process,
+    ):
+        try:
+            os.close(theirs)
+            wait_until(lambda: b'"ready"' in log_path.read_bytes(), 60)
+            publish(tiny)
+            process.send_signal(signal.SIGHUP)
+            wait_until(lambda: b'"reloaded"' in log_path.read_bytes())
+            os.close(ours)  # as when the window of the terminal is closed
+            assert process.wait(10) == -signal.SIGHUP
         finally:
             process.kill()
 
