@@ -13,6 +13,7 @@ from bench.cells import CELLS, CROWDED, INFERS, LONE, Cell
 from bench.check import WrongAnswerError
 from bench.measure import FailedRequestsError
 from bench.overload import overload
+from bench.reload import report as reload_report
 from bench.report import report
 from bench.soak import soak
 from bench.speed import run
@@ -56,6 +57,8 @@ def _options() -> argparse.Namespace:
     flood.add_argument("--images", type=int, default=256, help="of a request (%(default)s)")
     steady = commands.add_parser("soak", parents=[shared], help="mixed load for long")
     steady.add_argument("--minutes", type=float, default=10, help="of load (%(default)s)")
+    again = commands.add_parser("reload", parents=[shared], help="versions, one after the other")
+    again.add_argument("--reloads", type=int, default=100, help="of them (%(default)s)")
     return parser.parse_args()
 
 
@@ -64,6 +67,8 @@ def _measure(options: argparse.Namespace) -> tuple[str, str]:
         return "Overload", overload(5 if options.quick else options.seconds, options.images)
     if options.command == "soak":
         return "Soak", soak(0.5 if options.quick else options.minutes)
+    if options.command == "reload":
+        return "Reload", reload_report(5 if options.quick else options.reloads)
     rounds, seconds = (1, 1) if options.quick else (options.rounds, options.seconds)
     cells = _chosen(options.only)
     return "Speed", report(run(cells, rounds, seconds), cells, rounds, seconds)

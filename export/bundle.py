@@ -53,6 +53,24 @@ class Bundle:
         for file in self.manifest.files:
             self.read(file.name)
 
+    def check_sizes(self) -> None:
+        """Check that every file is there, with as many bytes as the manifest says; read none.
+
+        Raises:
+            BundleError: a file is missing, or is shorter or longer.
+        """
+        for file in self.manifest.files:
+            path = self.path / file.name
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                raise BundleError(f"{path}: can't be read: {error.strerror}") from error
+            if size != file.size_bytes:
+                raise BundleError(
+                    f"{path}: the manifest says {file.size_bytes} bytes, the file has {size}; "
+                    "it is not copied to its end, or was damaged or replaced"
+                )
+
     def unlisted_files(self) -> list[str]:
         """Return the names of the files that lie there without being of the bundle.
 

@@ -1,7 +1,11 @@
 """Command line of the server: `python -m server`."""
 
+import signal
 import sys
 from collections.abc import Sequence
+
+if __name__ == "__main__":  # before the imports, which take a while: SIGHUP ends no server
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 import uvloop
 

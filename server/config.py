@@ -20,6 +20,13 @@ class ServerSettings(CommandSettings):
     model_version: int | None = Field(
         None, ge=1, description="Version to serve; the newest if not given."
     )
+    reload_interval: float = Field(
+        15.0,
+        ge=0,
+        le=86_400,
+        description="Seconds between looks for another version in the folder of bundles; 0: only "
+        "on SIGHUP.",
+    )
     runtime: Literal["onnx", "pt2", "torchscript"] = Field(
         "onnx", description="Runtime that computes; pt2 and torchscript need the train extra."
     )

@@ -116,8 +116,13 @@ class Corridor:
         call.when_left(self._trace.depart)
         return done
 
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether every request's answer has left."""
+        return self._predict.is_idle and self._trace.is_idle
+
     def close(self) -> None:
-        """Let the running groups finish."""
+        """Let the running groups finish; nothing can be submitted any more."""
         self._predict.close()
         self._trace.close()
 

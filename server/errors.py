@@ -31,6 +31,10 @@ class StartError(Exception):
     """The server can't start; the text says why and is meant for the operator."""
 
 
+class NeedsRestartError(Exception):
+    """A version that only a new process can serve; the text is meant for the operator."""
+
+
 class ServiceError(Exception):
     """Base of the errors that a call may end with; the text is meant for the caller."""
 

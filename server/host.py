@@ -1,11 +1,13 @@
 """The active model: what answers calls now. Another version may take its place at any time."""
 
+import time
 from dataclasses import dataclass
 
 from forward.v1 import forward_pb2 as pb
 from server.codec import ImageCodec
 from server.corridor import Corridor
 from server.models import ServedModel
+from server.versions import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +40,11 @@ class ModelHost:
 
     def __init__(self, active: ActiveModel) -> None:
         self.active = active
+        self.active_since = time.time()  # to be shown
+        self.failure: Failure | None = None  # of a version that should be active and is not
+
+    def swap(self, active: ActiveModel) -> ActiveModel:
+        """Let another answer from now on; return the one that did."""
+        before, self.active = self.active, active
+        self.active_since = time.time()
+        return before

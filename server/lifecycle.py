@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -92,6 +93,11 @@ class Health(health_pb2_grpc.HealthServicer):
         """Report NOT_SERVING from now on."""
         self._draining.set()
 
+    @property
+    def is_draining(self) -> bool:
+        """Tell if the server takes no more work soon, or takes none now."""
+        return self._draining.is_set()
+
     def _status(self, service: str) -> int:
         if service not in self._known:
             return Response.SERVICE_UNKNOWN
@@ -148,6 +154,33 @@ def stop_signal() -> asyncio.Future[str]:
     for number in watched:
         loop.add_signal_handler(number, receive, number)
     return received
+
+
+def on_hangup(callback: Callable[[], None]) -> None:
+    """Call back at each SIGHUP; one that tells that the terminal is gone ends the process."""
+    had_terminal = _has_terminal()
+
+    def receive() -> None:
+        if had_terminal and not _has_terminal():
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGHUP)
+        callback()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, receive)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def ignore_hangup() -> None:
+    """Let SIGHUP do nothing: the event loop, which watched it, is about to end."""
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 async def drain(

@@ -1,12 +1,14 @@
 """Prometheus metrics. Labels come from fixed sets, never from a client."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from server.histogram import BufferedHistogram, Observations
 from server.models import ServedModel
@@ -36,6 +38,24 @@ class LaneMetrics:
         self.images.inc(images)
         self.run_images.observe(images)
         self.run_seconds.observe(seconds)
+
+
+class ModelInfo(Collector):
+    """The gauge that names the served model: always one series, whatever was served before."""
+
+    LABELS = ("model", "version", "runtime", "device", "provider")
+
+    def __init__(self) -> None:
+        self.labels: tuple[str, ...] | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the family."""
+        family = GaugeMetricFamily(
+            "forward_model_info", "The served model; always 1.", labels=self.LABELS
+        )
+        if self.labels is not None:
+            family.add_metric(self.labels, 1)
+        yield family
 
 
 class ServerMetrics:
@@ -84,16 +104,28 @@ class ServerMetrics:
             "Images that wait or run.",
             registry=self.registry,
         )
-        self._model_info = Gauge(
-            "forward_model_info",
-            "The served model; always 1.",
-            ("model", "version", "runtime", "device", "provider"),
+        self._model_info = ModelInfo()
+        self.registry.register(self._model_info)
+        self._reloads = Counter(
+            "forward_model_reloads",
+            "Versions that took the place of another, and that failed to.",
+            ("result",),
             registry=self.registry,
         )
-
         self._unauthenticated: dict[str, Counter] = {}
-
-        for lane in LANES:  # series that are there before the first call
+        self._last_reload_successful = Gauge(
+            "forward_model_last_reload_successful",
+            "Whether the version is served that should be.",
+            registry=self.registry,
+        )
+        self._last_reload_success = Gauge(
+            "forward_model_last_reload_success_timestamp_seconds",
+            "When the served version was loaded.",
+            registry=self.registry,
+        )
+        for result in ("success", "failure"):  # series that are there before the first call
+            self._reloads.labels(result)
+        for lane in LANES:
             self.lane(lane)
 
     def handled_of(
@@ -131,11 +163,19 @@ class ServerMetrics:
         self._queue_images.set_function(queued_images)
 
     def show_model(self, model: ServedModel) -> None:
-        """Publish which model is served, by what."""
-        self._model_info.labels(
-            model=model.manifest.name,
-            version=model.manifest.version,
-            runtime=model.runner.runtime,
-            device=model.runner.device,
-            provider=model.runner.provider,
-        ).set(1)
+        """Publish which model is served from now on, by what."""
+        manifest, runner = model.manifest, model.runner
+        self._model_info.labels = (
+            manifest.name,
+            str(manifest.version),
+            runner.runtime,
+            runner.device,
+            runner.provider,
+        )
+        self._last_reload_success.set_to_current_time()
+
+    def observe_look(self, *, loaded: bool, failed: int, is_well: bool) -> None:
+        """Count what a look for another version found."""
+        self._reloads.labels("success").inc(loaded)
+        self._reloads.labels("failure").inc(failed)
+        self._last_reload_successful.set(is_well)

@@ -38,15 +38,25 @@ def load_model(  # noqa: PLR0913 (each is a setting)
 ) -> ServedModel:
     """Open a version of a model, the newest if None, and let it prove itself.
 
+    Raises:
+        ExportError: it is not there; or as `prove`.
+    """
+    return prove(find_bundle(models_dir, name, version), runtime, device, threads)
+
+
+def prove(
+    bundle: Bundle, runtime: Runtime, device: Device | Literal["auto"], threads: int
+) -> ServedModel:
+    """Open a bundle in a runtime and let it prove itself.
+
     Every file is checked, and every stage of the recorded vectors is computed
     and compared before anybody is served.
 
     Raises:
-        BundleError: it is not there, or a file is not what the manifest says.
+        BundleError: a file is not what the manifest says.
         ParityError: the runtime does not compute the recorded vectors; it names the stage.
         RuntimeUnavailableError: the runtime is not installed, or "cuda" is not to be had.
     """
-    bundle = find_bundle(models_dir, name, version)
     bundle.verify_files()
     runner = _open_runner(bundle, runtime, device, threads)
     vectors = check_vectors(bundle, runner)

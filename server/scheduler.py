@@ -3,34 +3,29 @@
 Pure of any transport and of what a run computes. Its rules are a contract for
 any other implementation; the tests take one as a parameter.
 
-1. Room. A request is taken if its images and those that wait or run, over all
-   schedulers that share the room, are at most the limit; else QueueFullError at
-   once. A single request never fails by its size alone while the room is empty
-   and it fits the limit. Images leave the room when their run has ended.
-2. In flight. A request is in flight from `submit` to `depart`, which the caller
-   calls once for each request that was taken, when the answer has left.
-3. Expectation. A group is expected to have as many requests as were in flight at
-   a time since the group before was taken. So a lone caller, whose next request
-   comes after the answer to the last has left, is never expected to have company
-   and never waits. Answers that had not left when a wait had been in vain are not
-   counted: one that is stuck is no reason to wait.
+1. Room. A request is taken if its images and those that wait or run, over all schedulers that
+   share the room, are at most the limit; else QueueFullError at once. One request never fails by
+   its size alone in an empty room whose limit it fits. Images leave when their run has ended.
+2. In flight. A request is in flight from `submit` to `depart`, which the caller calls once for
+   each request that was taken, when the answer has left.
+3. Expectation. A group is expected to have as many requests as were in flight at a time since
+   the group before was taken. So a lone caller, whose next request comes after the answer to
+   the last has left, is never expected to have company and never waits. Answers that had not
+   left when a wait had been in vain are not counted: one that is stuck is no reason to wait.
 4. One run at a time. While it goes on, requests wait.
-5. Start. A group is taken when none runs and a) as many requests wait as are
-   expected, or b) AMPLE_IMAGES, or as many as a run may have, or c) the oldest has
-   waited for the delay limit. Now and then a group of several waits a moment longer than
-   for (a), and for as long as more keep coming: a transport may hold back callers
-   that nobody expects until they are let in. Such probes get rarer where they
-   find nobody.
-6. Group. In the order of arrival, up to `max_batch_images`; a request is never
-   split, and the oldest always goes, alone if it is larger. Requests that were
-   cancelled are dropped; those whose deadline has passed end with
-   DeadlineExceededError; neither is computed.
-7. Results. Every request ends exactly once, with its own result or its own error.
-   If a run of several fails, each of them runs alone, and only those that fail
-   again end with that failure.
-8. Place. Small requests, up to `inline_images` in a group, run on the event loop:
-   to hand them to a thread costs more. A larger group, or one with a request of
-   over LARGE_IMAGES, runs in a thread; others are taken in or refused meanwhile.
+5. Start. A group is taken when none runs and a) as many requests wait as are expected, or b)
+   AMPLE_IMAGES, or as many as a run may have, or c) the oldest has waited for the delay limit.
+   Now and then a group of several waits a moment longer than for (a), and for as long as more
+   keep coming: a transport may hold back callers that nobody expects until they are let in.
+   Such probes get rarer where they find nobody.
+6. Group. In the order of arrival, up to `max_batch_images`; a request is never split, and the
+   oldest always goes, alone if it is larger. Requests that were cancelled are dropped; those
+   whose deadline has passed end with DeadlineExceededError; neither is computed.
+7. Results. Every request ends exactly once, with its own result or its own error. If a run of
+   several fails, each of them runs alone, and only those that fail again end with that failure.
+8. Place. Small requests, up to `inline_images` in a group, run on the event loop: to hand them
+   to a thread costs more. A larger group, or one with a request of over LARGE_IMAGES, runs in a
+   thread; others are taken in or refused meanwhile.
 """
 
 import asyncio
@@ -160,9 +155,15 @@ class Scheduler(Generic[Item, Result]):
         self.in_flight -= 1
         self._stuck = min(self._stuck, self.in_flight)
 
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether no request waits, runs or has an answer that has not left."""
+        return not (self.in_flight or self._waiting or self._running)
+
     def close(self) -> None:
-        """Let the running group finish and end the thread."""
+        """Let the running group finish, end the thread, and let go of what it ran."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+        del self._run  # a method of its owner: the two would wait for the garbage collector
 
     def _consider(self) -> None:
         """Take a group if its time has come, else when it will have."""

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from forward.v1 import forward_pb2 as pb
 from server.call import Call
@@ -143,6 +144,8 @@ class ForwardService:
                 pb.Metric(name=name, value=value)
                 for name, value in sorted(manifest.metrics.items())
             ],
+            reload=_reload(self._host),
+            manifest_sha256=manifest.sha256,
         )
 
     def _check_response_size(
@@ -158,6 +161,18 @@ class ForwardService:
                     "or ask for TOP_K or STATISTICS",
                 )
             )
+
+
+def _reload(host: ModelHost) -> pb.Reload:
+    found = pb.Reload(loaded_time=_timestamp(host.active_since))
+    if (failure := host.failure) is not None:
+        found.failure.version, found.failure.message = failure.version, failure.text
+        found.failure.time.CopyFrom(_timestamp(failure.time))
+    return found
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    return Timestamp(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
 
 
 def _checked_images(active: ActiveModel, request: ImageRequest) -> np.ndarray:

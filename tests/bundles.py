@@ -18,18 +18,23 @@ MODELS_DIR = REPOSITORY / "models"
 TINY_SHAPE, TINY_HIDDEN, TINY_LABELS = (3, 5), 4, ("cat", "dog")
 
 
-def publish_random_bundle(models_dir: Path, name: str) -> Bundle:
+def publish_random_bundle(
+    models_dir: Path,
+    name: str,
+    shape: tuple[int, int] = TINY_SHAPE,
+    labels: tuple[str, ...] = TINY_LABELS,
+) -> Bundle:
     """Publish the next version of a small network with random weights, without parity."""
-    network = Network(mlp(TINY_SHAPE, [TINY_HIDDEN], len(TINY_LABELS)))
+    network = Network(mlp(shape, [TINY_HIDDEN], len(labels)))
     with staged_bundle(models_dir, name) as (folder, version):
         manifest = Manifest(
             name=name,
             version=version,
-            architecture="MLP 15-4-2",
+            architecture="MLP",
             stages=network.stages,
             input_min=0,
             input_max=1,
-            labels=TINY_LABELS,
+            labels=labels,
             files=(),
             dataset=Dataset(
                 name="random",

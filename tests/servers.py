@@ -21,10 +21,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from export.bundle import Bundle
 from export.runners import Runner
-from server.app import SERVICES, build_server, listen, receive_limit, service_handlers
 from server.corridor import Corridor
+from server.grpc_server import SERVICES, build_server, listen, service_handlers
 from server.host import ModelHost, activate
 from server.lifecycle import CallGate, Health, drain
+from server.loader import receive_limit
 from server.metrics import ServerMetrics
 from server.models import ServedModel, load_model
 from server.room import QueueRoom
@@ -230,8 +231,9 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
 
     async def start() -> tuple[Any, int]:
         host = ModelHost(activate(corridor, limits.max_batch_images))
-        handlers = service_handlers(host, limits, metrics, gate)
-        server = build_server(handlers, health, receive_limit(model, limits))
+        handlers = service_handlers(host, limits, metrics, gate, health)
+        most_bytes = receive_limit(model, limits)
+        server = build_server(handlers, health, [("grpc.max_receive_message_length", most_bytes)])
         port = listen(server, "127.0.0.1", 0)
         await server.start()
         return server, port

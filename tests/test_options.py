@@ -19,8 +19,8 @@ from client.connection import tensor_of
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
-from server.app import INLINE_IMAGES, receive_limit
 from server.errors import StartError
+from server.loader import INLINE_IMAGES, receive_limit
 from server.logs import configure_logs
 from server.models import load_model
 from server.service import Limits

@@ -23,59 +23,64 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66orward/v1/forward.proto\x12\nforward.v1\x1a\x19google/protobuf/any.proto\"J\n\x06Tensor\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.forward.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\".\n\rModelSelector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"?\n\rModelIdentity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0f\n\x07runtime\x18\x03 \x01(\t\"^\n\x0ePredictRequest\x12\"\n\x06images\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelSelector\"_\n\x0fPredictResponse\x12\"\n\x06logits\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelIdentity\"d\n\x14PredictStreamRequest\x12\"\n\x06images\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelSelector\"N\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"\x96\x01\n\x15PredictStreamResponse\x12$\n\x06logits\x18\x01 \x01(\x0b\x32\x12.forward.v1.TensorH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.forward.v1.StatusH\x00\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelIdentityB\x08\n\x06result\"B\n\x0eStageSelection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x06\x64\x65tail\x18\x02 \x01(\x0e\x32\x12.forward.v1.Detail\"\xc1\x01\n\x0cTraceRequest\x12\"\n\x06images\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelSelector\x12*\n\x06stages\x18\x03 \x03(\x0b\x32\x1a.forward.v1.StageSelection\x12\"\n\x06\x64\x65tail\x18\x04 \x01(\x0e\x32\x12.forward.v1.Detail\x12\x13\n\x0btop_k_count\x18\x05 \x01(\x05\"\xa0\x01\n\nStatistics\x12\x0b\n\x03min\x18\x01 \x01(\x02\x12\x0b\n\x03max\x18\x02 \x01(\x02\x12\x0c\n\x04mean\x18\x03 \x01(\x02\x12\x1a\n\x12standard_deviation\x18\x04 \x01(\x02\x12\x0f\n\x07l2_norm\x18\x05 \x01(\x02\x12\x12\n\nzero_share\x18\x06 \x01(\x02\x12\x11\n\tnan_count\x18\x07 \x01(\x03\x12\x16\n\x0einfinity_count\x18\x08 \x01(\x03\"\'\n\x04TopK\x12\x0f\n\x07indices\x18\x01 \x03(\x03\x12\x0e\n\x06values\x18\x02 \x03(\x02\"\xcc\x01\n\x0bTracedStage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x17\n\x0f\x66lops_per_image\x18\x04 \x01(\x03\x12*\n\nstatistics\x18\x05 \x01(\x0b\x32\x16.forward.v1.Statistics\x12\"\n\x06values\x18\x06 \x01(\x0b\x32\x12.forward.v1.Tensor\x12$\n\ntop_values\x18\x07 \x03(\x0b\x32\x10.forward.v1.TopK\"\xb2\x01\n\rTraceResponse\x12\"\n\x06logits\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelIdentity\x12\'\n\x06stages\x18\x03 \x03(\x0b\x32\x17.forward.v1.TracedStage\x12\x15\n\rqueue_seconds\x18\x04 \x01(\x01\x12\x13\n\x0brun_seconds\x18\x05 \x01(\x01\";\n\x0fGetModelRequest\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.forward.v1.ModelSelector\"o\n\x12InputSpecification\x12\r\n\x05shape\x18\x01 \x03(\x03\x12$\n\x06\x64types\x18\x02 \x03(\x0e\x32\x14.forward.v1.DataType\x12\x11\n\tmin_value\x18\x03 \x01(\x02\x12\x11\n\tmax_value\x18\x04 \x01(\x02\"\x8b\x01\n\x12StageSpecification\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\r\n\x05shape\x18\x04 \x03(\x03\x12\x17\n\x0f\x66lops_per_image\x18\x05 \x01(\x03\x12\x17\n\x0fparameter_count\x18\x06 \x01(\x03\">\n\x06Limits\x12\x18\n\x10max_batch_images\x18\x01 \x01(\x03\x12\x1a\n\x12max_response_bytes\x18\x02 \x01(\x03\"%\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"\xaf\x02\n\x10GetModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.forward.v1.ModelIdentity\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12-\n\x05input\x18\x04 \x01(\x0b\x32\x1e.forward.v1.InputSpecification\x12.\n\x06stages\x18\x05 \x03(\x0b\x32\x1e.forward.v1.StageSpecification\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x17\n\x0fparameter_count\x18\x07 \x01(\x03\x12\"\n\x06limits\x18\x08 \x01(\x0b\x32\x12.forward.v1.Limits\x12#\n\x07metrics\x18\t \x03(\x0b\x32\x12.forward.v1.Metric*Q\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x02*Z\n\x06\x44\x65tail\x12\x16\n\x12\x44\x45TAIL_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45TAIL_STATISTICS\x10\x01\x12\x0f\n\x0b\x44\x45TAIL_FULL\x10\x02\x12\x10\n\x0c\x44\x45TAIL_TOP_K\x10\x03\x32\xb3\x02\n\x0e\x46orwardService\x12\x42\n\x07Predict\x12\x1a.forward.v1.PredictRequest\x1a\x1b.forward.v1.PredictResponse\x12X\n\rPredictStream\x12 .forward.v1.PredictStreamRequest\x1a!.forward.v1.PredictStreamResponse(\x01\x30\x01\x12<\n\x05Trace\x12\x18.forward.v1.TraceRequest\x1a\x19.forward.v1.TraceResponse\x12\x45\n\x08GetModel\x12\x1b.forward.v1.GetModelRequest\x1a\x1c.forward.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66orward/v1/forward.proto\x12\nforward.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"J\n\x06Tensor\x12#\n\x05\x64type\x18\x01 \x01(\x0e\x32\x14.forward.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\".\n\rModelSelector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"?\n\rModelIdentity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0f\n\x07runtime\x18\x03 \x01(\t\"^\n\x0ePredictRequest\x12\"\n\x06images\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelSelector\"_\n\x0fPredictResponse\x12\"\n\x06logits\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelIdentity\"d\n\x14PredictStreamRequest\x12\"\n\x06images\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelSelector\"N\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"\x96\x01\n\x15PredictStreamResponse\x12$\n\x06logits\x18\x01 \x01(\x0b\x32\x12.forward.v1.TensorH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.forward.v1.StatusH\x00\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelIdentityB\x08\n\x06result\"B\n\x0eStageSelection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x06\x64\x65tail\x18\x02 \x01(\x0e\x32\x12.forward.v1.Detail\"\xc1\x01\n\x0cTraceRequest\x12\"\n\x06images\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelSelector\x12*\n\x06stages\x18\x03 \x03(\x0b\x32\x1a.forward.v1.StageSelection\x12\"\n\x06\x64\x65tail\x18\x04 \x01(\x0e\x32\x12.forward.v1.Detail\x12\x13\n\x0btop_k_count\x18\x05 \x01(\x05\"\xa0\x01\n\nStatistics\x12\x0b\n\x03min\x18\x01 \x01(\x02\x12\x0b\n\x03max\x18\x02 \x01(\x02\x12\x0c\n\x04mean\x18\x03 \x01(\x02\x12\x1a\n\x12standard_deviation\x18\x04 \x01(\x02\x12\x0f\n\x07l2_norm\x18\x05 \x01(\x02\x12\x12\n\nzero_share\x18\x06 \x01(\x02\x12\x11\n\tnan_count\x18\x07 \x01(\x03\x12\x16\n\x0einfinity_count\x18\x08 \x01(\x03\"\'\n\x04TopK\x12\x0f\n\x07indices\x18\x01 \x03(\x03\x12\x0e\n\x06values\x18\x02 \x03(\x02\"\xcc\x01\n\x0bTracedStage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x17\n\x0f\x66lops_per_image\x18\x04 \x01(\x03\x12*\n\nstatistics\x18\x05 \x01(\x0b\x32\x16.forward.v1.Statistics\x12\"\n\x06values\x18\x06 \x01(\x0b\x32\x12.forward.v1.Tensor\x12$\n\ntop_values\x18\x07 \x03(\x0b\x32\x10.forward.v1.TopK\"\xb2\x01\n\rTraceResponse\x12\"\n\x06logits\x18\x01 \x01(\x0b\x32\x12.forward.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.forward.v1.ModelIdentity\x12\'\n\x06stages\x18\x03 \x03(\x0b\x32\x17.forward.v1.TracedStage\x12\x15\n\rqueue_seconds\x18\x04 \x01(\x01\x12\x13\n\x0brun_seconds\x18\x05 \x01(\x01\";\n\x0fGetModelRequest\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.forward.v1.ModelSelector\"o\n\x12InputSpecification\x12\r\n\x05shape\x18\x01 \x03(\x03\x12$\n\x06\x64types\x18\x02 \x03(\x0e\x32\x14.forward.v1.DataType\x12\x11\n\tmin_value\x18\x03 \x01(\x02\x12\x11\n\tmax_value\x18\x04 \x01(\x02\"\x8b\x01\n\x12StageSpecification\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\r\n\x05shape\x18\x04 \x03(\x03\x12\x17\n\x0f\x66lops_per_image\x18\x05 \x01(\x03\x12\x17\n\x0fparameter_count\x18\x06 \x01(\x03\">\n\x06Limits\x12\x18\n\x10max_batch_images\x18\x01 \x01(\x03\x12\x1a\n\x12max_response_bytes\x18\x02 \x01(\x03\"%\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"[\n\rReloadFailure\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0f\n\x07message\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"e\n\x06Reload\x12/\n\x0bloaded_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x19.forward.v1.ReloadFailure\"\xec\x02\n\x10GetModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.forward.v1.ModelIdentity\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12-\n\x05input\x18\x04 \x01(\x0b\x32\x1e.forward.v1.InputSpecification\x12.\n\x06stages\x18\x05 \x03(\x0b\x32\x1e.forward.v1.StageSpecification\x12\x0e\n\x06labels\x18\x06 \x03(\t\x12\x17\n\x0fparameter_count\x18\x07 \x01(\x03\x12\"\n\x06limits\x18\x08 \x01(\x0b\x32\x12.forward.v1.Limits\x12#\n\x07metrics\x18\t \x03(\x0b\x32\x12.forward.v1.Metric\x12\"\n\x06reload\x18\n \x01(\x0b\x32\x12.forward.v1.Reload\x12\x17\n\x0fmanifest_sha256\x18\x0b \x01(\t*Q\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x02*Z\n\x06\x44\x65tail\x12\x16\n\x12\x44\x45TAIL_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45TAIL_STATISTICS\x10\x01\x12\x0f\n\x0b\x44\x45TAIL_FULL\x10\x02\x12\x10\n\x0c\x44\x45TAIL_TOP_K\x10\x03\x32\xb3\x02\n\x0e\x46orwardService\x12\x42\n\x07Predict\x12\x1a.forward.v1.PredictRequest\x1a\x1b.forward.v1.PredictResponse\x12X\n\rPredictStream\x12 .forward.v1.PredictStreamRequest\x1a!.forward.v1.PredictStreamResponse(\x01\x30\x01\x12<\n\x05Trace\x12\x18.forward.v1.TraceRequest\x1a\x19.forward.v1.TraceResponse\x12\x45\n\x08GetModel\x12\x1b.forward.v1.GetModelRequest\x1a\x1c.forward.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'forward.v1.forward_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=2365
-  _globals['_DATATYPE']._serialized_end=2446
-  _globals['_DETAIL']._serialized_start=2448
-  _globals['_DETAIL']._serialized_end=2538
-  _globals['_TENSOR']._serialized_start=67
-  _globals['_TENSOR']._serialized_end=141
-  _globals['_MODELSELECTOR']._serialized_start=143
-  _globals['_MODELSELECTOR']._serialized_end=189
-  _globals['_MODELIDENTITY']._serialized_start=191
-  _globals['_MODELIDENTITY']._serialized_end=254
-  _globals['_PREDICTREQUEST']._serialized_start=256
-  _globals['_PREDICTREQUEST']._serialized_end=350
-  _globals['_PREDICTRESPONSE']._serialized_start=352
-  _globals['_PREDICTRESPONSE']._serialized_end=447
-  _globals['_PREDICTSTREAMREQUEST']._serialized_start=449
-  _globals['_PREDICTSTREAMREQUEST']._serialized_end=549
-  _globals['_STATUS']._serialized_start=551
-  _globals['_STATUS']._serialized_end=629
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=632
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=782
-  _globals['_STAGESELECTION']._serialized_start=784
-  _globals['_STAGESELECTION']._serialized_end=850
-  _globals['_TRACEREQUEST']._serialized_start=853
-  _globals['_TRACEREQUEST']._serialized_end=1046
-  _globals['_STATISTICS']._serialized_start=1049
-  _globals['_STATISTICS']._serialized_end=1209
-  _globals['_TOPK']._serialized_start=1211
-  _globals['_TOPK']._serialized_end=1250
-  _globals['_TRACEDSTAGE']._serialized_start=1253
-  _globals['_TRACEDSTAGE']._serialized_end=1457
-  _globals['_TRACERESPONSE']._serialized_start=1460
-  _globals['_TRACERESPONSE']._serialized_end=1638
-  _globals['_GETMODELREQUEST']._serialized_start=1640
-  _globals['_GETMODELREQUEST']._serialized_end=1699
-  _globals['_INPUTSPECIFICATION']._serialized_start=1701
-  _globals['_INPUTSPECIFICATION']._serialized_end=1812
-  _globals['_STAGESPECIFICATION']._serialized_start=1815
-  _globals['_STAGESPECIFICATION']._serialized_end=1954
-  _globals['_LIMITS']._serialized_start=1956
-  _globals['_LIMITS']._serialized_end=2018
-  _globals['_METRIC']._serialized_start=2020
-  _globals['_METRIC']._serialized_end=2057
-  _globals['_GETMODELRESPONSE']._serialized_start=2060
-  _globals['_GETMODELRESPONSE']._serialized_end=2363
-  _globals['_FORWARDSERVICE']._serialized_start=2541
-  _globals['_FORWARDSERVICE']._serialized_end=2848
+  _globals['_DATATYPE']._serialized_start=2655
+  _globals['_DATATYPE']._serialized_end=2736
+  _globals['_DETAIL']._serialized_start=2738
+  _globals['_DETAIL']._serialized_end=2828
+  _globals['_TENSOR']._serialized_start=100
+  _globals['_TENSOR']._serialized_end=174
+  _globals['_MODELSELECTOR']._serialized_start=176
+  _globals['_MODELSELECTOR']._serialized_end=222
+  _globals['_MODELIDENTITY']._serialized_start=224
+  _globals['_MODELIDENTITY']._serialized_end=287
+  _globals['_PREDICTREQUEST']._serialized_start=289
+  _globals['_PREDICTREQUEST']._serialized_end=383
+  _globals['_PREDICTRESPONSE']._serialized_start=385
+  _globals['_PREDICTRESPONSE']._serialized_end=480
+  _globals['_PREDICTSTREAMREQUEST']._serialized_start=482
+  _globals['_PREDICTSTREAMREQUEST']._serialized_end=582
+  _globals['_STATUS']._serialized_start=584
+  _globals['_STATUS']._serialized_end=662
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=665
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=815
+  _globals['_STAGESELECTION']._serialized_start=817
+  _globals['_STAGESELECTION']._serialized_end=883
+  _globals['_TRACEREQUEST']._serialized_start=886
+  _globals['_TRACEREQUEST']._serialized_end=1079
+  _globals['_STATISTICS']._serialized_start=1082
+  _globals['_STATISTICS']._serialized_end=1242
+  _globals['_TOPK']._serialized_start=1244
+  _globals['_TOPK']._serialized_end=1283
+  _globals['_TRACEDSTAGE']._serialized_start=1286
+  _globals['_TRACEDSTAGE']._serialized_end=1490
+  _globals['_TRACERESPONSE']._serialized_start=1493
+  _globals['_TRACERESPONSE']._serialized_end=1671
+  _globals['_GETMODELREQUEST']._serialized_start=1673
+  _globals['_GETMODELREQUEST']._serialized_end=1732
+  _globals['_INPUTSPECIFICATION']._serialized_start=1734
+  _globals['_INPUTSPECIFICATION']._serialized_end=1845
+  _globals['_STAGESPECIFICATION']._serialized_start=1848
+  _globals['_STAGESPECIFICATION']._serialized_end=1987
+  _globals['_LIMITS']._serialized_start=1989
+  _globals['_LIMITS']._serialized_end=2051
+  _globals['_METRIC']._serialized_start=2053
+  _globals['_METRIC']._serialized_end=2090
+  _globals['_RELOADFAILURE']._serialized_start=2092
+  _globals['_RELOADFAILURE']._serialized_end=2183
+  _globals['_RELOAD']._serialized_start=2185
+  _globals['_RELOAD']._serialized_end=2286
+  _globals['_GETMODELRESPONSE']._serialized_start=2289
+  _globals['_GETMODELRESPONSE']._serialized_end=2653
+  _globals['_FORWARDSERVICE']._serialized_start=2831
+  _globals['_FORWARDSERVICE']._serialized_end=3138
 # @@protoc_insertion_point(module_scope)

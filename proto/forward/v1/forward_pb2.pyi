@@ -1,4 +1,7 @@
+import datetime
+
 from google.protobuf import any_pb2 as _any_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -232,8 +235,26 @@ class Metric(_message.Message):
     value: float
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
+class ReloadFailure(_message.Message):
+    __slots__ = ("version", "message", "time")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    message: str
+    time: _timestamp_pb2.Timestamp
+    def __init__(self, version: _Optional[int] = ..., message: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Reload(_message.Message):
+    __slots__ = ("loaded_time", "failure")
+    LOADED_TIME_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    loaded_time: _timestamp_pb2.Timestamp
+    failure: ReloadFailure
+    def __init__(self, loaded_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., failure: _Optional[_Union[ReloadFailure, _Mapping]] = ...) -> None: ...
+
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "device", "provider", "input", "stages", "labels", "parameter_count", "limits", "metrics")
+    __slots__ = ("model", "device", "provider", "input", "stages", "labels", "parameter_count", "limits", "metrics", "reload", "manifest_sha256")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
@@ -243,6 +264,8 @@ class GetModelResponse(_message.Message):
     PARAMETER_COUNT_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    RELOAD_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_SHA256_FIELD_NUMBER: _ClassVar[int]
     model: ModelIdentity
     device: str
     provider: str
@@ -252,4 +275,6 @@ class GetModelResponse(_message.Message):
     parameter_count: int
     limits: Limits
     metrics: _containers.RepeatedCompositeFieldContainer[Metric]
-    def __init__(self, model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., device: _Optional[str] = ..., provider: _Optional[str] = ..., input: _Optional[_Union[InputSpecification, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[StageSpecification, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., parameter_count: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ...) -> None: ...
+    reload: Reload
+    manifest_sha256: str
+    def __init__(self, model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., device: _Optional[str] = ..., provider: _Optional[str] = ..., input: _Optional[_Union[InputSpecification, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[StageSpecification, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., parameter_count: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., reload: _Optional[_Union[Reload, _Mapping]] = ..., manifest_sha256: _Optional[str] = ...) -> None: ...

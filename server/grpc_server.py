@@ -1,0 +1,111 @@
+"""gRPC's server of all services: what it takes, whom it lets in, where it listens."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from forward.v1 import forward_pb2 as pb
+from inference import open_inference_pb2 as oip
+from server.errors import StartError
+from server.grpc_adapter import Method, StreamMethod, generic_handler
+from server.host import ModelHost
+from server.lifecycle import CallGate, Health
+from server.metrics import ServerMetrics
+from server.open_inference import InferenceService
+from server.service import ForwardService, Limits
+from server.tls import ServerTls
+
+FORWARD_SERVICE = pb.DESCRIPTOR.services_by_name["ForwardService"]
+INFERENCE_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+SERVICES = (FORWARD_SERVICE.full_name, INFERENCE_SERVICE.full_name)
+HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+
+def service_handlers(
+    host: ModelHost, limits: Limits, metrics: ServerMetrics, gate: CallGate, health: Health
+) -> Sequence[grpc.GenericRpcHandler]:
+    """Return what answers the calls of each service."""
+    forward = ForwardService(host, limits)
+    forward_methods: dict[str, Method | StreamMethod] = {
+        "Predict": forward.predict,
+        "PredictStream": forward.predict_stream,
+        "Trace": forward.trace,
+        "GetModel": forward.get_model,
+    }
+    inference = InferenceService(host, limits, lambda: health.is_draining)
+    # Who asks for health while the server drains is to get the answer.
+    inference_health: dict[str, Method | StreamMethod] = {
+        "ServerLive": inference.server_live,
+        "ServerReady": inference.server_ready,
+        "ModelReady": inference.model_ready,
+    }
+    inference_methods: dict[str, Method | StreamMethod] = {
+        **inference_health,
+        "ServerMetadata": inference.server_metadata,
+        "ModelMetadata": inference.model_metadata,
+        "ModelConfig": inference.model_config,
+        "ModelInfer": inference.model_infer,
+    }
+    return (
+        generic_handler(FORWARD_SERVICE, forward_methods, metrics, gate),
+        generic_handler(
+            INFERENCE_SERVICE, inference_methods, metrics, gate, ungated=inference_health
+        ),
+    )
+
+
+def build_server(
+    handlers: Sequence[grpc.GenericRpcHandler],
+    health: Health,
+    options: Sequence[tuple[str, int]],
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+) -> grpc.aio.Server:
+    """Return a server of the services, health and reflection; it listens nowhere yet."""
+    server = grpc.aio.server(
+        interceptors=interceptors or None,
+        options=[
+            ("grpc.so_reuseport", 0),  # a second server on the port shall fail, not share it
+            *options,
+        ],
+    )
+    server.add_generic_rpc_handlers(handlers)
+    generic: Any = GenericOnly(server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, generic)
+    names = (*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, generic)
+    return server
+
+
+class GenericOnly:
+    """Takes services as generated code adds them, without registering their methods one by one.
+
+    For each registered method grpc.aio has one more future to wait for at every
+    call of any method: health and reflection would make each Predict dearer.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Add them."""
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, *_names_and_handlers: object) -> None:
+        """Leave it at the generic ones."""
+
+
+def listen(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = None) -> int:
+    """Bind the gRPC port; return it, which for 0 is the one that was free."""
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        if tls:
+            return server.add_secure_port(address, tls.server_credentials())
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartError(
+            f"can't listen for gRPC on {address}: the address is not of this machine or the port "
+            "is taken; choose another with --host or --grpc-port"
+        ) from error
