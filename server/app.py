@@ -9,10 +9,10 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 
 from forward.v1 import forward_pb2 as pb
 from server.config import ServerSettings
+from server.connections import ConnectionLimits, affordable_connections, connection_options
 from server.corridor import Corridor
 from server.cpus import available_cpus
 from server.errors import StartError
@@ -20,6 +20,7 @@ from server.grpc_adapter import Method, StreamMethod, generic_handler
 from server.host import ModelHost, activate
 from server.lifecycle import CallGate, Health, drain, stop_signal
 from server.metrics import ServerMetrics
+from server.metrics_port import serve_metrics
 from server.models import ServedModel, load_model, warm_up
 from server.room import QueueRoom
 from server.scheduler import GroupLimits
@@ -68,7 +69,8 @@ async def serve(settings: ServerSettings) -> None:
     host = ModelHost(activate(corridor, limits.max_batch_images))
     service = ForwardService(host, limits)
     health, gate = Health((FORWARD_SERVICE.full_name,)), CallGate()
-    server = build_server(service, health, gate, metrics, max_receive_bytes)
+    connections = connection_limits(settings, max_receive_bytes)
+    server = build_server(service, health, gate, metrics, connections)
     grpc_port = listen(server, settings.host, settings.grpc_port)
     metrics_port = serve_metrics(metrics, settings.host, settings.metrics_port)
     await server.start()
@@ -85,10 +87,15 @@ async def serve(settings: ServerSettings) -> None:
         grpc_port=grpc_port,
         metrics_port=metrics_port,
     )
-    log.info("draining", signal=await stop, timeout_seconds=settings.drain_timeout)
-    await drain(server, health, gate, settings.drain_timeout)
+    log.info(
+        "draining",
+        signal=await stop,
+        delay_seconds=settings.drain_delay,
+        timeout_seconds=settings.drain_timeout,
+    )
+    await drain(server, health, gate, settings.drain_timeout, settings.drain_delay)
     corridor.close()
-    log.info("stopped")
+    log.info("stopped", refused=gate.refused)
 
 
 def collect_garbage_seldom() -> None:
@@ -114,18 +121,31 @@ def group_limits(settings: ServerSettings, model: ServedModel) -> GroupLimits:
     )
 
 
+def connection_limits(settings: ServerSettings, max_request_bytes: int) -> ConnectionLimits:
+    """Return what connections are held to."""
+    return ConnectionLimits(
+        max_connections=affordable_connections(settings.max_connections),
+        max_concurrent_streams=settings.max_concurrent_streams,
+        max_metadata_bytes=settings.max_metadata_bytes,
+        max_request_bytes=max_request_bytes,
+        max_age=settings.max_connection_age,
+        age_grace=settings.drain_timeout,
+        keepalive_time=settings.keepalive_time,
+    )
+
+
 def build_server(
     service: ForwardService,
     health: Health,
     gate: CallGate,
     metrics: ServerMetrics,
-    max_receive_bytes: int,
+    connections: ConnectionLimits,
 ) -> grpc.aio.Server:
     """Return a server of the Forward service, health and reflection; it listens nowhere yet."""
     server = grpc.aio.server(
         options=[
-            ("grpc.max_receive_message_length", max_receive_bytes),
             ("grpc.so_reuseport", 0),  # a second server on the port shall fail, not share it
+            *connection_options(connections),
         ]
     )
     methods: dict[str, Method | StreamMethod] = {
@@ -185,15 +205,3 @@ def listen(server: grpc.aio.Server, host: str, port: int) -> int:
             f"can't listen for gRPC on {address}: the address is not of this machine or the port "
             "is taken; choose another with --host or --grpc-port"
         ) from error
-
-
-def serve_metrics(metrics: ServerMetrics, host: str, port: int) -> int:
-    """Serve /metrics from a thread; return the port."""
-    try:
-        http_server, _ = start_http_server(port, addr=host, registry=metrics.registry)
-    except OSError as error:
-        raise StartError(
-            f"can't serve metrics on {host} port {port}: {error.strerror}; "
-            "choose another with --host or --metrics-port"
-        ) from error
-    return int(http_server.server_port)

@@ -21,7 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from export.bundle import Bundle
 from export.runners import Runner
-from server.app import FORWARD_SERVICE, build_server, listen, receive_limit
+from export.settings import read_settings
+from server.app import FORWARD_SERVICE, build_server, connection_limits, listen, receive_limit
+from server.config import ServerSettings
 from server.corridor import Corridor
 from server.host import ModelHost, activate
 from server.lifecycle import CallGate, Health, drain
@@ -231,7 +233,10 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     async def start() -> tuple[Any, int]:
         host = ModelHost(activate(corridor, limits.max_batch_images))
         service = ForwardService(host, limits)
-        server = build_server(service, health, gate, metrics, receive_limit(model, limits))
+        connections = connection_limits(
+            read_settings(ServerSettings, []), receive_limit(model, limits)
+        )
+        server = build_server(service, health, gate, metrics, connections)
         port = listen(server, "127.0.0.1", 0)
         await server.start()
         return server, port
