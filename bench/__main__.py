@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.cells import CELLS, CROWDED, LONE, Cell
 from bench.check import WrongAnswerError
+from bench.drain import drains
 from bench.measure import FailedRequestsError
 from bench.overload import overload
 from bench.report import report
@@ -56,6 +57,8 @@ def _options() -> argparse.Namespace:
     flood.add_argument("--images", type=int, default=256, help="of a request (%(default)s)")
     steady = commands.add_parser("soak", parents=[shared], help="mixed load for long")
     steady.add_argument("--minutes", type=float, default=10, help="of load (%(default)s)")
+    ends = commands.add_parser("drain", parents=[shared], help="ends by SIGTERM under load")
+    ends.add_argument("--drains", type=int, default=20, help="servers (%(default)s)")
     return parser.parse_args()
 
 
@@ -64,6 +67,8 @@ def _measure(options: argparse.Namespace) -> tuple[str, str]:
         return "Overload", overload(5 if options.quick else options.seconds, options.images)
     if options.command == "soak":
         return "Soak", soak(0.5 if options.quick else options.minutes)
+    if options.command == "drain":
+        return "Drain", drains(2 if options.quick else options.drains)
     rounds, seconds = (1, 1) if options.quick else (options.rounds, options.seconds)
     cells = _chosen(options.only)
     return "Speed", report(run(cells, rounds, seconds), cells, rounds, seconds)

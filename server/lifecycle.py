@@ -14,6 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from server.errors import UnavailableError, shown
 
 SIGNALS_APART_SECONDS = 0.1
+# Calls that began before the refusal, as their callers see it, have so long to arrive.
+ARRIVAL_SECONDS = 0.5
 QUIET_SECONDS = 0.1
 MOST_QUIET_SECONDS = 2.0  # with new callers all the time it would never be quiet
 
@@ -169,12 +171,13 @@ async def drain(
 ) -> None:
     """Report NOT_SERVING, serve on for the delay, refuse new calls, let running calls finish.
 
-    gRPC's own stop ends calls that have arrived but did not reach their handler
+    What is on its way when the delay is over is served too: only calls that begin
+    later are refused. gRPC's own stop ends calls that have arrived but did not reach their handler
     yet with CANCELLED (grpc/grpc#41785). So the gate closes first, and the server
     stops at a moment when no call is on its way.
     """
     health.drain()
-    await asyncio.sleep(delay_seconds)
+    await asyncio.sleep(delay_seconds + ARRIVAL_SECONDS)
     log.info("refusing calls", running=gate.running)
     deadline = time.monotonic() + timeout_seconds
     health.close()
