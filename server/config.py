@@ -111,7 +111,7 @@ class ServerSettings(CommandSettings):
         ge=0,
         allow_inf_nan=False,
         description="Seconds of silence after which a connection is pinged; one that does not "
-        "answer within 20 s is closed. 0: never.",
+        "answer in as long again, at most 20 s, is closed. 0: never.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged."

@@ -7,8 +7,8 @@ import structlog
 
 # A client that is connected but does not get to speak HTTP/2 is dropped after this.
 HANDSHAKE_SECONDS = 20
-# A ping that is not answered within this ends the connection.
-KEEPALIVE_TIMEOUT_SECONDS = 20
+# A ping has as long to be answered as the silence before it, and at most this.
+MOST_PING_SECONDS = 20
 # Clients ping every 10 s at most (grpc-go enforces it); half of that takes in their jitter.
 LEAST_PING_SECONDS = 5
 # So many pings that come too early are forgiven; the next one ends the connection.
@@ -51,7 +51,10 @@ def connection_options(limits: ConnectionLimits) -> list[tuple[str, int]]:
     if limits.keepalive_time:
         options += [
             ("grpc.keepalive_time_ms", _milliseconds(limits.keepalive_time)),
-            ("grpc.keepalive_timeout_ms", _milliseconds(KEEPALIVE_TIMEOUT_SECONDS)),
+            (
+                "grpc.keepalive_timeout_ms",
+                _milliseconds(min(limits.keepalive_time, MOST_PING_SECONDS)),
+            ),
         ]
     if limits.max_age:
         options += [
