@@ -35,6 +35,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     """Answers each connection in a thread; one too many ends the oldest."""
 
     daemon_threads = True
+    request_queue_size = 128  # connections that the kernel holds meanwhile
 
     def __init__(self, family: socket.AddressFamily, address: Any) -> None:  # noqa: ANN401 (socket's)
         self.address_family = family

@@ -55,7 +55,7 @@ def connections(server: RunningServer) -> set[int]:
     return {
         each.raddr.port
         for each in psutil.Process(server.process.pid).net_connections("tcp")
-        if each.raddr and each.laddr.port == grpc_port(server)
+        if each.status != psutil.CONN_LISTEN and each.laddr.port == grpc_port(server)
     }
 
 
@@ -77,7 +77,8 @@ def unharmed(server: RunningServer) -> Iterator[None]:
     is_prompt(server)
     wait_until(lambda: descriptors(server) <= before[0])
     wait_until(lambda: threads(server) <= before[1] + SPARE_THREADS)
-    assert mebibytes(server) < before[2] + SPARE_MEBIBYTES
+    grown = mebibytes(server) - before[2]
+    assert grown < SPARE_MEBIBYTES, f"memory grew by {grown:.1f} MiB"
     assert "Traceback" not in server.log_path.read_text()
 
 
