@@ -37,7 +37,7 @@ proto: .venv/.develop ## generate the Python code of proto/
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		proto/forward/v1/forward.proto
 
-bench: .venv/.develop ## measure the server beside what limits it (longer: ARGS=overload, ARGS=soak)
+bench: .venv/.develop ## measure the server beside what limits it (longer: ARGS=overload, ARGS=soak; ends: ARGS=drain)
 	$(BIN)/python -m bench $(ARGS)
 
 bench-peers: .venv/.develop $(PEERS:%=.venv-peers/%/.done) ## measure it beside other servers; minutes (flags: ARGS="--only mosec")
