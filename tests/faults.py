@@ -131,9 +131,9 @@ class RawClient:
 
 CALLING = """
 import sys
+import numpy as np
 from client import ForwardClient
-from tests.bundles import random_images
-images = random_images(int(sys.argv[2]), (28, 28))
+images = np.zeros((int(sys.argv[2]), 28, 28), np.float32)
 with ForwardClient(sys.argv[1], timeout_seconds=60) as client:
     while True:
         client.predict(images)

@@ -228,7 +228,7 @@ def test_clients_connect_anew_at_the_age_of_their_connections_and_no_call_fails(
         start_server("--max-connection-age", age) as server,
         ThreadPoolExecutor(4) as pool,
     ):
-        callers = [pool.submit(call_for, server, 5) for _ in range(4)]
+        callers = [pool.submit(call_for, server, 3.5) for _ in range(4)]
         while not all(caller.done() for caller in callers):
             ports |= connections(server)
             time.sleep(0.05)
