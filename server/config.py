@@ -127,6 +127,11 @@ class ServerSettings(CommandSettings):
                 f"--max-queue-images {self.max_queue_images} is below --max-batch-images "
                 f"{self.max_batch_images}; the largest request could never be taken"
             )
+        if self.max_connection_age and not self.drain_timeout:
+            raise ValueError(
+                "--max-connection-age needs --drain-timeout above 0: calls would be cut off when "
+                "their connection is too old"
+            )
         if self.grpc_port == self.metrics_port != 0:
             raise ValueError(f"--grpc-port and --metrics-port are both {self.grpc_port}")
         return self
