@@ -10,10 +10,9 @@ HANDSHAKE_SECONDS = 20
 # A ping has as long to be answered as the silence before it, and at most this.
 MOST_PING_SECONDS = 20
 # Clients ping every 10 s at most (grpc-go enforces it); half of that takes in their jitter.
+# gRPC forgives two pings that come earlier, and ends the connection at the third.
 LEAST_PING_SECONDS = 5
-# So many pings that come too early are forgiven; the next one ends the connection.
-MOST_PING_STRIKES = 2
-MOST_MILLISECONDS = 2**31 - 1  # gRPC's options are of 32 bits
+MOST_MILLISECONDS = 2**31 - 1  # gRPC's options are of 32 bits; it takes this for never
 # File descriptors for all else: libraries, listeners, models, scrapes.
 OTHER_DESCRIPTORS = 64
 
@@ -46,16 +45,16 @@ def connection_options(limits: ConnectionLimits) -> list[tuple[str, int]]:
         # Both ways: idle connections are pinged, and clients may ping while they are idle.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(LEAST_PING_SECONDS)),
-        ("grpc.http2.max_ping_strikes", MOST_PING_STRIKES),
     ]
     if limits.keepalive_time:
         timeout = _milliseconds(min(limits.keepalive_time, MOST_PING_SECONDS))
         options += [
             ("grpc.keepalive_time_ms", _milliseconds(limits.keepalive_time)),
-            ("grpc.keepalive_timeout_ms", timeout),
-            # It alone ends connections in grpc 1.85: without it they last a minute more.
+            # Not grpc.keepalive_timeout_ms: with that alone grpc 1.85 takes a minute.
             ("grpc.http2.ping_timeout_ms", timeout),
         ]
+    else:
+        options.append(("grpc.keepalive_time_ms", MOST_MILLISECONDS))  # else every two hours
     if limits.max_age:
         options += [
             ("grpc.max_connection_age_ms", _milliseconds(limits.max_age)),
