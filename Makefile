@@ -41,7 +41,7 @@ proto: .venv/.develop ## generate the Python code of proto/
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		$(PROTOS)
 
-bench: .venv/.develop ## measure the server beside what limits it (longer: ARGS=overload, ARGS=soak, ARGS=reload)
+bench: .venv/.develop ## measure the server beside what limits it (longer: ARGS=overload, soak, reload or drain)
 	$(BIN)/python -m bench $(ARGS)
 
 bench-peers: .venv/.develop $(PEERS:%=.venv-peers/%/.done) ## measure it beside other servers; minutes (flags: ARGS="--only mosec")

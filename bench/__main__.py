@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.cells import CELLS, CROWDED, INFERS, LONE, Cell
 from bench.check import WrongAnswerError
+from bench.drain import drains
 from bench.measure import FailedRequestsError
 from bench.overload import overload
 from bench.reload import report as reload_report
@@ -59,6 +60,8 @@ def _options() -> argparse.Namespace:
     steady.add_argument("--minutes", type=float, default=10, help="of load (%(default)s)")
     again = commands.add_parser("reload", parents=[shared], help="versions, one after the other")
     again.add_argument("--reloads", type=int, default=100, help="of them (%(default)s)")
+    ends = commands.add_parser("drain", parents=[shared], help="ends by SIGTERM under load")
+    ends.add_argument("--drains", type=int, default=20, help="servers (%(default)s)")
     return parser.parse_args()
 
 
@@ -69,6 +72,8 @@ def _measure(options: argparse.Namespace) -> tuple[str, str]:
         return "Soak", soak(0.5 if options.quick else options.minutes)
     if options.command == "reload":
         return "Reload", reload_report(5 if options.quick else options.reloads)
+    if options.command == "drain":
+        return "Drain", drains(2 if options.quick else options.drains)
     rounds, seconds = (1, 1) if options.quick else (options.rounds, options.seconds)
     cells = _chosen(options.only)
     return "Speed", report(run(cells, rounds, seconds), cells, rounds, seconds)

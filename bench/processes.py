@@ -68,7 +68,8 @@ def _end(process: psutil.Popen, command: Sequence[str]) -> None:
     """End a process by SIGTERM, and what it leaves of its children by SIGKILL."""
     asked = time.monotonic()
     children = process.children(recursive=True) if process.is_running() else []
-    process.terminate()
+    if process.poll() is None:
+        process.terminate()
     try:
         process.wait(STUCK_SECONDS)
     except psutil.TimeoutExpired:

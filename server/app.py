@@ -4,15 +4,15 @@ import asyncio
 import gc
 
 import structlog
-from prometheus_client import start_http_server
 
 from server.config import ServerSettings
-from server.errors import StartError
+from server.connections import ConnectionLimits, affordable_connections, connection_options
 from server.grpc_server import HEALTH_SERVICE, SERVICES, build_server, listen, service_handlers
 from server.host import ActiveModel, ModelHost
 from server.lifecycle import CallGate, Health, drain, ignore_hangup, on_hangup, stop_signal
 from server.loader import ModelLoader
 from server.metrics import ServerMetrics
+from server.metrics_port import serve_metrics
 from server.reload import Reloader
 from server.room import QueueRoom
 from server.security import open_security
@@ -53,7 +53,7 @@ async def serve(settings: ServerSettings) -> None:
     server = build_server(
         service_handlers(host, limits, metrics, gate, health),
         health,
-        [("grpc.max_receive_message_length", loader.max_receive_bytes)],
+        connection_options(connection_limits(settings, loader.max_receive_bytes)),
         interceptors,
     )
     grpc_port = listen(server, settings.host, settings.grpc_port, security.tls)
@@ -69,13 +69,31 @@ async def serve(settings: ServerSettings) -> None:
         grpc_port=grpc_port,
         metrics_port=metrics_port,
     )
-    log.info("draining", signal=await stop, timeout_seconds=settings.drain_timeout)
+    log.info(
+        "draining",
+        signal=await stop,
+        delay_seconds=settings.drain_delay,
+        timeout_seconds=settings.drain_timeout,
+    )
     reloading.cancel()
-    await drain(server, health, gate, settings.drain_timeout)
+    await drain(server, health, gate, settings.drain_timeout, settings.drain_delay)
     reloader.close()
     ignore_hangup()
-    log.info("stopped")
+    log.info("stopped", refused=gate.refused)
     reloader.end_process_if_looking()
+
+
+def connection_limits(settings: ServerSettings, max_request_bytes: int) -> ConnectionLimits:
+    """Return what connections are held to."""
+    return ConnectionLimits(
+        max_connections=affordable_connections(settings.max_connections),
+        max_concurrent_streams=settings.max_concurrent_streams,
+        max_metadata_bytes=settings.max_metadata_bytes,
+        max_request_bytes=max_request_bytes,
+        max_age=settings.max_connection_age,
+        age_grace=settings.drain_timeout,
+        keepalive_time=settings.keepalive_time,
+    )
 
 
 def first_version(finder: VersionFinder[ActiveModel], metrics: ServerMetrics) -> ModelHost:
@@ -116,15 +134,3 @@ def collect_garbage_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
-
-
-def serve_metrics(metrics: ServerMetrics, host: str, port: int) -> int:
-    """Serve /metrics from a thread; return the port."""
-    try:
-        http_server, _ = start_http_server(port, addr=host, registry=metrics.registry)
-    except OSError as error:
-        raise StartError(
-            f"can't serve metrics on {host} port {port}: {error.strerror}; "
-            "choose another with --host or --metrics-port"
-        ) from error
-    return int(http_server.server_port)

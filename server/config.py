@@ -95,7 +95,49 @@ class ServerSettings(CommandSettings):
         30.0,
         ge=0,
         allow_inf_nan=False,
-        description="Seconds that running calls get to finish after SIGTERM or SIGINT.",
+        description="Seconds that running calls get to finish after SIGTERM or SIGINT, and when "
+        "their connection is older than --max-connection-age.",
+    )
+    drain_delay: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds to go on serving after SIGTERM or SIGINT, while health says "
+        "NOT_SERVING, for load balancers that take a moment to notice.",
+    )
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        le=2**31 - 1,
+        description="Most connections to the gRPC port; a further one is closed at once. Fewer if "
+        "the limit of open files (ulimit -n) is lower.",
+    )
+    max_concurrent_streams: int = Field(
+        1024,
+        ge=1,
+        le=2**31 - 1,
+        description="Most calls at a time on one connection; the client holds back further ones.",
+    )
+    max_metadata_bytes: int = Field(
+        16 * 1024,
+        ge=1024,
+        le=16 * 1024 * 1024,
+        description="Most bytes of metadata (headers) of a call; one with more is refused with "
+        "RESOURCE_EXHAUSTED.",
+    )
+    max_connection_age: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds after which clients are asked to connect anew, so that they spread "
+        "over new replicas; 0: never.",
+    )
+    keepalive_time: float = Field(
+        60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds of silence after which a connection is pinged; one that does not "
+        "answer in as long again, at most 20 s, is closed. 0: never.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged."
@@ -118,6 +160,11 @@ class ServerSettings(CommandSettings):
             raise ValueError("--tls-client-ca needs --tls-cert and --tls-key beside it")
         if self.health_needs_token and not self.token_file:
             raise ValueError("--health-needs-token needs --token-file beside it")
+        if self.max_connection_age and not self.drain_timeout:
+            raise ValueError(
+                "--max-connection-age needs --drain-timeout above 0: calls would be cut off when "
+                "their connection is too old"
+            )
         if self.grpc_port == self.metrics_port != 0:
             raise ValueError(f"--grpc-port and --metrics-port are both {self.grpc_port}")
         return self

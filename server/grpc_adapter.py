@@ -89,6 +89,9 @@ class _GrpcCall:
         self._gate = gate
         # None without a deadline, despite the stubs.
         remaining: float | None = context.time_remaining()
+        if remaining == 0:
+            # It reads the wall clock twice; that may have been set in between.
+            remaining = context.time_remaining()
         self.deadline = None if remaining is None else time.monotonic() + remaining
 
     @property

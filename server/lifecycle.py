@@ -9,15 +9,20 @@ from collections.abc import AsyncIterator, Callable
 from typing import Never
 
 import grpc
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from server.errors import UnavailableError, shown
 
 SIGNALS_APART_SECONDS = 0.1
+# Calls that began before the refusal, as their callers see it, have so long to arrive.
+ARRIVAL_SECONDS = 0.5
 QUIET_SECONDS = 0.1
 MOST_QUIET_SECONDS = 2.0  # with new callers all the time it would never be quiet
 
 Response = health_pb2.HealthCheckResponse
+log = structlog.get_logger()
+
 Context = grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, Response]
 
 
@@ -26,7 +31,7 @@ class CallGate:
 
     def __init__(self) -> None:
         self.closed = False
-        self._running = 0
+        self.running = 0
         self._refusing = asyncio.Event()
         self._refusing.set()
         self._when_closed: list[Callable[[], None]] = []
@@ -45,18 +50,18 @@ class CallGate:
 
     def __enter__(self) -> None:
         """Count a call in."""
-        self._running += 1
+        self.running += 1
 
     def __exit__(self, *_error: object) -> None:
         """Count a call out."""
-        self._running -= 1
-        if self.closed and not self._running:
+        self.running -= 1
+        if self.closed and not self.running:
             self.empty.set()
 
     def close(self) -> None:
         """Let no call in from now on."""
         self.closed = True
-        if not self._running:
+        if not self.running:
             self.empty.set()
         for callback in list(self._when_closed):
             callback()
@@ -81,13 +86,15 @@ class CallGate:
 class Health(health_pb2_grpc.HealthServicer):
     """grpc.health.v1 for the server ("") and each service by name.
 
-    Unlike grpcio's own servicer it ends its watches when the server drains,
-    after their last NOT_SERVING: a watcher would hold up the drain for ever.
+    Unlike grpcio's own servicer it ends its watches, after their last NOT_SERVING,
+    when the server is about to stop: a watcher would hold up the drain for ever.
+    Not before: a client whose watch ends begins the next one at once.
     """
 
     def __init__(self, services: tuple[str, ...]) -> None:
         self._known = ("", *services)
         self._draining = asyncio.Event()
+        self._closed = asyncio.Event()
 
     def drain(self) -> None:
         """Report NOT_SERVING from now on."""
@@ -97,6 +104,10 @@ class Health(health_pb2_grpc.HealthServicer):
     def is_draining(self) -> bool:
         """Tell if the server takes no more work soon, or takes none now."""
         return self._draining.is_set()
+
+    def close(self) -> None:
+        """End the watches."""
+        self._closed.set()
 
     def _status(self, service: str) -> int:
         if service not in self._known:
@@ -129,6 +140,7 @@ class Health(health_pb2_grpc.HealthServicer):
         await self._draining.wait()
         if self._status(request.service) != status:
             yield Response(status=self._status(request.service))
+        await self._closed.wait()
 
 
 def stop_signal() -> asyncio.Future[str]:
@@ -184,22 +196,34 @@ def ignore_hangup() -> None:
 
 
 async def drain(
-    server: grpc.aio.Server, health: Health, gate: CallGate, timeout_seconds: float
+    server: grpc.aio.Server,
+    health: Health,
+    gate: CallGate,
+    timeout_seconds: float,
+    delay_seconds: float = 0.0,
 ) -> None:
-    """Report NOT_SERVING, refuse new calls with UNAVAILABLE, let running calls finish.
+    """Report NOT_SERVING, serve on for the delay, refuse new calls, let running calls finish.
 
-    gRPC's own stop ends calls that have arrived but did not reach their handler
+    What is on its way when the delay is over is served too: only calls that begin
+    later are refused. gRPC's own stop ends calls that have arrived but did not reach their handler
     yet with CANCELLED (grpc/grpc#41785). So the gate closes first, and the server
     stops at a moment when no call is on its way.
     """
-    deadline = time.monotonic() + timeout_seconds
     health.drain()
+    await asyncio.sleep(delay_seconds + ARRIVAL_SECONDS)
+    log.info("refusing calls", running=gate.running)
+    deadline = time.monotonic() + timeout_seconds
+    health.close()
     gate.close()
-    with contextlib.suppress(TimeoutError):
+    try:
         await asyncio.wait_for(gate.empty.wait(), timeout_seconds)
+    except TimeoutError:
+        log.warning("calls did not finish in time", running=gate.running)
+    else:
         gate.hold()
         left = max(0, deadline - time.monotonic())
-        await asyncio.wait_for(_quiet(gate), min(left, MOST_QUIET_SECONDS))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(_quiet(gate), min(left, MOST_QUIET_SECONDS))
     stopping = asyncio.create_task(server.stop(max(0, deadline - time.monotonic())))
     await asyncio.sleep(0)  # the stop has begun
     gate.release()
