@@ -13,10 +13,12 @@ import numpy as np
 from client.connection import tensor_of
 from client.results import array_of
 from forward.v1 import forward_pb2 as pb
+from inference import open_inference_pb2 as oip
 from tests.fuzz.judgement import PredictJudge
 from tests.fuzz.mutations import Mutator
 
 FORWARD = "forward.v1.ForwardService"
+INFERENCE = "inference.GRPCInferenceService"
 TIMEOUT_SECONDS = 60
 CALLERS = 16
 STREAM_INPUTS = 50
@@ -62,7 +64,21 @@ def seeds() -> dict[str, Sequence[bytes]]:
         "PredictStream": [each.SerializeToString() for each in predict],
         "Trace": [each.SerializeToString() for each in trace],
         "GetModel": [each.SerializeToString() for each in described],
+        "ModelInfer": [each.SerializeToString() for each in _inferences(few)],
     }
+
+
+def _inferences(images: np.ndarray) -> list[oip.ModelInferRequest]:
+    """Return requests with raw and typed contents, of logits, stages and classes."""
+    raw, typed, floats = (oip.ModelInferRequest(model_name="mnist", id="a") for _ in range(3))
+    for request, datatype in ((raw, "UINT8"), (typed, "UINT8"), (floats, "FP32")):
+        request.inputs.add(name="images", datatype=datatype, shape=images.shape)
+    raw.raw_input_contents.append(images.tobytes())
+    raw.outputs.add(name="relu")
+    typed.inputs[0].contents.uint_contents.extend(images.ravel().tolist())
+    typed.outputs.add(name="logits").parameters["classification"].int64_param = 3
+    floats.raw_input_contents.append((images / np.float32(255)).tobytes())
+    return [raw, typed, floats]
 
 
 async def fuzz(address: str, number: int, inputs: int, judge: PredictJudge) -> Findings:
@@ -86,7 +102,8 @@ async def _calls(
     judge: PredictJudge,
     findings: Findings,
 ) -> None:
-    call: Any = channel.unary_unary(f"/{FORWARD}/{method}")
+    service = INFERENCE if method == "ModelInfer" else FORWARD
+    call: Any = channel.unary_unary(f"/{service}/{method}")
     left = iter(inputs)
 
     async def caller() -> None:
