@@ -21,6 +21,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from export.bundle import Bundle
 from export.runners import Runner
+from export.settings import read_settings
+from server.app import connection_limits
+from server.config import ServerSettings
+from server.connections import connection_options
 from server.corridor import Corridor
 from server.grpc_server import SERVICES, build_server, listen, service_handlers
 from server.host import ModelHost, activate
@@ -232,8 +236,10 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     async def start() -> tuple[Any, int]:
         host = ModelHost(activate(corridor, limits.max_batch_images))
         handlers = service_handlers(host, limits, metrics, gate, health)
-        most_bytes = receive_limit(model, limits)
-        server = build_server(handlers, health, [("grpc.max_receive_message_length", most_bytes)])
+        connections = connection_limits(
+            read_settings(ServerSettings, []), receive_limit(model, limits)
+        )
+        server = build_server(handlers, health, connection_options(connections))
         port = listen(server, "127.0.0.1", 0)
         await server.start()
         return server, port

@@ -161,6 +161,13 @@ def test_reflection_gives_the_service_to_a_client_without_the_proto(served: Runn
         assert "ModelInfer" in service.methods_by_name
 
 
+def refusal(stub: Any) -> grpc.StatusCode:  # noqa: ANN401 (the generated stub is generic)
+    """Return how a call ends that is not answered, for it is held if it was let in."""
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(raw(BYTES), timeout=1)
+    return failure(caught.value).code()
+
+
 def test_a_draining_server_is_live_but_not_ready_and_takes_no_images(bundle: Bundle) -> None:
     image = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[28, 28], data=bytes(784))
     with start_held_server(bundle) as held, grpc.insecure_channel(held.address) as channel:
