@@ -106,7 +106,7 @@ class ServerSettings(CommandSettings):
         "NOT_SERVING, for load balancers that take a moment to notice.",
     )
     max_connections: int = Field(
-        1000,
+        900,
         ge=1,
         le=2**31 - 1,
         description="Most connections to the gRPC port; a further one is closed at once. Fewer if "
