@@ -186,7 +186,8 @@ def find_bundle(models_dir: Path, name: str, version: int | None) -> Bundle:
     if (bundle.manifest.name, bundle.manifest.version) != (name, wanted):
         raise BundleError(
             f"{bundle.path / MANIFEST_NAME}: is of {bundle.manifest.name!r} version "
-            f"{bundle.manifest.version}, but lies in the folder of {name!r} version {wanted}"
+            f"{bundle.manifest.version}, but lies in the folder of {name!r} version {wanted}; "
+            "move it to its own, or train into a models folder that has the earlier versions"
         )
     return bundle
 

@@ -94,6 +94,7 @@ class ServerSettings(CommandSettings):
     drain_timeout: float = Field(
         30.0,
         ge=0,
+        le=86_400,
         allow_inf_nan=False,
         description="Seconds that running calls get to finish after SIGTERM or SIGINT, and when "
         "their connection is older than --max-connection-age.",
@@ -101,6 +102,7 @@ class ServerSettings(CommandSettings):
     drain_delay: float = Field(
         0.0,
         ge=0,
+        le=86_400,
         allow_inf_nan=False,
         description="Seconds to go on serving after SIGTERM or SIGINT, while health says "
         "NOT_SERVING, for load balancers that take a moment to notice.",
@@ -128,6 +130,7 @@ class ServerSettings(CommandSettings):
     max_connection_age: float = Field(
         0.0,
         ge=0,
+        le=86_400,
         allow_inf_nan=False,
         description="Seconds after which clients are asked to connect anew, so that they spread "
         "over new replicas; 0: never.",
@@ -135,6 +138,7 @@ class ServerSettings(CommandSettings):
     keepalive_time: float = Field(
         60.0,
         ge=0,
+        le=86_400,
         allow_inf_nan=False,
         description="Seconds of silence after which a connection is pinged; one that does not "
         "answer in as long again, at most 20 s, is closed. 0: never.",

@@ -106,6 +106,6 @@ def listen(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None 
         return server.add_insecure_port(address)
     except RuntimeError as error:
         raise StartError(
-            f"can't listen for gRPC on {address}: the address is not of this machine or the port "
-            "is taken; choose another with --host or --grpc-port"
+            f"can't listen for gRPC on {address}: the address is not of this machine, its name "
+            "can't be looked up, or the port is taken; choose another with --host or --grpc-port"
         ) from error
