@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,9 @@ class Callers:
             )
             await asyncio.gather(*(self._call_on(predict, n) for n in range(callers)))
 
-    async def _call_on(self, predict: Any, turn: int) -> None:  # noqa: ANN401 (grpcio's type has no parameters here)
+    async def _call_on(
+        self, predict: Callable[..., Awaitable[pb.PredictResponse]], turn: int
+    ) -> None:
         newest = 0
         while not self._ended:
             turn += 1

@@ -81,9 +81,9 @@ def test_data_outside_of_the_bundle_is_refused_wherever_they_lie(  # noqa: PLR09
     """Also in the working directory, from which a model in memory would take them."""
     outside = pointing_outside(tiny, tmp_path, location, name=name, change=change)
     monkeypatch.chdir(tmp_path / "working")
-    open_runner(tiny, runtime, "cpu").predict(random_images(1, (3, 5)))  # type: ignore[arg-type]  # of both
+    open_runner(tiny, runtime, "cpu").predict(random_images(1, (3, 5)))  # type: ignore[arg-type] # one of the runtimes above
     with pytest.raises(BundleError, match=OUTSIDE) as refused:
-        open_runner(outside, runtime, "cpu")  # type: ignore[arg-type]  # as above
+        open_runner(outside, runtime, "cpu")  # type: ignore[arg-type] # one of the runtimes above
     assert str(outside.path / name) in str(refused.value)
 
 
@@ -125,4 +125,4 @@ def test_an_operator_that_is_not_onnx_s_own_is_refused(
     model.opset_import.append(helper.make_opsetid("com.example", 1))
     foreign = republish(tiny, tmp_path / "foreign", {ONNX_FILE: model.SerializeToString()})
     with pytest.raises(BundleError, match="expected a graph of ONNX's own operators"):
-        open_runner(foreign, runtime, "cpu")  # type: ignore[arg-type]  # as above
+        open_runner(foreign, runtime, "cpu")  # type: ignore[arg-type] # one of the runtimes above

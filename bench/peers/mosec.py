@@ -34,7 +34,7 @@ class Digits(Worker):
 class BatchedDigits(Digits):
     """As many requests as have gathered."""
 
-    def forward(self, data: list[np.ndarray]) -> list[np.ndarray]:  # type: ignore[override] # with batches
+    def forward(self, data: list[np.ndarray]) -> list[np.ndarray]:  # type: ignore[override] # declared for one request; a worker with batches gets a list
         """Return the logits of each request."""
         return joined(data, self.model)
 

@@ -1,7 +1,7 @@
 """ONNX Runtime."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -10,6 +10,8 @@ from export.architecture import Device, Precision, Runtime
 from export.bundle import Bundle
 from export.errors import BundleError, ExportError, RuntimeUnavailableError
 from export.manifest import ONNX_FILE, ONNX_TRACE_FILE
+
+Session: TypeAlias = Any  # onnxruntime has no types
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -72,7 +74,7 @@ class OnnxRunner:
             raise RuntimeUnavailableError(f"{provider} has no setting for {self.precision} factors")
         return provider
 
-    def _open(self, bundle: Bundle, name: str) -> Any:  # noqa: ANN401 (onnxruntime has no types)
+    def _open(self, bundle: Bundle, name: str) -> Session:
         try:
             return self._load(bundle.read(name))
         except ExportError:
@@ -83,7 +85,7 @@ class OnnxRunner:
                 "of ONNX's own operators that holds all its data itself and names no other file"
             ) from error
 
-    def _load(self, model: bytes) -> Any:  # noqa: ANN401 (as above)
+    def _load(self, model: bytes) -> Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

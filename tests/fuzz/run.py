@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,7 +120,7 @@ async def _calls(
             group.create_task(caller())
 
 
-async def _outcome(call: Any, data: bytes) -> tuple[str, bytes | None]:  # noqa: ANN401 (as above)
+async def _outcome(call: Callable[..., Awaitable[bytes]], data: bytes) -> tuple[str, bytes | None]:
     try:
         return "OK", await call(data, timeout=TIMEOUT_SECONDS)
     except grpc.aio.AioRpcError as error:
