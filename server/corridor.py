@@ -18,8 +18,6 @@ from server.statistics import StageStatistics
 
 Packed = TypeVar("Packed")
 
-# Pixels of a run that are still in the cache when the runtime reads them.
-MOST_RUN_IMAGES = 128
 # A trace is packed where it ran, which takes longer than the run: more go to the thread.
 MOST_INLINE_TRACED_IMAGES = 64
 
@@ -74,10 +72,7 @@ class Corridor:
         self._logits_stage = model.manifest.stages[-1].name
         self._names = [stage.name for stage in model.manifest.stages]
         shape = model.manifest.input_shape
-        run_images = limits.max_batch_images
-        if model.runner.batch_invariant:  # where a run may be cut without changing a bit
-            run_images = min(run_images, MOST_RUN_IMAGES)
-        self._predict_pixels = PixelBuffer(run_images, shape)
+        self._predict_pixels = PixelBuffer(limits.max_batch_images, shape)
         self._trace_pixels = PixelBuffer(limits.max_batch_images, shape)
         self._predict_metrics = metrics.lane("predict")
         self._trace_metrics = metrics.lane("trace")

@@ -1,14 +1,12 @@
 """From requests' images to the pixels of a run."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
 
 UINT8_MAX = np.float32(255)
-
-
-LEAST_ALONE = 64  # images: from here on a copy costs more than a run of its own
+LEAST_ALONE = 64  # images: from here on a copy costs more than a call or a run of its own
 
 
 class PixelBuffer:
@@ -24,33 +22,16 @@ class PixelBuffer:
         """Yield the images of all requests, in order, as the pixels of one run or several.
 
         Each is to be used before the next is asked for. Large requests that are
-        FLOAT32 run alone, where they are; the others are gathered, and cut where
-        the buffer is full.
+        FLOAT32 run alone, where they are; the others are gathered.
         """
-        if len(requests) == 1 and len(requests[0]) <= len(self._pixels):  # the short way
-            yield self.gather(requests)
+        if len(requests) == 1:  # the short way
+            yield self._alone(requests[0])
             return
         for alone, several in groupby(requests, key=_runs_alone):
             if alone:
                 yield from several
             else:
-                for pieces in self._portions(several):
-                    yield self.gather(pieces)
-
-    def _portions(self, requests: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
-        """Yield the images in order, each time as many as the buffer takes."""
-        pieces: list[np.ndarray] = []
-        room = len(self._pixels)
-        for images in requests:
-            rest = images
-            while len(rest) >= room:
-                yield [*pieces, rest[:room]]
-                rest, pieces, room = rest[room:], [], len(self._pixels)
-            if len(rest):
-                pieces.append(rest)
-                room -= len(rest)
-        if pieces:
-            yield pieces
+                yield self.gather(list(several))
 
     def gather(self, requests: Sequence[np.ndarray]) -> np.ndarray:
         """Return the images of all requests as pixels, FLOAT32 [N, H, W] in 0..1.
@@ -61,12 +42,9 @@ class PixelBuffer:
         if len(requests) == 1:
             return self._alone(requests[0])
         start = 0
-        for dtype, alike in groupby(requests, key=lambda images: images.dtype):
-            several = list(alike)
-            # Small requests are put together before they are converted, all at once.
-            images = several[0] if len(several) == 1 else np.concatenate(several)
+        for images in _joined(requests):
             pixels = self._pixels[start : start + len(images)]
-            if dtype == np.uint8:
+            if images.dtype == np.uint8:
                 np.true_divide(images, UINT8_MAX, out=pixels, dtype=np.float32)
             else:
                 np.copyto(pixels, images)
@@ -81,5 +59,20 @@ class PixelBuffer:
         return pixels
 
 
+def _joined(requests: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield all images in order, small requests of a type put together: a call each costs more."""
+    for (_, is_large), alike in groupby(requests, key=_kind):
+        several = list(alike)
+        if is_large or len(several) == 1:
+            yield from several
+        else:
+            yield np.concatenate(several)
+
+
+def _kind(images: np.ndarray) -> tuple[np.dtype, bool]:
+    return images.dtype, len(images) >= LEAST_ALONE
+
+
 def _runs_alone(images: np.ndarray) -> bool:
-    return images.dtype != np.uint8 and len(images) >= LEAST_ALONE
+    dtype, is_large = _kind(images)
+    return is_large and dtype != np.uint8

@@ -12,15 +12,17 @@ any other implementation; the tests take one as a parameter.
    the group before was taken. So a lone caller, whose next request comes after the answer to
    the last has left, is never expected to have company and never waits. Answers that had not
    left when a wait had been in vain are not counted: one that is stuck is no reason to wait.
-4. One run at a time. While it goes on, requests wait.
+4. One run at a time. While it goes on, requests wait. As soon as they fill a run, one group of
+   them is taken and set behind it: its run begins when the one before ends, however busy the
+   event loop is with newcomers.
 5. Start. A group is taken when none runs and a) as many requests wait as are expected, or b)
    AMPLE_IMAGES, or as many as a run may have, or c) the oldest has waited for the delay limit.
    Now and then a group of several waits a moment longer than for (a), and for as long as more
    keep coming: a transport may hold back callers that nobody expects until they are let in.
    Such probes get rarer where they find nobody.
 6. Group. In the order of arrival, up to `max_batch_images`; a request is never split, and the
-   oldest always goes, alone if it is larger. Requests that were cancelled are dropped; those
-   whose deadline has passed end with DeadlineExceededError; neither is computed.
+   oldest always goes, alone if it is larger. Those that were cancelled before the run begins are
+   left out of it; those whose deadline has passed end with DeadlineExceededError.
 7. Results. Every request ends exactly once, with its own result or its own error. If a run of
    several fails, each of them runs alone, and only those that fail again end with that failure.
 8. Place. Small requests, up to `inline_images` in a group, run on the event loop: to hand them
@@ -37,12 +39,12 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from server.errors import DeadlineExceededError
+from server.expectation import Expectation
 from server.room import QueueRoom
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST_GROUPS_BETWEEN_PROBES = 32
 AMPLE_IMAGES = 512  # in a group: its weights, read once, cost each image little
 LARGE_IMAGES = 64  # more of them in a request are never run on the event loop
 PATIENCE = 2  # mean times between the arrivals of a group
@@ -62,6 +64,15 @@ class _Waiting(NamedTuple, Generic[Item, Result]):
     deadline: float | None
     arrived: float
     done: asyncio.Future[Done[Result]]
+
+
+class _Ran(NamedTuple, Generic[Item, Result]):
+    """A group that was run, with an outcome for each request that was still wanted."""
+
+    started: float
+    wanted: Sequence[_Waiting[Item, Result]]
+    given_up: Sequence[_Waiting[Item, Result]]
+    outcomes: Sequence[Result | Exception]
 
 
 @dataclass(frozen=True)
@@ -97,14 +108,10 @@ class Scheduler(Generic[Item, Result]):
         self._thread.submit(int).result()  # where threads are short, the start fails, not a run
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._waiting_images = 0
-        self._running = False  # in the thread
+        self._in_thread = 0  # groups: one runs, and one may be set behind it
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._expected = 1
-        self._stuck = 0  # answers that did not leave while a group was waited for
-        self._groups_between_probes = self._groups_to_probe = 1
-        self._most_in_flight = 0  # since the last group was taken
-        self.in_flight = 0
+        self._expected = Expectation()
 
     def submit(
         self, item: Item, images: int, deadline: float | None = None
@@ -118,32 +125,40 @@ class Scheduler(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Done[Result]] = loop.create_future()
         waiting = _Waiting(item, images, deadline, time.monotonic(), done)
-        self.in_flight += 1
-        self._most_in_flight = max(self._most_in_flight, self.in_flight)
+        self._expected.arrive()
         if self._is_lone(waiting):
-            self._expect()
+            self._expected.renew()
             self._finish([waiting], waiting.arrived, self._outcomes([waiting]))
             return done
         self._waiting.append(waiting)
         self._waiting_images += images
-        if not self._running and not self._is_gathering():
+        if not self._is_gathering():
             self._consider()
         return done
 
     def _is_lone(self, waiting: _Waiting[Item, Result]) -> bool:
         """Tell whether a newcomer is a group by itself: the short way for a lone caller."""
         return (
-            self._expected == 1
+            self._expected.requests == 1
             and not self._waiting
-            and not self._running
+            and not self._in_thread
             and waiting.deadline is None
             and waiting.images <= min(self._limits.inline_images, LARGE_IMAGES)
         )
 
+    def _has_place(self) -> bool:
+        """Tell whether a group could be taken: none runs, or one and the next would be full."""
+        if not self._in_thread:
+            return True
+        is_full = self._waiting_images >= self._limits.max_batch_images or not self._limits.merge
+        return self._in_thread == 1 and is_full
+
     def _is_gathering(self) -> bool:
         """Tell whether a newcomer changes nothing: others are still expected, the timer is set."""
         return (
-            self._timer is not None and len(self._waiting) < self._expected and not self._is_ample()
+            self._timer is not None
+            and len(self._waiting) < self._expected.requests
+            and not self._is_ample()
         )
 
     def _is_ample(self) -> bool:
@@ -152,28 +167,27 @@ class Scheduler(Generic[Item, Result]):
 
     def depart(self) -> None:
         """Tell that the answer to a request has left, whatever it was."""
-        self.in_flight -= 1
-        self._stuck = min(self._stuck, self.in_flight)
+        self._expected.depart()
 
     @property
     def is_idle(self) -> bool:
         """Tell whether no request waits, runs or has an answer that has not left."""
-        return not (self.in_flight or self._waiting or self._running)
+        return not (self._expected.in_flight or self._waiting or self._in_thread)
 
     def close(self) -> None:
-        """Let the running group finish, end the thread, and let go of what it ran."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Let the groups that were taken finish, end the thread, and let go of what it ran."""
+        self._thread.shutdown(wait=True)
         del self._run  # a method of its owner: the two would wait for the garbage collector
 
     def _consider(self) -> None:
         """Take a group if its time has come, else when it will have."""
-        if self._running or not self._waiting:
+        if not self._waiting or not self._has_place():
             return
         loop = asyncio.get_running_loop()
         now = time.monotonic()
         until = self._taken_at(now)
         if until <= now:
-            self._start(loop, now)
+            self._start(loop)
         elif self._timer is None or self._timer_at != until:
             self._stop_timer()
             self._timer, self._timer_at = loop.call_later(until - now, self._wake), until
@@ -188,83 +202,61 @@ class Scheduler(Generic[Item, Result]):
         if self._is_ample() or not self._limits.merge:
             return now
         due = came_first + self._limits.max_queue_delay_seconds
-        if count < self._expected:
+        if count < self._expected.requests:
             return due
-        if count > 1 and self._groups_to_probe <= 0:
+        if count > 1 and self._expected.is_probe_due:
             newest = self._waiting[-1].arrived
             gap = (newest - came_first) / (count - 1)
             return min(due, newest + max(PATIENCE * gap, LEAST_PATIENCE_SECONDS))
         return now
 
-    def _start(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._stop_timer()
-        self._learn()
-        group = self._take_group(now)
+        self._expected.learn(len(self._waiting), is_ample=self._is_ample())
+        group = self._take_group()
         if self._runs_inline(group):
-            self._finish(group, now, self._outcomes(group))
+            self._end(self._run_group(group))
         else:
-            self._running = True
-            running = loop.run_in_executor(self._thread, self._outcomes, group)
+            self._in_thread += 1
+            running = loop.run_in_executor(self._thread, self._run_group, group)
 
-            def end(ended: asyncio.Future[list[Result | Exception]]) -> None:
-                self._running = False
-                self._finish(group, now, ended.result())
+            def end(ended: asyncio.Future[_Ran[Item, Result]]) -> None:
+                self._in_thread -= 1
+                self._end(ended.result())
                 self._consider()
 
             running.add_done_callback(end)
-        if self._waiting and not self._running:
+        if self._waiting:
             loop.call_soon(self._consider)  # after those that have arrived meanwhile
 
     def _runs_inline(self, group: Sequence[_Waiting[Item, Result]]) -> bool:
         images = [waiting.images for waiting in group]
-        return sum(images) <= self._limits.inline_images and max(images, default=0) <= LARGE_IMAGES
+        is_small = sum(images) <= self._limits.inline_images and max(images) <= LARGE_IMAGES
+        return is_small and not self._in_thread
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _learn(self) -> None:
-        """Set what is expected of the next group by those who came for this one."""
-        came = len(self._waiting)
-        if came < self._expected and not self._is_ample():
-            self._stuck = max(0, self.in_flight - came)  # the wait was in vain
-        elif self._groups_to_probe <= 0 and came > 1:
-            found_more = came > self._expected
-            between = 1 if found_more else 2 * self._groups_between_probes
-            self._groups_between_probes = min(between, MOST_GROUPS_BETWEEN_PROBES)
-            self._groups_to_probe = self._groups_between_probes
-        self._groups_to_probe -= 1
-        self._expect()
-
-    def _expect(self) -> None:
-        self._expected = max(1, self._most_in_flight - self._stuck)
-        self._most_in_flight = self.in_flight
-
-    def _take_group(self, now: float) -> list[_Waiting[Item, Result]]:
-        group, images = list[_Waiting[Item, Result]](), 0
-        while self._waiting:
-            waiting = self._waiting[0]
-            is_full = images + waiting.images > self._limits.max_batch_images
-            if group and (is_full or not self._limits.merge):
-                break
-            self._waiting.popleft()
-            self._waiting_images -= waiting.images
-            is_late = waiting.deadline is not None and now >= waiting.deadline
-            if is_late or waiting.done.done():
-                self._drop(waiting, now)
-            else:
-                group.append(waiting)
-                images += waiting.images
+    def _take_group(self) -> list[_Waiting[Item, Result]]:
+        group = [self._waiting.popleft()]
+        images = group[0].images
+        most = self._limits.max_batch_images if self._limits.merge else 0
+        while self._waiting and images + self._waiting[0].images <= most:
+            group.append(self._waiting.popleft())
+            images += group[-1].images
+        self._waiting_images -= images
         return group
 
-    def _drop(self, waiting: _Waiting[Item, Result], now: float) -> None:
-        """End a request that was cancelled or is late."""
-        self._room.leave(waiting.images)
-        if not waiting.done.done():
-            seconds = f"{now - waiting.arrived:.3f} s"
-            text = f"the deadline passed after {seconds} in the queue; nothing was computed"
-            waiting.done.set_exception(DeadlineExceededError(text))
+    def _run_group(self, group: Sequence[_Waiting[Item, Result]]) -> _Ran[Item, Result]:
+        """Run, in whatever thread, those of a group that nobody has given up by now."""
+        now = time.monotonic()
+        wanted, given_up = list[_Waiting[Item, Result]](), list[_Waiting[Item, Result]]()
+        for waiting in group:
+            is_late = waiting.deadline is not None and now >= waiting.deadline
+            (given_up if is_late or waiting.done.done() else wanted).append(waiting)
+        return _Ran(now, wanted, given_up, self._outcomes(wanted))
 
     def _outcomes(self, group: Sequence[_Waiting[Item, Result]]) -> list[Result | Exception]:
         """Run a group; return a result or an error for each request."""
@@ -277,6 +269,15 @@ class Scheduler(Generic[Item, Result]):
                 return [error]
             return [outcome for waiting in group for outcome in self._outcomes([waiting])]
         return list(results)
+
+    def _end(self, ran: _Ran[Item, Result]) -> None:
+        for waiting in ran.given_up:
+            self._room.leave(waiting.images)
+            if not waiting.done.done():
+                seconds = f"{ran.started - waiting.arrived:.3f} s"
+                text = f"the deadline passed after {seconds} in the queue; nothing was computed"
+                waiting.done.set_exception(DeadlineExceededError(text))
+        self._finish(ran.wanted, ran.started, ran.outcomes)
 
     def _finish(
         self,

@@ -225,6 +225,27 @@ def test_requests_wait_while_a_run_goes_on_and_then_go_together(lab: Laboratory)
     assert runs.groups == [["first"], [0, 1, 2, 3, 4]]
 
 
+def test_a_full_group_is_set_behind_a_run_and_begins_though_the_event_loop_is_busy(
+    lab: Laboratory,
+) -> None:
+    runs, begun = Runs(), list[list[object]]()
+
+    async def experiment() -> None:
+        runs.let_go.clear()
+        first = scheduler.submit("first", 1)
+        rest = [scheduler.submit(number, 4) for number in range(4)]
+        await until(lambda: bool(runs.groups))
+        runs.let_go.set()
+        time.sleep(0.2)  # noqa: ASYNC251 (the event loop shall stand still)
+        begun.extend(runs.groups)
+        await asyncio.gather(first, *rest)
+
+    with lab.scheduler(runs) as scheduler:
+        lab.run(experiment)
+    assert begun == [["first"], [0, 1]]
+    assert runs.groups == [["first"], [0, 1], [2, 3]]
+
+
 # Rule 5: start
 
 
@@ -340,7 +361,10 @@ def test_what_does_not_merge_runs_alone_and_waits_for_nobody(lab: Laboratory, in
     assert runs.groups == [[number] for number in range(20)]
 
 
-def test_what_expired_or_was_cancelled_in_the_queue_is_never_computed(lab: Laboratory) -> None:
+@pytest.mark.parametrize("batch", [8, 16], ids=["set behind the run", "in the queue"])
+def test_what_expired_or_was_cancelled_before_its_run_is_never_computed(
+    lab: Laboratory, batch: int
+) -> None:
     runs, room = Runs(), QueueRoom(100)
 
     async def experiment() -> None:
@@ -357,7 +381,7 @@ def test_what_expired_or_was_cancelled_in_the_queue_is_never_computed(lab: Labor
             await late
         assert room.images == 0
 
-    with lab.scheduler(runs, room=room) as scheduler:
+    with lab.scheduler(runs, room=room, batch=batch) as scheduler:
         lab.run(experiment)
     assert runs.groups == [["held"], ["fine"]]
 
