@@ -55,7 +55,7 @@ def _options() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command")
     flood = commands.add_parser("overload", parents=[shared], help="at twice the capacity")
     flood.add_argument("--seconds", type=int, default=60, help="of overload (%(default)s)")
-    flood.add_argument("--images", type=int, default=256, help="of a request (%(default)s)")
+    flood.add_argument("--images", type=int, default=1024, help="of a request (%(default)s)")
     steady = commands.add_parser("soak", parents=[shared], help="mixed load for long")
     steady.add_argument("--minutes", type=float, default=10, help="of load (%(default)s)")
     again = commands.add_parser("reload", parents=[shared], help="versions, one after the other")

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from server.models import ServedModel
 from server.pixels import PixelBuffer
 from server.room import QueueRoom
 from server.scheduler import Done, GroupLimits, Scheduler
-from server.statistics import StageStatistics
+from server.statistics import RunStatistics
 
 Packed = TypeVar("Packed")
 
@@ -27,26 +28,16 @@ class TracedRun:
 
     def __init__(self, values: dict[str, np.ndarray], seconds: float) -> None:
         self._values = values
-        self._statistics: dict[str, StageStatistics] = {}
         self.seconds = seconds  # of the runtime alone
 
     def values(self, stage: str) -> np.ndarray:
         """Return a stage's output for every image of the run, [N, …]."""
         return self._values[stage]
 
-    def statistics(self, stage: str) -> StageStatistics:
-        """Return what a stage's statistics are made from, for every image of the run."""
-        found = self._statistics.get(stage)
-        if found is None:
-            values = self._values[stage]
-            alike = (one for one in self._statistics.values() if _same(one.values, values))
-            found = self._statistics[stage] = next(alike, None) or StageStatistics(values)
-        return found
-
-
-def _same(one: np.ndarray, other: np.ndarray) -> bool:
-    """Tell if two stages have the same elements, as input and flatten have."""
-    return one.size == other.size and bool((one.ravel() == other.ravel()).all())
+    @cached_property
+    def statistics(self) -> RunStatistics:
+        """The statistics of every stage of the run, made when somebody asks."""
+        return RunStatistics(self._values)
 
 
 Pack = Callable[[TracedRun, slice], Packed]

@@ -1,79 +1,110 @@
-"""Statistics of a stage over the images of a whole run at once, and of any of its requests."""
+"""Statistics of the stages of a whole run at once, and of any of its requests."""
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from forward.v1 import forward_pb2 as pb
 
 
-class StageStatistics:
-    """What the statistics of any rows of an array [N, …] are made from: sums over each image.
+class _Moments(NamedTuple):
+    """What statistics are made from: of some elements of each stage, arrays […, stages]."""
 
-    Sums are taken in float64. Those of several images are put together from the
-    images' own means and squared distances (Chan, Golub and LeVeque 1979), so
-    that nothing cancels.
+    lowest: np.ndarray
+    highest: np.ndarray
+    mean: np.ndarray
+    squares: np.ndarray  # sums of squared distances from the mean
+    zeros: np.ndarray
+    elements: np.ndarray  # how many of them
+
+    def statistics(self) -> Any:  # noqa: ANN401 (lists as deep as the arrays)
+        """Return the statistics, […, stages], each in the order of the message's fields."""
+        found = np.empty((6, *self.mean.shape))
+        with np.errstate(invalid="ignore"):  # what is not finite is seen later
+            found[0], found[1], found[2] = self.lowest, self.highest, self.mean
+            found[3] = np.sqrt(self.squares / self.elements)
+            found[4] = np.sqrt(self.squares + self.elements * np.square(self.mean))
+            found[5] = self.zeros / self.elements
+        return np.moveaxis(found, 0, -1).tolist()
+
+
+class RunStatistics:
+    """The statistics of some stages, each [N, …], over any of the N images.
+
+    They are made from sums over each stage of each image, taken in float64, all
+    stages side by side: for one image a call of NumPy costs more than its
+    arithmetic. Those of several images are put together from the images' own means
+    and squared distances (Chan, Golub and LeVeque 1979), so that nothing cancels.
     """
 
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values
-        rows = values.reshape(len(values), -1)
-        self._size = rows.shape[1]
-        exact = rows.astype(np.float64)
+    def __init__(self, stages: Mapping[str, np.ndarray]) -> None:
+        self._stages = stages
+        self._columns = {name: column for column, name in enumerate(stages)}
+        every = [values.reshape(len(values), -1) for values in stages.values()]
+        sizes = np.array([rows.shape[1] for rows in every])  # elements of an image
+        starts = np.cumsum(sizes) - sizes
+        side_by_side = np.concatenate(every, axis=1)
+        exact = side_by_side.astype(np.float64)
         with np.errstate(invalid="ignore"):  # infinity less infinity
-            self._means = exact.sum(axis=1) / self._size
-            exact -= self._means[:, None]
-        # Not a dot product: its threads spin for a while after it, on every core.
-        self._squares = np.square(exact, out=exact).sum(axis=1)  # of distances from the mean
-        self._lowest, self._highest = rows.min(axis=1), rows.max(axis=1)
-        self._zeros = (rows == 0).sum(axis=1)
+            means = np.add.reduceat(exact, starts, axis=1) / sizes
+            exact -= np.repeat(means, sizes, axis=1)
+        self._images = _Moments(
+            np.minimum.reduceat(side_by_side, starts, axis=1),
+            np.maximum.reduceat(side_by_side, starts, axis=1),
+            means,
+            np.add.reduceat(np.square(exact, out=exact), starts, axis=1),
+            np.add.reduceat(side_by_side == 0, starts, axis=1, dtype=np.intp),
+            sizes,
+        )
+        self._several: dict[tuple[int, int], list[list[float]]] = {}
 
-    @cached_property
-    def _of_each(self) -> list[tuple[float, ...]]:
-        """The statistics of each image by itself, in the order of the message's fields."""
-        with np.errstate(invalid="ignore"):
-            columns = (
-                self._lowest,
-                self._highest,
-                self._means,
-                np.sqrt(self._squares / self._size),
-                np.sqrt(self._squares + self._size * np.square(self._means)),
-                self._zeros / self._size,
-            )
-        return list(zip(*(column.tolist() for column in columns), strict=True))
-
-    def put(self, rows: slice, into: pb.Statistics) -> None:
-        """Put the statistics over all elements of these images into an empty message."""
-        found = self._of_each[rows.start] if rows.stop - rows.start == 1 else self._of_several(rows)
+    def put(self, stage: str, rows: slice, into: pb.Statistics) -> None:
+        """Put a stage's statistics over all elements of these images into an empty message."""
+        found = self._of(rows)[self._columns[stage]]
         if not math.isfinite(found[2]):  # a sum of finite float32 values can't overflow float64
-            _put_finite_ones(self.values[rows], into)
+            _put_finite_ones(self._stages[stage][rows], into)
             return
         into.min, into.max, into.mean, into.standard_deviation, into.l2_norm, into.zero_share = (
             found
         )
 
-    def _of_several(self, rows: slice) -> tuple[float, ...]:
-        means = self._means[rows]
-        count = len(means) * self._size
-        mean = float(means.mean())
+    def _of(self, rows: slice) -> list[list[float]]:
+        """Return the statistics of every stage over these images."""
+        if rows.stop - rows.start == 1:
+            return self._of_each[rows.start]
+        key = rows.start, rows.stop
+        if key not in self._several:
+            self._several[key] = self._together(rows).statistics()
+        return self._several[key]
+
+    @cached_property
+    def _of_each(self) -> list[list[list[float]]]:
+        found: list[list[list[float]]] = self._images.statistics()
+        return found
+
+    def _together(self, rows: slice) -> _Moments:
+        images = self._images
+        means = images.mean[rows]
+        mean = means.mean(axis=0)
         with np.errstate(invalid="ignore"):
-            apart = float(np.square(means - mean).sum())
-        squares = float(self._squares[rows].sum()) + self._size * apart
-        return (
-            float(self._lowest[rows].min()),
-            float(self._highest[rows].max()),
+            apart = np.square(means - mean).sum(axis=0)
+        return _Moments(
+            images.lowest[rows].min(axis=0),
+            images.highest[rows].max(axis=0),
             mean,
-            math.sqrt(squares / count),
-            math.sqrt(squares + count * mean * mean),
-            float(self._zeros[rows].sum()) / count,
+            images.squares[rows].sum(axis=0) + images.elements * apart,
+            images.zeros[rows].sum(axis=0),
+            len(means) * images.elements,
         )
 
 
 def statistics(values: np.ndarray) -> pb.Statistics:
     """Return the statistics of an array [N, …]."""
     found = pb.Statistics()
-    StageStatistics(values).put(slice(0, len(values)), found)
+    RunStatistics({"": values}).put("", slice(0, len(values)), found)
     return found
 
 

@@ -90,7 +90,7 @@ def put_stage(
     values = run.values(stage.name)[rows]
     into.name, into.operation = stage.name, stage.operation
     into.shape.extend(values.shape)
-    run.statistics(stage.name).put(rows, into.statistics)
+    run.statistics.put(stage.name, rows, into.statistics)
     if detail == pb.DETAIL_FULL:
         encode_into(into.values, values)
     elif detail == pb.DETAIL_TOP_K:

@@ -15,7 +15,7 @@ from export.architecture import flops_per_image, mlp
 from forward.v1 import forward_pb2 as pb
 from server.corridor import TracedRun
 from server.errors import Violation
-from server.statistics import StageStatistics, statistics
+from server.statistics import RunStatistics, statistics
 from server.trace import plan_trace, put_stage, response_bytes, top_values
 
 STAGES = mlp((3, 5), [4], 2)
@@ -33,14 +33,23 @@ def test_statistics_are_those_of_float64_torch(array: np.ndarray) -> None:
 def test_statistics_of_any_requests_rows_of_a_run_are_those_of_float64_torch(
     array: np.ndarray, data: st.DataObject
 ) -> None:
-    run = StageStatistics(array)
+    run = RunStatistics(beside(array))
     for rows in split_of(array, data):
         check_statistics(of(run, rows), array[rows])
 
 
-def of(run: StageStatistics, rows: slice) -> pb.Statistics:
+STAGE = "between"
+
+
+def beside(array: np.ndarray) -> dict[str, np.ndarray]:
+    """Return a run with a stage before and one behind, which must not show in its statistics."""
+    others = np.full((len(array), 3), 7e6, np.float32), np.full((len(array), 1), np.inf, np.float32)
+    return {"before": others[0], STAGE: array, "behind": others[1]}
+
+
+def of(run: RunStatistics, rows: slice) -> pb.Statistics:
     found = pb.Statistics()
-    run.put(rows, found)
+    run.put(STAGE, rows, found)
     return found
 
 
@@ -80,7 +89,7 @@ def test_what_is_not_finite_in_one_request_changes_nothing_for_the_others(
     flat = broken[spoiled].reshape(-1)
     value = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
     flat[data.draw(st.integers(0, flat.size - 1))] = value
-    run, whole = StageStatistics(broken), StageStatistics(array)
+    run, whole = RunStatistics(beside(broken)), RunStatistics(beside(array))
     for rows in parts:
         if rows == spoiled:
             found = of(run, rows)
