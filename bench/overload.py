@@ -22,7 +22,7 @@ QUEUE_IMAGES, DELAY_MS = 8192, 5.0  # the server's defaults
 # connections would make a burst that is larger than the queue of what is no overload.
 OPEN = Shape(512, 4)
 CAPACITY_SECONDS = 3
-HEAVY_RATE, NORMAL_RATE = 50, 50  # of the probes
+HEAVY_RATE, NORMAL_RATE = 10, 20  # of the probes, whose client takes a share of the cores
 AFTER_SECONDS = 3
 NORMAL_FACTOR, NORMAL_LEAST_MS = 3, 10.0  # times its median before, a normal answer may take
 MOST_GROWTH_MEBIBYTES = 5.0

@@ -148,10 +148,9 @@ class Scheduler(Generic[Item, Result]):
 
     def _has_place(self) -> bool:
         """Tell whether a group could be taken: none runs, or one and the next would be full."""
-        if not self._in_thread:
-            return True
-        is_full = self._waiting_images >= self._limits.max_batch_images or not self._limits.merge
-        return self._in_thread == 1 and is_full
+        if self._in_thread != 1:
+            return not self._in_thread
+        return self._waiting_images >= self._limits.max_batch_images or not self._limits.merge
 
     def _is_gathering(self) -> bool:
         """Tell whether a newcomer changes nothing: others are still expected, the timer is set."""
