@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,15 +20,15 @@ class _Moments(NamedTuple):
     zeros: np.ndarray
     elements: np.ndarray  # how many of them
 
-    def statistics(self) -> Any:  # noqa: ANN401 (lists as deep as the arrays)
-        """Return the statistics, […, stages], each in the order of the message's fields."""
+    def statistics(self) -> np.ndarray:
+        """Return the statistics, […, stages, 6], in the order of the message's fields."""
         found = np.empty((6, *self.mean.shape))
         with np.errstate(invalid="ignore"):  # what is not finite is seen later
             found[0], found[1], found[2] = self.lowest, self.highest, self.mean
             found[3] = np.sqrt(self.squares / self.elements)
             found[4] = np.sqrt(self.squares + self.elements * np.square(self.mean))
             found[5] = self.zeros / self.elements
-        return np.moveaxis(found, 0, -1).tolist()
+        return np.moveaxis(found, 0, -1)
 
 
 class RunStatistics:
@@ -77,12 +77,12 @@ class RunStatistics:
             return self._of_each[rows.start]
         key = rows.start, rows.stop
         if key not in self._several:
-            self._several[key] = self._together(rows).statistics()
+            self._several[key] = self._together(rows).statistics().tolist()
         return self._several[key]
 
     @cached_property
     def _of_each(self) -> list[list[list[float]]]:
-        found: list[list[list[float]]] = self._images.statistics()
+        found: list[list[list[float]]] = self._images.statistics().tolist()
         return found
 
     def _together(self, rows: slice) -> _Moments:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from export.architecture import Runtime
 from export.bundle import Bundle
 from export.errors import BundleError
 from export.manifest import ONNX_FILE, ONNX_TRACE_FILE
@@ -73,7 +74,7 @@ def test_data_outside_of_the_bundle_is_refused_wherever_they_lie(  # noqa: PLR09
     tiny: Bundle,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    runtime: str,
+    runtime: Runtime,
     location: str,
     name: str,
     change: Callable[[onnx.ModelProto, str], np.ndarray],
@@ -81,9 +82,9 @@ def test_data_outside_of_the_bundle_is_refused_wherever_they_lie(  # noqa: PLR09
     """Also in the working directory, from which a model in memory would take them."""
     outside = pointing_outside(tiny, tmp_path, location, name=name, change=change)
     monkeypatch.chdir(tmp_path / "working")
-    open_runner(tiny, runtime, "cpu").predict(random_images(1, (3, 5)))  # type: ignore[arg-type] # one of the runtimes above
+    open_runner(tiny, runtime, "cpu").predict(random_images(1, (3, 5)))
     with pytest.raises(BundleError, match=OUTSIDE) as refused:
-        open_runner(outside, runtime, "cpu")  # type: ignore[arg-type] # one of the runtimes above
+        open_runner(outside, runtime, "cpu")
     assert str(outside.path / name) in str(refused.value)
 
 
@@ -117,7 +118,7 @@ def test_a_server_does_not_start_with_it(tiny: Bundle, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("runtime", ["onnx", "onnx-reference"])
 def test_an_operator_that_is_not_onnx_s_own_is_refused(
-    tiny: Bundle, tmp_path: Path, runtime: str
+    tiny: Bundle, tmp_path: Path, runtime: Runtime
 ) -> None:
     """No library of operators is ever loaded."""
     model = onnx.load_from_string(tiny.read(ONNX_FILE))
@@ -125,4 +126,4 @@ def test_an_operator_that_is_not_onnx_s_own_is_refused(
     model.opset_import.append(helper.make_opsetid("com.example", 1))
     foreign = republish(tiny, tmp_path / "foreign", {ONNX_FILE: model.SerializeToString()})
     with pytest.raises(BundleError, match="expected a graph of ONNX's own operators"):
-        open_runner(foreign, runtime, "cpu")  # type: ignore[arg-type] # one of the runtimes above
+        open_runner(foreign, runtime, "cpu")

@@ -161,7 +161,7 @@ def test_reflection_gives_the_service_to_a_client_without_the_proto(served: Runn
         assert "ModelInfer" in service.methods_by_name
 
 
-def refusal(stub: Any) -> grpc.StatusCode:  # noqa: ANN401 (the generated stub is generic)
+def refusal(stub: Stub) -> grpc.StatusCode:
     """Return how a call ends that is not answered, for it is held if it was let in."""
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelInfer(raw(BYTES), timeout=1)

@@ -230,14 +230,17 @@ def test_a_full_group_is_set_behind_a_run_and_begins_though_the_event_loop_is_bu
 ) -> None:
     runs, begun = Runs(), list[list[object]]()
 
+    def hold_the_event_loop() -> None:
+        runs.let_go.set()
+        time.sleep(0.2)
+        begun.extend(runs.groups)
+
     async def experiment() -> None:
         runs.let_go.clear()
         first = scheduler.submit("first", 1)
         rest = [scheduler.submit(number, 4) for number in range(4)]
         await until(lambda: bool(runs.groups))
-        runs.let_go.set()
-        time.sleep(0.2)  # noqa: ASYNC251 (the event loop shall stand still)
-        begun.extend(runs.groups)
+        hold_the_event_loop()
         await asyncio.gather(first, *rest)
 
     with lab.scheduler(runs) as scheduler:

@@ -5,6 +5,7 @@ are not joined.
 """
 
 import os
+import runpy
 import sys
 
 import bentoml
@@ -26,13 +27,13 @@ class Digits:
 
 
 def main() -> None:
-    """Become BentoML's own command, which serves until the process is ended."""
+    """Run BentoML's own command, which serves until the process is ended."""
     (port,) = free_ports(1)
     print(port, flush=True)
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     service = "bench.peers.bentoml:Digits"
-    where = ["--host", "127.0.0.1", "--port", str(port)]
-    os.execv(sys.executable, [sys.executable, "-m", "bentoml", "serve", service, *where])  # noqa: S606 (no shell, and every argument is our own)
+    sys.argv = ["bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
+    runpy.run_module("bentoml", run_name="__main__")
 
 
 if __name__ == "__main__":

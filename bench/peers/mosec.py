@@ -9,8 +9,8 @@ from mosec import Server, Worker
 from bench.peers.common import Model, free_ports, images_of, joined
 
 
-class Digits(Worker):
-    """One request at a time."""
+class DigitsWorker(Worker):
+    """What both ways of computing have in common."""
 
     resp_mime_type = "application/octet-stream"
 
@@ -26,15 +26,19 @@ class Digits(Worker):
         """Return the body of an answer."""
         return data.tobytes()
 
+
+class Digits(DigitsWorker):
+    """One request at a time."""
+
     def forward(self, data: np.ndarray) -> np.ndarray:
         """Return the logits of a request."""
         return self.model(data)
 
 
-class BatchedDigits(Digits):
+class BatchedDigits(DigitsWorker):
     """As many requests as have gathered."""
 
-    def forward(self, data: list[np.ndarray]) -> list[np.ndarray]:  # type: ignore[override] # declared for one request; a worker with batches gets a list
+    def forward(self, data: list[np.ndarray]) -> list[np.ndarray]:
         """Return the logits of each request."""
         return joined(data, self.model)
 
