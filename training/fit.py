@@ -17,6 +17,7 @@ from training.config import Recipe
 from training.data import IMAGE_SIDE, Data
 from training.history import Epoch
 from training.model import NormalisedNetwork
+from training.muon import Muon
 
 MOMENTUM = 0.9  # Nesterov's
 BIAS_LEARNING_RATE = 2e-3  # peak
@@ -71,9 +72,9 @@ class Fit:
         biases = [one for one in self._model.parameters() if one.dim() == 1]
         # Each with its peak learning rate.
         self._optimizers: dict[torch.optim.Optimizer, float] = {
-            torch.optim.Muon(
-                weights, momentum=MOMENTUM, weight_decay=recipe.weight_decay
-            ): recipe.learning_rate,
+            Muon(weights, momentum=MOMENTUM, weight_decay=recipe.weight_decay): (
+                recipe.learning_rate
+            ),
             torch.optim.AdamW(biases, weight_decay=0, fused=True): BIAS_LEARNING_RATE,
         }
         self.steps_per_epoch = math.ceil(len(self._train) / recipe.batch_images)
