@@ -96,15 +96,17 @@ def server_command(arguments: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def start_server(*arguments: str, **environment: str) -> Iterator[RunningServer]:
-    """Start `python -m server` on free ports; end it, by its own process, at the end."""
+def start_server(
+    *arguments: str, prefix: Sequence[str] = (), **environment: str
+) -> Iterator[RunningServer]:
+    """Start `python -m server`, after the words of `prefix`, on free ports; end it at the end."""
     ports = ("--grpc-port", "0", "--metrics-port", "0", "--log-format", "json")
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "log"
         with (
             log_path.open("wb") as log,
             subprocess.Popen(
-                server_command([*ports, *arguments]),
+                [*prefix, *server_command([*ports, *arguments])],
                 cwd=REPOSITORY,
                 stderr=log,
                 env={**os.environ, **environment},
