@@ -5,7 +5,6 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from forward.v1 import forward_pb2 as pb
 from inference import open_inference_pb2 as oip
@@ -15,6 +14,7 @@ from server.host import ModelHost
 from server.lifecycle import CallGate, Health
 from server.metrics import ServerMetrics
 from server.open_inference import InferenceService
+from server.reflection import REFLECTION_SERVICES, ReflectionService
 from server.service import ForwardService, Limits
 from server.tls import ServerTls
 
@@ -54,7 +54,20 @@ def service_handlers(
         generic_handler(
             INFERENCE_SERVICE, inference_methods, metrics, gate, ungated=inference_health
         ),
+        *_reflection_handlers(metrics, gate),
     )
+
+
+def _reflection_handlers(
+    metrics: ServerMetrics, gate: CallGate
+) -> Sequence[grpc.GenericRpcHandler]:
+    names = (*SERVICES, HEALTH_SERVICE, *(service.full_name for service in REFLECTION_SERVICES))
+    handlers = []
+    for service in REFLECTION_SERVICES:
+        reflection = ReflectionService(names, service)
+        methods = {"ServerReflectionInfo": reflection.server_reflection_info}
+        handlers.append(generic_handler(service, methods, metrics, gate, ungated=methods))
+    return handlers
 
 
 def build_server(
@@ -63,7 +76,7 @@ def build_server(
     options: Sequence[tuple[str, int]],
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> grpc.aio.Server:
-    """Return a server of the services, health and reflection; it listens nowhere yet."""
+    """Return a server of the services and health; it listens nowhere yet."""
     server = grpc.aio.server(
         interceptors=interceptors or None,
         options=[
@@ -74,8 +87,6 @@ def build_server(
     server.add_generic_rpc_handlers(handlers)
     generic: Any = GenericOnly(server)
     health_pb2_grpc.add_HealthServicer_to_server(health, generic)
-    names = (*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, generic)
     return server
 
 
@@ -83,7 +94,7 @@ class GenericOnly:
     """Takes services as generated code adds them, without registering their methods one by one.
 
     For each registered method grpc.aio has one more future to wait for at every
-    call of any method: health and reflection would make each Predict dearer.
+    call of any method: health would make each Predict dearer.
     """
 
     def __init__(self, server: grpc.aio.Server) -> None:
