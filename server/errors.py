@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 from uuid import uuid4
 
 import structlog
@@ -10,6 +10,8 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 log = structlog.get_logger()
 
@@ -144,10 +146,21 @@ class InternalError(ServiceError):
     status = "INTERNAL"
 
 
+def without_frames(error: ErrorT) -> ErrorT:
+    """Return an error that is to be kept, without the frames that it was raised through.
+
+    Where a frame knows who keeps the error, the two, and the request with them, would wait for
+    the garbage collector.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
+
+
 def unforeseen(error: Exception, peer: str) -> InternalError:
     """Log an error that nobody foresaw, and return the one for the caller."""
     request_id = uuid4().hex
     log.error("call failed", request_id=request_id, peer=peer, exc_info=error)
+    without_frames(error)
     return InternalError(
         f"internal error; the server's log has the cause under request {request_id}"
     )

@@ -21,7 +21,15 @@ from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
 from server.call import Call
-from server.errors import InvalidArgumentError, ServiceError, Violation, rich_status, unforeseen
+from server.ending import abort
+from server.errors import (
+    InvalidArgumentError,
+    ServiceError,
+    Violation,
+    rich_status,
+    unforeseen,
+    without_frames,
+)
 from server.lifecycle import CallGate
 from server.metrics import ServerMetrics
 from server.wire import LargeRequest, parse
@@ -82,11 +90,12 @@ END_SECONDS = 0.002
 class _GrpcCall:
     """A call, read from grpcio's context when somebody asks: most of it is asked for seldom."""
 
-    __slots__ = ("_context", "_gate", "deadline")
+    __slots__ = ("_context", "_gate", "_task", "deadline")
 
     def __init__(self, context: Context, gate: CallGate) -> None:
         self._context = context
         self._gate = gate
+        self._task: Any = asyncio.current_task()  # grpcio's; it ends when the answer has left
         # None without a deadline, despite the stubs.
         remaining: float | None = context.time_remaining()
         if remaining == 0:
@@ -108,7 +117,9 @@ class _GrpcCall:
         return tuple(self._context.invocation_metadata() or ())
 
     def when_left(self, callback: Callable[[], None]) -> None:
-        self._context.add_done_callback(lambda _: callback())  # type: ignore[arg-type] # the stubs say it is asynchronous
+        # Not through the context, which would keep the callback and itself until garbage is
+        # collected: it puts itself among the arguments of the callback.
+        self._task.add_done_callback(lambda _: callback())
 
     def when_draining(self, callback: Callable[[], None]) -> None:
         self._gate.when_closed(callback)
@@ -146,11 +157,7 @@ class _Handler:
         failure = error if isinstance(error, ServiceError) else unforeseen(error, call.peer)
         self._count(failure.status, started)
         rich = rpc_status.to_status(rich_status(failure))
-        # grpcio keeps the exception of an abort, and with it these frames, until garbage is
-        # collected: they must not hold what the request brought.
-        for each in (error, failure):
-            each.__traceback__ = each.__cause__ = each.__context__ = None
-        await context.abort(rich.code, rich.details, rich.trailing_metadata)
+        await abort(context, rich.code, rich.details, rich.trailing_metadata)
 
     def _parse(self, request: bytes) -> Message | LargeRequest:
         try:
@@ -158,8 +165,9 @@ class _Handler:
                 return parse(self._request_type, request)
             return self._request_type.FromString(request)
         except DecodeError:
-            description = f"expected a {self._request_type.DESCRIPTOR.full_name}, got other bytes"
-            raise InvalidArgumentError([Violation("request", description)]) from None
+            pass  # raised from here it would be the context of what follows, and keep the request
+        description = f"expected a {self._request_type.DESCRIPTOR.full_name}, got other bytes"
+        raise InvalidArgumentError([Violation("request", description)])
 
 
 class _UnaryHandler(_Handler):
@@ -216,6 +224,7 @@ class _StreamHandler(_Handler):
                 async with aclosing(self._method(self._read(context), call)) as answers:
                     async for answer in answers:
                         await context.write(answer)
+                        del answer  # not to be held while the stream waits for the next
         except asyncio.CancelledError:
             self._count_cancelled(call, started)
             raise
@@ -232,7 +241,11 @@ class _StreamHandler(_Handler):
                 with suppress(asyncio.CancelledError):  # all is read, whatever comes now
                     await asyncio.sleep(END_SECONDS)
                 return
+            message: Message | LargeRequest | ServiceError
             try:
-                yield self._parse(request)
+                message = self._parse(request)
             except ServiceError as error:
-                yield error
+                message = without_frames(error)
+            del request
+            yield message
+            del message  # not to be held while the stream waits for the next

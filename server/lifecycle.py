@@ -12,6 +12,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from server.ending import abort
 from server.errors import UnavailableError, shown
 
 SIGNALS_APART_SECONDS = 0.1
@@ -126,7 +127,7 @@ class Health(health_pb2_grpc.HealthServicer):
         if status == Response.SERVICE_UNKNOWN:
             known = ", ".join(repr(name) for name in self._known)
             text = f"no service {shown(request.service)}; health is known of {known}"
-            await context.abort(grpc.StatusCode.NOT_FOUND, text)
+            await abort(context, grpc.StatusCode.NOT_FOUND, text)
         return Response(status=status)
 
     async def Watch(  # noqa: N802 (the proto's name)

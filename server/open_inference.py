@@ -50,6 +50,7 @@ class InferenceService:
         self._host = host
         self._limits = limits
         self._is_draining = is_draining
+        self._version = version(PACKAGE)  # read from files, with garbage
 
     async def server_live(
         self,
@@ -84,7 +85,7 @@ class InferenceService:
         """Describe the server."""
         return oip.ServerMetadataResponse(
             name="forward",
-            version=version(PACKAGE),
+            version=self._version,
             extensions=["classification", "model_configuration"],
         )
 

@@ -38,7 +38,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from server.errors import DeadlineExceededError
+from server.errors import DeadlineExceededError, without_frames
 from server.expectation import Expectation
 from server.room import QueueRoom
 
@@ -262,12 +262,11 @@ class Scheduler(Generic[Item, Result]):
         if not group:
             return []
         try:
-            results = self._run([waiting.item for waiting in group])
+            return list(self._run([waiting.item for waiting in group]))
         except Exception as error:  # noqa: BLE001 (whatever a runtime raises ends its requests)
             if len(group) == 1:
                 return [error]
-            return [outcome for waiting in group for outcome in self._outcomes([waiting])]
-        return list(results)
+        return [outcome for waiting in group for outcome in self._outcomes([waiting])]
 
     def _end(self, ran: _Ran[Item, Result]) -> None:
         for waiting in ran.given_up:
@@ -290,9 +289,10 @@ class Scheduler(Generic[Item, Result]):
             self._room.leave(images, seconds)
         for waiting, outcome in zip(group, outcomes, strict=True):
             self._observe_wait(started - waiting.arrived)
-            if waiting.done.done():
-                continue  # cancelled while it ran
-            if isinstance(outcome, StopIteration):  # which no future takes
+            if waiting.done.done():  # cancelled while it ran
+                if isinstance(outcome, Exception):
+                    without_frames(outcome)  # as whoever takes one does
+            elif isinstance(outcome, StopIteration):  # which no future takes
                 waiting.done.set_exception(RuntimeError(f"the run raised {outcome!r}"))
             elif isinstance(outcome, Exception):
                 waiting.done.set_exception(outcome)

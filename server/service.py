@@ -86,7 +86,9 @@ class ForwardService:
                     response.error.ParseFromString(rich_status(answer).SerializeToString())
                 else:
                     encode_into(response.logits, answer.result)
+                del checked, answer  # not to be held while the stream waits for the next
                 yield response
+                del response
 
     async def trace(self, request: pb.TraceRequest, call: Call) -> pb.TraceResponse:
         """Return the logits of the images, and the stages that the request names."""

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence, Sized
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from server.call import Call
-from server.errors import ServiceError, UnavailableError, unforeseen
+from server.errors import ServiceError, UnavailableError, unforeseen, without_frames
 
 Request = TypeVar("Request")
 Checked = TypeVar("Checked", bound=Sized)  # a request's images, so many
@@ -122,13 +123,14 @@ class OrderedAnswers(Generic[Request, Checked, Answer]):
         """
         reader = asyncio.create_task(self._read(requests))
         reader.add_done_callback(lambda _: self._started.put_nowait(None))
-        self._call.when_draining(lambda: _cancel(reader))
+        self._call.when_draining(partial(_cancel, reader))
         try:
             while (started := await self._started.get()) is not None:
                 try:
                     yield started.checked, await self._outcome(started)
                 finally:
                     self._leave(started)
+                del started  # not to be held while the stream waits for the next
             if reader.cancelled():
                 raise UnavailableError(
                     "the server is shutting down; every request up to the last answer was "
@@ -137,11 +139,13 @@ class OrderedAnswers(Generic[Request, Checked, Answer]):
             await reader  # what the transport raised
         finally:
             reader.cancel()
+            del reader  # it may hold an error that was raised through this frame
             self._drop_rest()
 
     async def _read(self, requests: AsyncIterator[Request | ServiceError]) -> None:
         async for request in requests:
             await self._start(request)
+            del request  # not to be held while the stream waits for the next
 
     async def _start(self, request: "Request | ServiceError") -> None:
         call, count = MessageCall(self._call), 0
@@ -159,7 +163,7 @@ class OrderedAnswers(Generic[Request, Checked, Answer]):
                 count = len(checked)
                 answer = self._submit(checked, call)
             except ServiceError as error:
-                answer = error
+                answer = without_frames(error)
             except Exception as error:  # noqa: BLE001 (the stream goes on)
                 answer = unforeseen(error, self._call.peer)
         if not count:
@@ -173,7 +177,7 @@ class OrderedAnswers(Generic[Request, Checked, Answer]):
         try:
             return await started.answer
         except ServiceError as error:
-            return error
+            return without_frames(error)
         except Exception as error:  # noqa: BLE001 (the stream goes on)
             return unforeseen(error, self._call.peer)
 
@@ -197,4 +201,5 @@ def _forget(answer: asyncio.Future[Answer] | ServiceError) -> None:
     """Let go of an answer that nobody waits for, and of its error."""
     if isinstance(answer, ServiceError) or answer.cancel() or answer.cancelled():
         return
-    answer.exception()
+    if (error := answer.exception()) is not None:
+        without_frames(error)

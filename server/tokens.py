@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_status import rpc_status
 
+from server.ending import abort
 from server.errors import StartError, UnauthenticatedError, rich_status
 from server.metrics import ServerMetrics
 from server.watched import Watched, read_file, warn_if_readable_by_others
@@ -105,7 +106,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
 
         async def refuse(_requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             self._metrics.count_unauthenticated(method)
-            await context.abort(status.code, status.details, status.trailing_metadata)
+            await abort(context, status.code, status.details, status.trailing_metadata)
 
         # Of a stream, whatever the method is: no request is waited for.
         return grpc.stream_stream_rpc_method_handler(refuse)

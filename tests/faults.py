@@ -102,10 +102,11 @@ class RawClient:
         self.socket.sendall(self.http.data_to_send())
 
     def open_call(self, method: str, metadata: tuple[tuple[str, str], ...] = ()) -> int:
-        """Send the headers of a call; return its stream."""
+        """Send the headers of a call, of any service by its whole path; return its stream."""
         stream = self.http.get_next_available_stream_id()
         headers = (
-            *((":method", "POST"), (":scheme", "http"), (":path", PATH + method)),
+            *((":method", "POST"), (":scheme", "http")),
+            (":path", method if method.startswith("/") else PATH + method),
             *((":authority", "test"), ("content-type", "application/grpc"), ("te", "trailers")),
         )
         self.http.send_headers(stream, [*headers, *metadata])

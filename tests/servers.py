@@ -198,6 +198,7 @@ class BareCall:
 
     def leave(self) -> None:
         """Tell that the answer has left."""
+        self._when_draining.clear()
         for callback in self._when_left:
             callback()
 
