@@ -2,17 +2,23 @@
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from export.errors import BundleError
-from export.manifest import MANIFEST_NAME, UNSEALED, File, Manifest
+from export.manifest import MANIFEST_NAME, MOST_VERSION, UNSEALED, File, Manifest
+
+EXPECTED_VERSION = f"a number from 1 to {MOST_VERSION} in plain digits"
+_VERSION = re.compile(r"[1-9][0-9]{0,18}")
+_LIKE_VERSION = re.compile(r"[+-]?\d[\d.,_+-]*")  # digits of any script; dates and 1.5, too
 
 
 @dataclass(frozen=True)
@@ -147,21 +153,43 @@ def _parse(manifest_path: Path, text: bytes) -> Manifest:
         raise BundleError(f"{manifest_path}: {faults}") from error
 
 
-def versions(models_dir: Path, name: str) -> list[int]:
-    """Return the versions of a model in a folder of bundles, ascending.
+class Folders(NamedTuple):
+    """What lies in the folder of a model."""
+
+    versions: list[int]  # ascending
+    unusable: list[str]  # names that look like a version and can be none, ascending
+
+
+def model_folders(models_dir: Path, name: str) -> Folders:
+    """Return the versions of a model in a folder of bundles, and what looks like one.
 
     Raises:
         BundleError: the folder can't be read.
     """
     folder = models_dir / name
     try:
-        found = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+        found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return Folders([], [])
     except OSError as error:
         raise BundleError(f"{folder}: can't be read: {error.strerror}") from error
-    # isdecimal also takes other scripts' digits; a leading zero is not canonical.
-    return sorted(int(n) for n in found if n.isdecimal() and str(int(n)) == n != "0")
+    usable = {each for each in found if _is_version(each)}
+    unusable = [each for each in found if each not in usable and _LIKE_VERSION.fullmatch(each)]
+    return Folders(sorted(map(int, usable)), unusable)
+
+
+def versions(models_dir: Path, name: str) -> list[int]:
+    """Return the versions of a model in a folder of bundles, ascending.
+
+    Raises:
+        BundleError: the folder can't be read.
+    """
+    return model_folders(models_dir, name).versions
+
+
+def _is_version(name: str) -> bool:
+    """Tell if a folder is that of a version: its number in plain digits, as str() writes it."""
+    return bool(_VERSION.fullmatch(name)) and int(name) <= MOST_VERSION
 
 
 def find_bundle(models_dir: Path, name: str, version: int | None) -> Bundle:
@@ -171,7 +199,12 @@ def find_bundle(models_dir: Path, name: str, version: int | None) -> Bundle:
         BundleError: it is not there (the text names what is), is malformed, or
             its manifest is that of another model.
     """
-    found = versions(models_dir, name)
+    found, unusable = model_folders(models_dir, name)
+    if not found and unusable:
+        raise BundleError(
+            f"no version of model {name!r} in {models_dir} (folders there: "
+            f"{', '.join(map(ascii, unusable))}); expected {EXPECTED_VERSION}"
+        )
     if not found:
         models = sorted(path.parent.parent.name for path in models_dir.glob(f"*/*/{MANIFEST_NAME}"))
         there = f"models there: {', '.join(dict.fromkeys(models))}" if models else "no models there"
@@ -193,9 +226,15 @@ def find_bundle(models_dir: Path, name: str, version: int | None) -> Bundle:
 
 
 def check_writable(models_dir: Path, name: str) -> None:
-    """Raise OSError unless a bundle of the name can be written, before hours of training."""
+    """Check that a bundle of the name can be written, before hours of training.
+
+    Raises:
+        OSError: it can't.
+        BundleError: the newest version is the last that there can be.
+    """
     folder = models_dir / name
     folder.mkdir(parents=True, exist_ok=True)
+    _next_version(folder)
     with tempfile.TemporaryFile(dir=folder):
         pass
 
@@ -209,7 +248,7 @@ def staged_bundle(models_dir: Path, name: str) -> Iterator[tuple[Path, int]]:
     """
     parent = models_dir / name
     parent.mkdir(parents=True, exist_ok=True)
-    version = max(versions(models_dir, name), default=0) + 1
+    version = _next_version(parent)
     folder = Path(tempfile.mkdtemp(prefix=".staged-", dir=parent))
     try:
         yield folder, version
@@ -221,6 +260,17 @@ def staged_bundle(models_dir: Path, name: str) -> Iterator[tuple[Path, int]]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _next_version(folder: Path) -> int:
+    """Return the version after all that have an entry in a model's folder, a file perhaps."""
+    newest = max((int(each.name) for each in folder.iterdir() if _is_version(each.name)), default=0)
+    if newest == MOST_VERSION:
+        raise BundleError(
+            f"{folder / str(newest)}: is the last version that there can be; "
+            "move it away to publish another"
+        )
+    return newest + 1
 
 
 def _flush(path: Path) -> None:

@@ -1,11 +1,12 @@
 """Command line of the server: `python -m server`."""
 
-import signal
+from server.start import begin
+
+if __name__ == "__main__":  # before the other imports, which take a while
+    begin()
+
 import sys
 from collections.abc import Sequence
-
-if __name__ == "__main__":  # before the imports, which take a while: SIGHUP ends no server
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 import uvloop
 
@@ -14,20 +15,20 @@ from export.settings import read_settings
 from server.app import serve
 from server.config import ServerSettings
 from server.errors import StartError
+from server.lines import take_standard_error
 from server.logs import configure_logs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal; return the exit status."""
+    lines = take_standard_error()
     settings = read_settings(ServerSettings, arguments)
     configure_logs(settings.log_level, settings.log_format)
     try:
-        uvloop.run(serve(settings))
+        uvloop.run(serve(settings, lines))
     except (ExportError, StartError) as error:
         print(f"python -m server: can't start: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # while it started
-        return 130
     return 0
 
 

@@ -9,7 +9,8 @@ from server.config import ServerSettings
 from server.connections import ConnectionLimits, affordable_connections, connection_options
 from server.grpc_server import HEALTH_SERVICE, SERVICES, build_server, listen, service_handlers
 from server.host import ActiveModel, ModelHost
-from server.lifecycle import CallGate, Health, drain, ignore_hangup, on_hangup, stop_signal
+from server.lifecycle import CallGate, Health, drain, leave_signals, on_hangup, stop_signal
+from server.lines import LineWriter
 from server.loader import ModelLoader
 from server.metrics import ServerMetrics
 from server.metrics_port import serve_metrics
@@ -17,6 +18,7 @@ from server.reload import Reloader
 from server.room import QueueRoom
 from server.security import open_security
 from server.service import Limits
+from server.supervision import see_all_failures
 from server.tokens import TokenInterceptor
 from server.versions import VersionFinder
 
@@ -25,7 +27,7 @@ GARBAGE_THRESHOLDS = (20_000, 50, 50)
 log = structlog.get_logger()
 
 
-async def serve(settings: ServerSettings) -> None:
+async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     """Serve until a signal, then drain.
 
     Raises:
@@ -35,10 +37,13 @@ async def serve(settings: ServerSettings) -> None:
     """
     asked = asyncio.Event()  # to look for another version
     on_hangup(asked.set)
-    security = open_security(settings)
     limits = Limits(settings.max_batch_images, settings.max_response_bytes)
     room, metrics = QueueRoom(settings.max_queue_images), ServerMetrics()
     metrics.watch_queue(lambda: room.images)
+    metrics.watch_log(lambda: lines.dropped)
+    see_all_failures(metrics.count_failure)
+    security = open_security(settings)
+    security.follow(metrics)
     loader = ModelLoader(settings, limits, room, metrics)
     finder = VersionFinder(settings.models_dir, settings.model, settings.model_version, loader.load)
     host = first_version(finder, metrics)
@@ -48,8 +53,6 @@ async def serve(settings: ServerSettings) -> None:
     if security.tokens:
         exempt = () if settings.health_needs_token else (HEALTH_SERVICE,)
         interceptors.append(TokenInterceptor(security.tokens, exempt, metrics))
-    if security.tls:
-        metrics.watch_certificate(security.tls.expiry_timestamp)
     server = build_server(
         service_handlers(host, limits, metrics, gate, health),
         health,
@@ -61,9 +64,10 @@ async def serve(settings: ServerSettings) -> None:
     await server.start()
     collect_garbage_seldom()
     reloader = Reloader(host, finder, metrics, settings.reload_interval, asked)
-    reloading = asyncio.create_task(reloader.run())
+    reloading = asyncio.create_task(reloader.keep_running())
     log_ready(
         host.active,
+        device_setting=settings.device,
         threads=loader.threads,
         host=settings.host,
         grpc_port=grpc_port,
@@ -78,8 +82,9 @@ async def serve(settings: ServerSettings) -> None:
     reloading.cancel()
     await drain(server, health, gate, settings.drain_timeout, settings.drain_delay)
     reloader.close()
-    ignore_hangup()
+    leave_signals()
     log.info("stopped", refused=gate.refused)
+    lines.flush()
     reloader.end_process_if_looking()
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from export.manifest import MOST_VERSION
 from export.settings import CommandSettings
 
 
@@ -18,7 +19,7 @@ class ServerSettings(CommandSettings):
     models_dir: Path = Field(Path("models"), description="Folder of bundles.")
     model: str = Field("mnist", description="Name of the model to serve.")
     model_version: int | None = Field(
-        None, ge=1, description="Version to serve; the newest if not given."
+        None, ge=1, le=MOST_VERSION, description="Version to serve; the newest if not given."
     )
     reload_interval: float = Field(
         15.0,

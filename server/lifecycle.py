@@ -12,9 +12,11 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from export.signals import end_at_once_on
 from server.ending import abort
 from server.errors import UnavailableError, shown
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SIGNALS_APART_SECONDS = 0.1
 # Calls that began before the refusal, as their callers see it, have so long to arrive.
 ARRIVAL_SECONDS = 0.5
@@ -148,23 +150,18 @@ def stop_signal() -> asyncio.Future[str]:
     """Return the name of the first SIGTERM or SIGINT to come; a second ends the process at once."""
     loop = asyncio.get_running_loop()
     received: asyncio.Future[str] = loop.create_future()
-    watched = (signal.SIGTERM, signal.SIGINT)
 
     def receive(number: signal.Signals) -> None:
         if received.done():
-            to_default()
+            end_at_once_on(*STOP_SIGNALS)
             signal.raise_signal(number)
             return
         # Not at once: a second one that is on its way to the loop by now would be lost.
-        loop.call_later(SIGNALS_APART_SECONDS, to_default)
+        # The loop keeps its own handlers: without one, process 1 would lose a signal.
+        loop.call_later(SIGNALS_APART_SECONDS, end_at_once_on, *STOP_SIGNALS)
         received.set_result(number.name)
 
-    def to_default() -> None:
-        for each in watched:
-            loop.remove_signal_handler(each)
-            signal.signal(each, signal.SIG_DFL)  # for SIGINT in place of KeyboardInterrupt
-
-    for number in watched:
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, receive, number)
     return received
 
@@ -190,9 +187,12 @@ def _has_terminal() -> bool:
     return True
 
 
-def ignore_hangup() -> None:
-    """Let SIGHUP do nothing: the event loop, which watched it, is about to end."""
-    asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+def leave_signals() -> None:
+    """Take the signals from the event loop, which is about to end: SIGHUP does nothing any more."""
+    loop = asyncio.get_running_loop()
+    for number in (*STOP_SIGNALS, signal.SIGHUP):
+        loop.remove_signal_handler(number)
+    end_at_once_on(*STOP_SIGNALS)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 

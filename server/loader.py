@@ -1,6 +1,9 @@
 """From a bundle to what answers calls: proven, warm, with a corridor of its own."""
 
 from math import prod
+from pathlib import Path
+
+import structlog
 
 from export.bundle import Bundle
 from server.config import ServerSettings
@@ -20,10 +23,13 @@ GRPC_MOST_BYTES = 2**31 - 1
 # refuses it: so that a batch over the limit gets the error that names it.
 RECEIVE_SLACK_FACTOR = 2
 RECEIVE_SLACK_BYTES = 1 << 20
+GPU_DRIVER = Path("/dev/nvidiactl")  # there if the machine, or the container, has a GPU
 REQUEST_OVERHEAD_BYTES = 1024  # what a request has beside its pixels
 # A run of so many images takes about a millisecond, and to hand it to a thread and to
 # wait for the interpreter lock on both sides costs more CPU than that is worth.
 INLINE_IMAGES = 512
+
+log = structlog.get_logger()
 
 
 class ModelLoader:
@@ -40,6 +46,7 @@ class ModelLoader:
         self._room = room
         self._metrics = metrics
         self.threads = settings.threads or available_cpus()
+        self._device = settings.device
         self.max_receive_bytes = 0  # of a request; nothing is loaded yet
 
     def load(self, bundle: Bundle) -> ActiveModel:
@@ -51,14 +58,25 @@ class ModelLoader:
             NeedsRestartError: it is another, and its requests are larger than this process takes.
         """
         settings = self._settings
-        model = prove(bundle, settings.runtime, settings.device, self.threads)
+        model = prove(bundle, settings.runtime, self._device, self.threads)
         if self.max_receive_bytes:
             self._check_requests(model)
         else:
             self.max_receive_bytes = receive_limit(model, self._limits)
+            self._stay_on_cpu(model)
         warm_up(model, settings.max_batch_images)
         corridor = Corridor(model, self._room, group_limits(settings, model), self._metrics)
         return activate(corridor, self._limits.max_batch_images)
+
+    def _stay_on_cpu(self, model: ServedModel) -> None:
+        """Do not look for a GPU again at each version when "auto" found none at the start."""
+        if not model.no_gpu:
+            return
+        self._device = "cpu"
+        if GPU_DRIVER.exists():
+            log.info("device falls back to cpu", reason=model.no_gpu)
+        else:
+            log.debug("no gpu", reason=model.no_gpu)
 
     def _check_requests(self, model: ServedModel) -> None:
         needed = largest_request_bytes(model, self._limits) + REQUEST_OVERHEAD_BYTES

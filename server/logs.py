@@ -1,16 +1,29 @@
-"""The log: structured, on standard error."""
+"""The log: structured, on standard error. Whoever logs does not fail, whatever becomes of it."""
 
+import json
 import logging
 import sys
+from collections.abc import Sequence
 
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+log = structlog.get_logger()
 
 
 def configure_logs(level: str, log_format: str) -> None:
-    """Log from `level` on, as "console" lines or "json" objects; "auto" chooses by terminal."""
-    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    renderers: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    """Log from `level` on, as "console" lines or "json" objects; "auto" chooses by terminal.
+
+    What libraries log through the standard library goes the same way, from warnings on.
+    """
+    is_terminal = sys.stderr.isatty()
+    console = log_format == "console" or (log_format == "auto" and is_terminal)
+    renderers: list[Processor] = (
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=is_terminal, exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
         if console
         else [
             structlog.processors.ExceptionRenderer(
@@ -20,14 +33,57 @@ def configure_logs(level: str, log_format: str) -> None:
             structlog.processors.JSONRenderer(),
         ]
     )
+    least = logging.getLevelNamesMapping()[level.upper()]
+    stamps: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+    ]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            *renderers,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.upper()]
-        ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[_Rendering([*stamps, *renderers])],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=_LineLogger,
     )
+    logging.basicConfig(handlers=[_Libraries()], level=max(least, logging.WARNING))
+
+
+class _Rendering:
+    """Renders an event; one that can't be rendered gives a line that says so."""
+
+    def __init__(self, processors: Sequence[Processor]) -> None:
+        self._processors = processors
+
+    def __call__(self, logger: WrappedLogger, level: str, event_dict: EventDict) -> str:
+        event = event_dict.get("event")
+        rendered = event_dict
+        try:
+            for process in self._processors:
+                rendered = process(logger, level, rendered)  # type: ignore[assignment] # the last makes a text of it
+        except Exception as error:  # noqa: BLE001 (a value's own repr may raise anything)
+            failure = f"not rendered: {type(error).__name__}"
+            return json.dumps({"event": str(event), "level": level, "log_failure": failure})
+        return str(rendered)
+
+
+class _LineLogger:
+    """Writes lines where standard error is by then, each in one piece and without a lock."""
+
+    def __init__(self, *_arguments: object) -> None:
+        """Take what structlog passes on to any logger."""
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        sys.stderr.write(f"{line}\n")
+
+    debug = info = warning = error = exception = critical = msg
+
+
+class _Libraries(logging.Handler):
+    """Takes what asyncio, grpcio and others log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log a record."""
+        try:
+            text = record.getMessage()
+            log.log(record.levelno, text, logger=record.name, exc_info=record.exc_info)
+        except Exception:  # noqa: BLE001 (its arguments are anybody's)
+            self.handleError(record)

@@ -1,17 +1,18 @@
 """Prometheus metrics. Labels come from fixed sets, never from a client."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from server.histogram import BufferedHistogram, Observations
 from server.models import ServedModel
+from server.supervision import TASKS, Task
 
 # Seconds, from a forward of one image to a full batch on a busy machine.
 SECONDS_BUCKETS = (
@@ -56,6 +57,18 @@ class ModelInfo(Collector):
         if self.labels is not None:
             family.add_metric(self.labels, 1)
         yield family
+
+
+class DroppedLines(Collector):
+    """The count of log lines that could not be written, which is read when it is scraped."""
+
+    def __init__(self, dropped: Callable[[], int]) -> None:
+        self._dropped = dropped
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the family."""
+        text = "Lines of the log that could not be written and were dropped."
+        yield CounterMetricFamily("forward_log_lines_dropped", text, self._dropped())
 
 
 class ServerMetrics:
@@ -123,8 +136,16 @@ class ServerMetrics:
             "When the served version was loaded.",
             registry=self.registry,
         )
+        self._background_failures = Counter(
+            "forward_background_failures",
+            "Failures of what goes on beside the calls.",
+            ("task",),
+            registry=self.registry,
+        )
         for result in ("success", "failure"):  # series that are there before the first call
             self._reloads.labels(result)
+        for task in TASKS:
+            self._background_failures.labels(task)
         for lane in LANES:
             self.lane(lane)
 
@@ -148,6 +169,25 @@ class ServerMetrics:
             "When the TLS certificate in use expires, in seconds since 1970.",
             registry=self.registry,
         ).set_function(expiry_timestamp)
+
+    def watch_files(self, are_current: Mapping[str, Callable[[], bool]]) -> None:
+        """Read whether files are used as they are now, by what they hold."""
+        gauge = Gauge(
+            "forward_files_last_reload_successful",
+            "Whether certificates or tokens are used as their files have them.",
+            ("files",),
+            registry=self.registry,
+        )
+        for name, is_current in are_current.items():
+            gauge.labels(name).set_function(is_current)
+
+    def watch_log(self, dropped: Callable[[], int]) -> None:
+        """Read how many lines of the log were dropped whenever the metrics are scraped."""
+        self.registry.register(DroppedLines(dropped))
+
+    def count_failure(self, task: Task) -> None:
+        """Count a failure of what goes on in the background."""
+        self._background_failures.labels(task).inc()
 
     def lane(self, lane: Lane) -> LaneMetrics:
         """Return the metrics of a lane."""

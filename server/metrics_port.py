@@ -14,6 +14,7 @@ from prometheus_client import make_wsgi_app
 
 from server.errors import StartError
 from server.metrics import ServerMetrics
+from server.supervision import keep_thread_running
 
 MOST_CONNECTIONS = 16  # each has a thread
 SILENCE_SECONDS = 10  # a client that neither sends nor reads for so long is dropped
@@ -88,5 +89,5 @@ def serve_metrics(metrics: ServerMetrics, host: str, port: int) -> int:
             "choose another with --host or --metrics-port"
         ) from error
     server.set_app(make_wsgi_app(metrics.registry))
-    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    keep_thread_running("metrics", server.serve_forever, metrics.count_failure)
     return int(server.server_port)

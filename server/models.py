@@ -25,6 +25,7 @@ class ServedModel:
     runner: Runner
     flops_per_image: dict[str, int]
     parameter_counts: dict[str, int]
+    no_gpu: str = ""  # why "auto" did not get one; empty if it did or was not asked
 
 
 def load_model(  # noqa: PLR0913 (each is a setting)
@@ -58,7 +59,7 @@ def prove(
         RuntimeUnavailableError: the runtime is not installed, or "cuda" is not to be had.
     """
     bundle.verify_files()
-    runner = _open_runner(bundle, runtime, device, threads)
+    runner, no_gpu = _open_runner(bundle, runtime, device, threads)
     vectors = check_vectors(bundle, runner)
     log.info("self-check passed", runtime=runtime, provider=runner.provider, vectors=vectors)
     stages = bundle.manifest.stages
@@ -67,20 +68,20 @@ def prove(
         runner=runner,
         flops_per_image=flops_per_image(stages),
         parameter_counts=parameter_counts(stages),
+        no_gpu=no_gpu,
     )
 
 
 def _open_runner(
     bundle: Bundle, runtime: Runtime, device: Device | Literal["auto"], threads: int
-) -> Runner:
+) -> tuple[Runner, str]:
+    """Return the runner, and why "auto" did not get a GPU."""
     if device != "auto":
-        return open_runner(bundle, runtime, device, threads=threads)
+        return open_runner(bundle, runtime, device, threads=threads), ""
     try:
-        return open_runner(bundle, runtime, "cuda", threads=threads)
+        return open_runner(bundle, runtime, "cuda", threads=threads), ""
     except RuntimeUnavailableError as error:
-        runner = open_runner(bundle, runtime, "cpu", threads=threads)
-        log.info("device falls back to cpu", reason=str(error))
-        return runner
+        return open_runner(bundle, runtime, "cpu", threads=threads), str(error)
 
 
 def warm_up(model: ServedModel, max_batch_images: int) -> None:

@@ -12,7 +12,8 @@ import structlog
 
 from server.host import ActiveModel, ModelHost
 from server.metrics import ServerMetrics
-from server.versions import Look, VersionFinder
+from server.supervision import Task, keep_running
+from server.versions import Failure, Look, VersionFinder
 
 Result = TypeVar("Result")
 
@@ -40,21 +41,35 @@ class Reloader:
         self._finder = finder
         self._metrics = metrics
         self._interval_seconds = interval_seconds or None  # None: only when asked
+        self._has_failed = False  # then it looks as soon as it runs again
         self._asked = asked  # to look at once, or once more if a look goes on
         self._thread: threading.Thread | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
+    async def keep_running(self) -> None:
+        """Look again and again, until it is cancelled; whatever ends it but that is seen."""
+
+        def count(task: Task) -> None:
+            self._metrics.count_failure(task)
+            self._show_failed("the search for versions failed; the server's log has the cause")
+
+        await keep_running("reload", self.run, count)
+
     async def run(self) -> None:
-        """Look again and again, until it is cancelled."""
+        """Look again and again, until it is cancelled.
+
+        Raises:
+            Exception: a look failed in a way that nobody foresaw.
+        """
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), self._interval_seconds)
+                await asyncio.wait_for(
+                    self._asked.wait(), 0 if self._has_failed else self._interval_seconds
+                )
+            self._has_failed = False
             asked = self._asked.is_set()
             self._asked.clear()
-            try:
-                await self._look(asked=asked)
-            except Exception:  # the next look may go better
-                log.exception("look for another version failed")
+            await self._look(asked=asked)
 
     def close(self) -> None:
         """Let the running groups of the versions finish, after the last call."""
@@ -70,6 +85,12 @@ class Reloader:
         """
         if self._thread is not None and self._thread.is_alive():
             os._exit(0)
+
+    def _show_failed(self, text: str) -> None:
+        self._has_failed = True
+        served = self._host.active.model.manifest.version
+        self._host.failure = Failure(served, text, time.time())
+        self._metrics.observe_look(loaded=False, failed=1, is_well=False)
 
     async def _look(self, *, asked: bool) -> None:
         served, started = self._host.active.model.manifest, time.monotonic()
@@ -121,7 +142,13 @@ class Reloader:
         )
         task = asyncio.create_task(_retire(before))
         self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        task.add_done_callback(self._retired)
+
+    def _retired(self, task: asyncio.Task[None]) -> None:
+        self._retiring.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._metrics.count_failure("retire")
+            log.error("an old version stays in memory", exc_info=error)
 
 
 async def _retire(before: ActiveModel) -> None:

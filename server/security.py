@@ -2,12 +2,15 @@
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from server.config import ServerSettings
+from server.metrics import ServerMetrics
 from server.tls import ServerTls, TlsFiles
 from server.tokens import Tokens
+from server.watched import Watched, follow
 
 log = structlog.get_logger()
 
@@ -18,6 +21,15 @@ class Security:
 
     tls: ServerTls | None
     tokens: Tokens | None
+
+    def follow(self, metrics: ServerMetrics) -> None:
+        """Follow the files while the server runs, and show in the metrics whether all is well."""
+        files: list[Watched[Any]] = [each.watched for each in (self.tls, self.tokens) if each]
+        if files:
+            metrics.watch_files({each.name: each.is_current for each in files})
+            follow(files, metrics.count_failure)
+        if self.tls:
+            metrics.watch_certificate(self.tls.expiry_timestamp)
 
 
 def open_security(settings: ServerSettings) -> Security:

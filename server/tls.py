@@ -56,8 +56,8 @@ class ServerTls:
             StartError: one is missing or wrong; the text names it.
         """
         paths = [path for path in (files.certificate, files.key, files.client_ca) if path]
-        self._watched = Watched("TLS files", paths, partial(read_credentials, files))
-        self._in_use = self._watched.current()
+        self.watched = Watched("TLS files", paths, partial(read_credentials, files))
+        self._in_use = self.watched.current()
         self._asks_clients = files.client_ca is not None
 
     def server_credentials(self) -> grpc.ServerCredentials:
@@ -70,14 +70,14 @@ class ServerTls:
 
     def expiry_timestamp(self) -> float:
         """Return when the certificate expires, in seconds since 1970."""
-        return self._watched.current().expiry.timestamp()
+        return self.watched.current().expiry.timestamp()
 
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """Return what new connections shall have from now on, or None for no change.
 
         gRPC asks before each handshake, in threads of its own.
         """
-        current = self._watched.current()
+        current = self.watched.current()
         if current is self._in_use:
             return None
         self._in_use = current
@@ -97,6 +97,7 @@ def read_credentials(files: TlsFiles) -> Credentials:
             of another certificate.
     """
     chain, key = read_file(CERT, files.certificate), read_file(KEY, files.key)
+    client_ca = read_file(CLIENT_CA, files.client_ca) if files.client_ca else None
     certificate = _certificates(CERT, files.certificate, chain)[0]
     if _private_key(files.key, key).public_key() != certificate.public_key():
         raise StartError(
@@ -104,9 +105,7 @@ def read_credentials(files: TlsFiles) -> Credentials:
             "give the two that were made together"
         )
     warn_if_readable_by_others(KEY, files.key)
-    client_ca = None
-    if files.client_ca:
-        client_ca = read_file(CLIENT_CA, files.client_ca)
+    if files.client_ca and client_ca is not None:
         _certificates(CLIENT_CA, files.client_ca, client_ca)
     return Credentials(chain, key, client_ca, certificate.not_valid_after_utc)
 

@@ -32,7 +32,7 @@ class Tokens:
         Raises:
             StartError: it can't be read, has no token, or a line that is none.
         """
-        self._watched = Watched("tokens", [path], partial(read_tokens, path))
+        self.watched = Watched("tokens", [path], partial(read_tokens, path))
 
     def check(self, metadata: Sequence[tuple[str, str | bytes]]) -> None:
         """Return if the metadata of a call have one of the tokens.
@@ -50,7 +50,7 @@ class Tokens:
         if scheme.lower() != SCHEME or not TOKEN.fullmatch(token.strip()):
             raise UnauthenticatedError(f"the call's authorization is malformed; {EXPECTED}")
         # All are compared, each in a time that does not tell how much of it was right.
-        right = [compare_digest(token.strip(), each) for each in self._watched.current()]
+        right = [compare_digest(token.strip(), each) for each in self.watched.current()]
         if not any(right):
             raise UnauthenticatedError(f"the call's token is not one of the server's; {EXPECTED}")
 

@@ -11,7 +11,8 @@ The rules:
 4. A folder whose files are not all there, or not yet what the manifest says, may be
    on its way: that is a failure only if nothing in it has changed for a while, or
    if somebody asks.
-5. What failed is tried again when anything in its folder changes, when somebody
+5. A folder whose name is no version, however much like one, is ignored and logged once.
+6. What failed is tried again when anything in its folder changes, when somebody
    asks, and now and then: a disk may have failed and not the bundle.
 
 Times are of a monotonic clock, but for those that are shown. No event loop here.
@@ -26,7 +27,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from export.bundle import Bundle, find_bundle, versions
+from export.bundle import EXPECTED_VERSION, Bundle, find_bundle, model_folders
 from export.errors import BundleError, ExportError, ParityError
 from export.manifest import Manifest
 from server.errors import NeedsRestartError
@@ -95,6 +96,7 @@ class VersionFinder(Generic[Loaded]):
         self._clock = clock
         self._tried: dict[int, _Tried] = {}
         self._missing: Failure | None = None
+        self._unusable: list[str] = []
         self._failed = 0
 
     def first(self) -> tuple[Loaded, Failure | None]:
@@ -104,7 +106,7 @@ class VersionFinder(Generic[Loaded]):
             ExportError: none can be loaded; it is that of the most wanted one.
         """
         errors: list[ExportError] = []
-        wanted = preferred(versions(self._models_dir, self._name), None, self._pinned)
+        wanted = preferred(self._versions(), None, self._pinned)
         sought: Sequence[int | None] = wanted or [self._pinned]  # the error tells what there is
         for version in sought:
             state = _state(self._folder(version)) if version else None
@@ -122,7 +124,7 @@ class VersionFinder(Generic[Loaded]):
         """See whether another version should be served, and load it if it can be."""
         self._failed = 0
         try:
-            there = versions(self._models_dir, self._name)
+            there = self._versions()
         except BundleError as error:
             return Look(None, self._miss(served, str(error)), self._failed)
         wanted = preferred(there, served.version, self._pinned)
@@ -142,6 +144,19 @@ class VersionFinder(Generic[Loaded]):
                 self._tried.pop(version, None)
                 return Look(loaded, self._standing(wanted, version), self._failed)
         return Look(None, self._standing(wanted, None), self._failed)
+
+    def _versions(self) -> list[int]:
+        """Return the versions that are there; log what only looks like one."""
+        there = model_folders(self._models_dir, self._name)
+        for folder in there.unusable:
+            if folder not in self._unusable:
+                log.warning(
+                    "folder ignored, it is no version",
+                    folder=ascii(folder),
+                    expected=EXPECTED_VERSION,
+                )
+        self._unusable = there.unusable
+        return there.versions
 
     def _try(self, version: int, served: Manifest, *, asked: bool) -> Loaded | None:
         """Return what serves a version; None if it is the served one or can't be loaded."""

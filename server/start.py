@@ -1,0 +1,24 @@
+"""What the server does before its imports, which take a while. Imports little itself."""
+
+import os
+import signal
+
+from export.signals import end_at_once_on
+
+
+def begin() -> None:
+    """Let SIGTERM and SIGINT end the process at once, SIGHUP do nothing, and keep 0, 1 and 2."""
+    end_at_once_on(signal.SIGTERM, signal.SIGINT)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    reserve_standard_descriptors()
+
+
+def reserve_standard_descriptors() -> None:
+    """Open /dev/null in the place of standard streams that were closed (`2>&-`).
+
+    Else the next file or connection would get the number 2, and lines that gRPC's own code
+    writes to standard error.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)

@@ -1,0 +1,91 @@
+"""What goes on in the background: its end is logged, counted and not the end of it."""
+
+import asyncio
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, get_args
+
+import structlog
+
+# What is started again, and where else a failure may be that no call ends with.
+Task = Literal["reload", "retire", "files", "metrics", "event_loop", "thread", "destructor"]
+TASKS: tuple[Task, ...] = get_args(Task)
+CountFailure = Callable[[Task], None]
+
+FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 1.0, 60.0
+
+log = structlog.get_logger()
+
+
+class Restarts:
+    """How long to wait before the next start: longer each time, until one went well for long."""
+
+    def __init__(self) -> None:
+        self._seconds = FIRST_PAUSE_SECONDS
+        self._began = time.monotonic()
+
+    def pause_seconds(self) -> float:
+        """Return the pause after what began when the last pause was over."""
+        now = time.monotonic()
+        if now - self._began > MOST_PAUSE_SECONDS:
+            self._seconds = FIRST_PAUSE_SECONDS
+        seconds = self._seconds
+        self._seconds = min(2 * seconds, MOST_PAUSE_SECONDS)
+        self._began = now + seconds
+        return seconds
+
+
+async def keep_running(task: Task, run: Callable[[], Awaitable[None]], count: CountFailure) -> None:
+    """Run until it returns or is cancelled; start it again after a failure."""
+    restarts = Restarts()
+    while True:
+        try:
+            return await run()
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is started again)
+            await asyncio.sleep(_failed(task, error, count, restarts))
+
+
+def keep_thread_running(task: Task, run: Callable[[], None], count: CountFailure) -> None:
+    """Run in a daemon thread until it returns; start it again after a failure."""
+
+    def keep() -> None:
+        restarts = Restarts()
+        while True:
+            try:
+                return run()
+            except BaseException as error:  # noqa: BLE001 (as above; nobody else would see it)
+                time.sleep(_failed(task, error, count, restarts))
+
+    threading.Thread(target=keep, name=f"forward-{task}", daemon=True).start()
+
+
+def _failed(task: Task, error: BaseException, count: CountFailure, restarts: Restarts) -> float:
+    """Count and log; return the seconds to wait."""
+    seconds = restarts.pause_seconds()
+    count(task)
+    log.error("background task failed", task=task, restart_seconds=seconds, exc_info=error)
+    return seconds
+
+
+def see_all_failures(count: CountFailure) -> None:
+    """Count and log what fails in this process where no call and no task would tell of it."""
+
+    def in_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        count("event_loop")
+        loop.default_exception_handler(context)  # logs it
+
+    def in_thread(failure: threading.ExceptHookArgs) -> None:
+        count("thread")
+        name = failure.thread.name if failure.thread else None
+        log.error("thread failed", thread=name, exc_info=failure.exc_value)
+
+    def in_destructor(failure: "sys.UnraisableHookArgs") -> None:
+        count("destructor")
+        where = type(failure.object).__qualname__
+        log.error("destructor failed", where=where, exc_info=failure.exc_value)
+
+    asyncio.get_running_loop().set_exception_handler(in_loop)
+    threading.excepthook = in_thread
+    sys.unraisablehook = in_destructor
