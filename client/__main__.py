@@ -1,9 +1,15 @@
 """Command line of the client: `python -m client predict IMAGE.png [--trace]`."""
 
+import signal
+
+from client.signals import end_at_once_on
+
+if __name__ == "__main__":  # before the other imports, which take a while
+    end_at_once_on(signal.SIGTERM, signal.SIGINT)
+
 import argparse
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,5 +1,12 @@
 """Command line of the export package: `python -m export verify|compare models/mnist/1`."""
 
+import signal
+
+from export.signals import end_at_once_on
+
+if __name__ == "__main__":  # before the other imports, which take a while
+    end_at_once_on(signal.SIGTERM, signal.SIGINT)
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -26,3 +26,9 @@ def end_at_once_on(*numbers: signal.Signals) -> None:
     for number in numbers:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, ending_action())
+
+
+def interrupt_on(number: signal.Signals) -> None:
+    """Let a signal raise KeyboardInterrupt in place of ending the process."""
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler)

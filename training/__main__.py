@@ -1,5 +1,12 @@
 """Command line of the training package: `python -m training`."""
 
+import signal
+
+from export.signals import end_at_once_on, interrupt_on
+
+if __name__ == "__main__":  # before the other imports, which take a while
+    end_at_once_on(signal.SIGTERM, signal.SIGINT)
+
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = read_settings(TrainingSettings, arguments)
     # cuBLAS computes the same bits every time only with this, read at its start.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    interrupt_on(signal.SIGINT)
     try:
         # Here, for --help and wrong settings to be answered without torch.
         from training.train import train  # noqa: PLC0415
