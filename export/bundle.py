@@ -173,7 +173,7 @@ def model_folders(models_dir: Path, name: str) -> Folders:
         return Folders([], [])
     except OSError as error:
         raise BundleError(f"{folder}: can't be read: {error.strerror}") from error
-    usable = {each for each in found if _is_version(each)}
+    usable = {each for each in found if is_version(each)}
     unusable = [each for each in found if each not in usable and _LIKE_VERSION.fullmatch(each)]
     return Folders(sorted(map(int, usable)), unusable)
 
@@ -187,7 +187,7 @@ def versions(models_dir: Path, name: str) -> list[int]:
     return model_folders(models_dir, name).versions
 
 
-def _is_version(name: str) -> bool:
+def is_version(name: str) -> bool:
     """Tell if a folder is that of a version: its number in plain digits, as str() writes it."""
     return bool(_VERSION.fullmatch(name)) and int(name) <= MOST_VERSION
 
@@ -264,7 +264,7 @@ def staged_bundle(models_dir: Path, name: str) -> Iterator[tuple[Path, int]]:
 
 def _next_version(folder: Path) -> int:
     """Return the version after all that have an entry in a model's folder, a file perhaps."""
-    newest = max((int(each.name) for each in folder.iterdir() if _is_version(each.name)), default=0)
+    newest = max((int(each.name) for each in folder.iterdir() if is_version(each.name)), default=0)
     if newest == MOST_VERSION:
         raise BundleError(
             f"{folder / str(newest)}: is the last version that there can be; "

@@ -13,12 +13,17 @@ from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from export.architecture import Runtime
 from export.bundle import (
     Bundle,
+    check_writable,
     find_bundle,
+    is_version,
+    model_folders,
     open_bundle,
     staged_bundle,
     versions,
@@ -34,6 +39,7 @@ from tests.bundles import REPOSITORY, publish_random_bundle, republish
 from tests.servers import run_server_until_it_ends
 
 RUNTIME_FILES = ("model.onnx", "trace.onnx", "model.ts", "model.pt2", "weights.safetensors")
+NO_VERSIONS = ("007", "0", "-1", "+3", "1.5", "1_000", "٣", "2026-11-25", str(2**63), "9" * 250)
 PICTURES = ("history.png", "evaluation.png", "weights.png")
 FILES = (
     *RUNTIME_FILES,
@@ -263,8 +269,45 @@ def test_the_newest_version_is_found_and_an_older_one_can_be_pinned(tmp_path: Pa
     assert find_bundle(tmp_path, "tiny", None).manifest.version == 10
     assert find_bundle(tmp_path, "tiny", 9).manifest.version == 9
     (tmp_path / "tiny" / "latest").mkdir()
-    (tmp_path / "tiny" / "007").mkdir()
+    for name in NO_VERSIONS:
+        (tmp_path / "tiny" / name).mkdir()
     assert versions(tmp_path, "tiny") == list(range(1, 11))
+    assert sorted(model_folders(tmp_path, "tiny").unusable) == sorted(NO_VERSIONS)
+    assert find_bundle(tmp_path, "tiny", None).manifest.version == 10
+    assert publish_random_bundle(tmp_path, "tiny").manifest.version == 11
+
+
+def test_folders_that_are_no_version_are_named_where_there_is_no_other(tmp_path: Path) -> None:
+    (tmp_path / "tiny" / "007").mkdir(parents=True)
+    with pytest.raises(BundleError, match=r"folders there: '007'\); expected a number from 1 to"):
+        find_bundle(tmp_path, "tiny", None)
+
+
+@given(st.from_regex(r"[0-9]{1,25}", fullmatch=True) | st.text("0123456789٣²-+._ab"))
+def test_a_name_is_a_version_if_an_int64_holds_it_and_prints_so(name: str) -> None:
+    canonical = name.isascii() and name.isdigit() and not name.startswith("0")
+    assert is_version(name) == (canonical and int(name) < 2**63)
+
+
+def test_a_manifest_has_no_version_that_the_protocols_can_not_carry(tiny: Bundle) -> None:
+    for version in (0, 2**63):
+        with pytest.raises(BundleError, match="version: Input should be"):
+            write_manifest(tiny.path, tiny.manifest.model_copy(update={"version": version}))
+    write_manifest(tiny.path, tiny.manifest.model_copy(update={"version": 2**63 - 1}))
+
+
+def test_after_the_last_version_none_is_published_and_a_training_says_so_first(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "tiny" / str(2**63 - 1)).mkdir(parents=True)
+    with pytest.raises(BundleError, match="is the last version that there can be"):
+        check_writable(tmp_path, "tiny")
+
+
+def test_a_file_in_the_place_of_a_version_is_not_published_over(tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "1").write_text("a file")
+    assert publish_random_bundle(tmp_path, "tiny").manifest.version == 2
 
 
 def test_what_is_not_there_is_answered_with_what_is(tiny: Bundle, tmp_path: Path) -> None:

@@ -17,12 +17,16 @@ import torch
 from client import ForwardClient, ForwardError
 from client.connection import tensor_of
 from export.bundle import Bundle
+from export.settings import read_settings
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
+from server.config import ServerSettings
 from server.errors import StartError
-from server.loader import INLINE_IMAGES, receive_limit
+from server.loader import GPU_DRIVER, INLINE_IMAGES, ModelLoader, receive_limit
 from server.logs import configure_logs
+from server.metrics import ServerMetrics
 from server.models import load_model
+from server.room import QueueRoom
 from server.service import Limits
 from tests.bundles import REPOSITORY, publish_random_bundle, random_images
 from tests.servers import (
@@ -156,13 +160,30 @@ def test_a_start_that_can_not_be_is_ended_with_the_reason(
     assert "Traceback" not in done.stderr
 
 
-def test_auto_falls_back_to_the_cpu_with_a_line_in_the_log(served: RunningServer) -> None:
+def test_auto_without_a_gpu_is_said_in_the_line_ready_alone(served: RunningServer) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers() or GPU_DRIVER.exists():
+        pytest.skip("this machine has CUDA")
+    assert (served.ready["device"], served.ready["device_setting"]) == ("cpu", "auto")
+    assert {"self-check passed", "ready"} == {entry["event"] for entry in served.log()}
+    with start_server("--device", "cpu") as server:
+        assert (server.ready["device"], server.ready["device_setting"]) == ("cpu", "cpu")
+
+
+def test_why_a_machine_with_a_gpu_computes_on_its_cpu_is_logged_once(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine has CUDA")
-    fallback = [e for e in served.log() if e["event"] == "device falls back to cpu"]
-    assert "no CUDAExecutionProvider" in fallback[0]["reason"]
-    with start_server("--device", "cpu") as server:
-        assert not [e for e in server.log() if e["event"] == "device falls back to cpu"]
+    monkeypatch.setattr("server.loader.GPU_DRIVER", tmp_path)  # it is there
+    loader = ModelLoader(
+        read_settings(ServerSettings, []), Limits(8, 1 << 20), QueueRoom(8), ServerMetrics()
+    )
+    with structlog.testing.capture_logs() as log:
+        for _ in range(3):  # as at each reload
+            loader.load(bundle).corridor.close()
+    reasons = [entry["reason"] for entry in log if "falls back" in entry["event"]]
+    assert len(reasons) == 1
+    assert "no CUDAExecutionProvider" in reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -221,6 +242,7 @@ def test_the_log_has_the_level_and_the_form_that_were_set(
         structlog.reset_defaults()
     written = capsys.readouterr().err
     assert re.fullmatch(line, written.strip()) if line else written == ""
+    assert "\x1b" not in written, "colours are for terminals"
 
 
 @pytest.mark.parametrize("form", ["json", "console"])

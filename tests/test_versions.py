@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,6 +145,22 @@ def test_a_folder_that_can_not_be_read_is_a_failure_of_what_is_served(tiny: Bund
     assert look.failure is not None
     assert look.failure.version == 1
     assert "is gone, and there is no other version" in look.failure.text
+
+
+def test_a_folder_that_is_no_version_is_ignored_and_said_once(tiny: Bundle) -> None:
+    finder = Finder(tiny)
+    names = [str(2**63), "007", "٣"]
+    with structlog.testing.capture_logs() as log:
+        for name in names:
+            (tiny.path.parent / name).mkdir()
+            for asked in (False, True):
+                assert finder.look(asked=asked) == Look(None, None, 0)
+        (tiny.path.parent / "007").rmdir()
+        finder.look()
+        (tiny.path.parent / "007").mkdir()
+        finder.look()
+    assert [entry["folder"] for entry in log] == [ascii(name) for name in [*names, "007"]]
+    assert all("from 1 to 9223372036854775807" in entry["expected"] for entry in log)
 
 
 def test_with_no_version_that_can_be_loaded_the_start_tells_of_the_newest(tiny: Bundle) -> None:
