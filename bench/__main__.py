@@ -62,6 +62,8 @@ def _options() -> argparse.Namespace:
     again.add_argument("--reloads", type=int, default=100, help="of them (%(default)s)")
     ends = commands.add_parser("drain", parents=[shared], help="ends by SIGTERM under load")
     ends.add_argument("--drains", type=int, default=20, help="servers (%(default)s)")
+    for command in (again, ends):
+        command.add_argument("--close-log", action="store_true", help="once the server is ready")
     return parser.parse_args()
 
 
@@ -71,9 +73,11 @@ def _measure(options: argparse.Namespace) -> tuple[str, str]:
     if options.command == "soak":
         return "Soak", soak(0.5 if options.quick else options.minutes)
     if options.command == "reload":
-        return "Reload", reload_report(5 if options.quick else options.reloads)
+        return "Reload", reload_report(
+            5 if options.quick else options.reloads, closes_log=options.close_log
+        )
     if options.command == "drain":
-        return "Drain", drains(2 if options.quick else options.drains)
+        return "Drain", drains(2 if options.quick else options.drains, closes_log=options.close_log)
     rounds, seconds = (1, 1) if options.quick else (options.rounds, options.seconds)
     cells = _chosen(options.only)
     return "Speed", report(run(cells, rounds, seconds), cells, rounds, seconds)

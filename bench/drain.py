@@ -61,7 +61,7 @@ class Drain:
         )
 
 
-def drains(count: int) -> str:
+def drains(count: int, *, closes_log: bool = False) -> str:
     """Return the table of so many drains, every second one with a delay.
 
     Raises:
@@ -69,7 +69,7 @@ def drains(count: int) -> str:
     """
     seen = []
     for index in range(count):
-        seen.append(drain(0.5 * (index % 2)))
+        seen.append(drain(0.5 * (index % 2), closes_log=closes_log))
         say(f"{index + 1}: {seen[-1]}")
     text = _report(seen)
     if not all(each.holds for each in seen):
@@ -77,10 +77,13 @@ def drains(count: int) -> str:
     return text
 
 
-def drain(delay_seconds: float) -> Drain:
-    """Start a server, load it, end it by SIGTERM; return what its callers saw."""
+def drain(delay_seconds: float, *, closes_log: bool = False) -> Drain:
+    """Start a server, load it, end it by SIGTERM; return what its callers saw.
+
+    The reader of its log may go away before.
+    """
     arguments = (*OUR_SERVER, "--drain-delay", str(delay_seconds))
-    with running(*arguments) as served:
+    with running(*arguments, closes_log=closes_log) as served:
         return asyncio.run(_Load(served, delay_seconds).run())
 
 

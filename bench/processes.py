@@ -49,16 +49,23 @@ def running(
     *arguments: str,
     python: str = sys.executable,
     environment: Mapping[str, str] | None = None,
+    closes_log: bool = False,
 ) -> Iterator[Served]:
-    """Start a module that prints its port, or logs it as "ready"; end it at the end."""
+    """Start a module that prints its port, or logs it as "ready"; end it at the end.
+
+    The reader of its log may go away by then.
+    """
     command = [python, "-m", module, *arguments]
     with psutil.Popen(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
     ) as process:
         try:
             served = _ready(process, command)
-            # Nobody reads what it says from here on; a full pipe would stop it.
-            threading.Thread(target=process.stdout.read, daemon=True).start()
+            if closes_log:
+                process.stdout.close()
+            else:
+                # Nobody reads what it says from here on; a full pipe would stop it.
+                threading.Thread(target=process.stdout.read, daemon=True).start()
             yield served
         finally:
             _end(process, command)

@@ -51,8 +51,10 @@ class Reloads:
         return self.calls[chosen, 1] * 1e3
 
 
-def reload_under_load(reloads: int, callers: int = CALLERS) -> Reloads:
+def reload_under_load(reloads: int, callers: int = CALLERS, *, closes_log: bool = False) -> Reloads:
     """Publish so many versions one after the other and have each served by SIGHUP.
+
+    The reader of the server's log may go away before.
 
     Raises:
         WrongAnswerError: the variants are no good.
@@ -66,7 +68,7 @@ def reload_under_load(reloads: int, callers: int = CALLERS) -> Reloads:
         variants.publish()
         arguments = ("--models-dir", str(models_dir), "--model", MODEL, "--reload-interval", "0")
         with (
-            running(*OUR_SERVER, *arguments) as served,
+            running(*OUR_SERVER, *arguments, closes_log=closes_log) as served,
             _callers(served.port, folder, callers) as processes,
         ):
             time.sleep(WARM_SECONDS)
@@ -140,9 +142,9 @@ def _ended(processes: Sequence[subprocess.Popen[str]]) -> Tally:
     return tally
 
 
-def report(reloads: int) -> str:
+def report(reloads: int, *, closes_log: bool = False) -> str:
     """Return the tables of so many reloads."""
-    seen = reload_under_load(reloads)
+    seen = reload_under_load(reloads, closes_log=closes_log)
     return "\n\n".join(
         part.strip()
         for part in (

@@ -84,6 +84,7 @@ class _Libraries(logging.Handler):
         """Log a record."""
         try:
             text = record.getMessage()
-            log.log(record.levelno, text, logger=record.name, exc_info=record.exc_info)
         except Exception:  # noqa: BLE001 (its arguments are anybody's)
-            self.handleError(record)
+            text = f"arguments that do not fit {record.msg!r}"
+        report = log.error if record.levelno >= logging.ERROR else log.warning
+        report(text, logger=record.name, exc_info=record.exc_info)
