@@ -8,6 +8,7 @@ if __name__ == "__main__":  # before the other imports, which take a while
     end_at_once_on(signal.SIGTERM, signal.SIGINT)
 
 import argparse
+import difflib
 import json
 import os
 import sys
@@ -16,9 +17,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from client.address import parse_address
 from client.channel import Tls, read_token
-from client.connection import ForwardClient
+from client.connection import MOST_TIMEOUT_SECONDS, ForwardClient
 from client.display import as_records, show_prediction, show_trace
+from client.environment import PREFIX, set_variables
 from client.errors import CredentialsError, ForwardError
 from client.pictures import PictureError, load_images
 from client.results import Trace
@@ -27,8 +30,6 @@ IMAGE_HELP = (
     "a picture of one digit (PNG or any other kind, any size and colour), or a NumPy file (.npy) "
     "of shape [28, 28] or [N, 28, 28], uint8 or floating in 0..1"
 )
-
-PREFIX = "FORWARD_CLIENT_"  # of the environment variables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,41 +90,44 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = 0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
+    if not 0 < seconds <= MOST_TIMEOUT_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"expected seconds above 0, got {text!r}; the most are {MOST_TIMEOUT_SECONDS}"
+        )
     return seconds
 
 
 def _address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected host:port, got {text!r}")
-    return text
+    try:
+        return parse_address(text).text
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _connection_parser() -> argparse.ArgumentParser:
     """Return the settings of the connection: flag over environment variable over default."""
     parser = argparse.ArgumentParser(add_help=False)
     known: dict[str, str] = {}
+    variables = set_variables(os.environ)
 
     def add(flag: str, kind: Callable[[str], object], default: str | None, text: str) -> None:
         variable = PREFIX + flag.strip("-").replace("-", "_").upper()
         known[variable] = flag
         shown = "" if default is None else f" ({default})"
-        # An empty variable is one that is not set: so that a shell may pass on what it has not.
-        value = os.environ.get(variable) or default
+        value = variables.get(variable, default)
         parser.add_argument(flag, type=kind, default=value, help=f"{text}{shown} [{variable}]")
 
-    add("--address", _address, "localhost:8001", "host:port of the server")
+    add("--address", _address, "localhost:8001", "host:port of the server, or unix:/path")
     add("--timeout", _seconds, "10", "seconds for each call")
     add("--tls-ca", Path, None, "speak TLS with a server whose certificate these sign, PEM")
     add("--tls-cert", Path, None, "the client's own certificate, for a server that asks, PEM")
     add("--tls-key", Path, None, "the key of that certificate, PEM")
     add("--tls-server-name", str, None, "name in the server's certificate, if not the host's")
     add("--token-file", Path, None, "file whose first line is the token to show")
-    for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known:
-            parser.error(f"environment variable {name} is not a setting of the client")
+    for name in sorted(variables.keys() - known.keys()):
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        parser.error(f"environment variable {name} is not a setting of the client{hint}")
     return parser
 
 

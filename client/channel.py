@@ -7,7 +7,9 @@ from pathlib import Path
 
 import grpc
 
+from client.address import Address
 from client.errors import CredentialsError
+from client.proxy import Proxy, channel_options
 
 # The server bounds its answers; a second limit here would only hide them.
 OPTIONS = (("grpc.max_receive_message_length", -1),)
@@ -22,7 +24,7 @@ class Tls:
         certificate: the client's own, with its chain, for a server that asks for one.
         key: the key of the client's own certificate.
         server_name: the name that the server's certificate must have, if it is not
-            the host of the address.
+            the host of the address, or `localhost` for a socket.
     """
 
     ca: Path
@@ -31,14 +33,15 @@ class Tls:
     server_name: str = ""
 
 
-def open_channel(address: str, tls: Tls | None) -> grpc.Channel:
-    """Return a channel to a server; it connects when it is used.
+def open_channel(address: Address, tls: Tls | None, proxy: Proxy | None) -> grpc.Channel:
+    """Return a channel to a server, by a proxy or by none; it connects when it is used.
 
     Raises:
         CredentialsError: a file is missing or wrong.
     """
+    options = (*OPTIONS, *channel_options(proxy))
     if tls is None:
-        return grpc.insecure_channel(address, options=OPTIONS)
+        return grpc.insecure_channel(address.target, options=options)
     if (tls.certificate is None) != (tls.key is None):
         raise CredentialsError(
             "a client's certificate and its key are given together or not at all"
@@ -50,8 +53,10 @@ def open_channel(address: str, tls: Tls | None) -> grpc.Channel:
         key, chain = _read(tls.key), _read(tls.certificate)
         _check_pair(tls.certificate, tls.key)
     credentials = grpc.ssl_channel_credentials(ca, key, chain)
-    name = (("grpc.ssl_target_name_override", tls.server_name),) if tls.server_name else ()
-    return grpc.secure_channel(address, credentials, options=(*OPTIONS, *name))
+    # A socket has no name that a certificate could have; whoever serves it is on this machine.
+    server_name = tls.server_name or ("" if address.hosts else "localhost")
+    name = (("grpc.ssl_target_name_override", server_name),) if server_name else ()
+    return grpc.secure_channel(address.target, credentials, options=(*options, *name))
 
 
 def read_token(path: Path) -> str:

@@ -1,5 +1,6 @@
 """The library client."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self, TypeVar
@@ -8,14 +9,18 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from client.address import parse_address
 from client.channel import Tls, authorization, open_channel
 from client.errors import ForwardError
+from client.proxy import proxy_for
 from client.results import Model, Prediction, Trace, TracedStage, array_of
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 
 Detail = Literal["statistics", "full", "top_k"]
 Response = TypeVar("Response")
+
+MOST_TIMEOUT_SECONDS = 86_400  # a day
 
 DETAILS: dict[Detail, pb.Detail] = {
     "statistics": pb.DETAIL_STATISTICS,
@@ -46,7 +51,9 @@ class ForwardClient:
         """Prepare the connection; it is made with the first call.
 
         Args:
-            address: host:port of the server.
+            address: host:port of the server, [IPv6]:port, or unix:/path of a socket. Calls that
+                leave this machine take the proxy of the usual variables, http_proxy, no_proxy and
+                so on.
             timeout_seconds: bounds each call.
             tls: how to speak TLS; None for a plain connection.
             token: shown with every call, for a server that wants one. Over a plain
@@ -54,12 +61,20 @@ class ForwardClient:
 
         Raises:
             CredentialsError: a file of `tls` is missing or wrong, or the token is none.
+            ValueError: the address or the time is none.
         """
-        self._address = address
+        if not 0 < timeout_seconds <= MOST_TIMEOUT_SECONDS:
+            raise ValueError(
+                f"expected a timeout above 0 and at most {MOST_TIMEOUT_SECONDS} seconds, "
+                f"got {timeout_seconds!r}"
+            )
+        self._address = parse_address(address)
+        # As gRPC would read it by itself, if its rules were the usual ones.
+        self._proxy = proxy_for(self._address, os.environ)
         self._timeout = timeout_seconds
         self._is_tls = tls is not None
         self._metadata = authorization(token)
-        self._channel = open_channel(address, tls)
+        self._channel = open_channel(self._address, tls, self._proxy)
         self._stub = forward_pb2_grpc.ForwardServiceStub(self._channel)
         self._check: Callable[..., health_pb2.HealthCheckResponse] = health_pb2_grpc.HealthStub(
             self._channel
@@ -188,7 +203,9 @@ class ForwardClient:
             raise self._failure(error) from error
 
     def _failure(self, error: grpc.RpcError) -> ForwardError:
-        return ForwardError.from_call(error, self._address, self._timeout, tls=self._is_tls)
+        return ForwardError.from_call(
+            error, self._address.text, self._timeout, tls=self._is_tls, proxy=self._proxy
+        )
 
 
 def tensor_of(images: np.ndarray) -> pb.Tensor:

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from client.proxy import Proxy
 from forward.v1 import forward_pb2 as pb
 
 PLAIN_HINT = "start one with 'make serve', or name a CA (--tls-ca) if it speaks TLS"
@@ -16,6 +17,8 @@ TLS_HINT = (
     "it must speak TLS with a certificate of the CA for this name (--tls-server-name), and take "
     "the client's own (--tls-cert) if it asks for one"
 )
+
+PROXY_HINT = "name the host in no_proxy to call it without"
 
 
 class CredentialsError(Exception):
@@ -46,23 +49,43 @@ class ForwardError(Exception):
 
     @classmethod
     def from_call(
-        cls, error: grpc.RpcError, address: str, timeout: float, *, tls: bool
+        cls,
+        error: grpc.RpcError,
+        address: str,
+        timeout: float,
+        *,
+        tls: bool,
+        proxy: Proxy | None = None,
     ) -> "ForwardError":
         """Return the error of a call to a server at an address."""
         code: str = error.code().name
         message: str = error.details() or "the server gave no reason"
         status = _status(error)
         if status is None and code == "UNAVAILABLE":  # not the server's own words
-            hint = TLS_HINT if tls else PLAIN_HINT
-            message = f"no server answers at {address}; {hint} ({message})"
+            message = (
+                f"no server answers at {address}{_way(proxy)}; {_hint(proxy, tls)} ({message})"
+            )
         elif status is None and code == "DEADLINE_EXCEEDED":
-            message = f"no answer from {address} within {timeout:g} s ({message})"
+            message = f"no answer from {address}{_way(proxy)} within {timeout:g} s ({message})"
         return cls(code, message, *_details(status.details if status else ()))
 
     @classmethod
     def from_status(cls, status: pb.Status) -> "ForwardError":
         """Return the error of one request of a stream."""
         return cls(code_pb2.Code.Name(status.code), status.message, *_details(status.details))
+
+
+def _way(proxy: Proxy | None) -> str:
+    return f" through {proxy}" if proxy and proxy.is_usable else ""
+
+
+def _hint(proxy: Proxy | None, tls: bool) -> str:
+    if proxy and proxy.is_usable:
+        return f"look whether the proxy lets it through, or {PROXY_HINT}"
+    hint = TLS_HINT if tls else PLAIN_HINT
+    if proxy:
+        return f"{hint}; {proxy} was not used: expected http://host:port, or {PROXY_HINT}"
+    return hint
 
 
 def _details(details: Iterable[Any]) -> tuple[tuple[tuple[str, str], ...], float | None]:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -15,15 +15,21 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     CliApp,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
-# Kubernetes describes a service named "forward" to every pod of its namespace
-# by these variables; they are not meant as settings.
-_SERVICE_LINK = re.compile(
-    r"FORWARD_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)"
+# Kubernetes describes each service of a namespace to every pod in it by variables named after the
+# service: "service links". Those of services whose names begin with "forward" look like settings.
+_LINK_NAME = re.compile(
+    r"FORWARD_(\w+_)?"
+    r"(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
+# FORWARD_GRPC_PORT is a setting, and what Kubernetes sets for a service named forward-grpc.
+# The value tells them apart.
+_LINK_PORT_NAME = re.compile(r"FORWARD_(\w+_)?PORT")
+_LINK_PORT_VALUE = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 
 
 SettingsT = TypeVar("SettingsT", bound="CommandSettings")
@@ -57,14 +63,14 @@ class CommandSettings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 (pydantic-settings' signature)
+        settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings' signature)
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings' signature)
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources below the flags; what `read_settings` passes is from the file."""
-        return env_settings, init_settings
+        return _Environment(settings_cls), init_settings
 
     @classmethod
     def variable(cls, field: str) -> str:
@@ -83,12 +89,37 @@ class CommandSettings(BaseSettings):
         known = [cls.variable(field) for field in cls.model_fields]
         return [
             _unknown(f"environment variable {name}", name, known)
-            for name in sorted(os.environ)
+            for name, value in sorted(os.environ.items())
             if name.startswith(prefix)
             and name not in known
             and not name.startswith(cls.other_prefixes or ("\0",))
-            and not _SERVICE_LINK.fullmatch(name)
+            and _is_set(name, value)
         ]
+
+    @classmethod
+    def links_named_like_settings(cls) -> list[str]:
+        """Return the variables of settings that hold a service link, and so set nothing."""
+        known = [cls.variable(field) for field in cls.model_fields]
+        return [name for name in known if _is_service_link(name, os.environ.get(name, ""))]
+
+
+class _Environment(EnvSettingsSource):
+    """The environment without the variables that set nothing; an empty flag is refused."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        loaded = super()._load_env_vars()
+        return {name: value for name, value in loaded.items() if _is_set(name.upper(), value or "")}
+
+
+def _is_set(name: str, value: str) -> bool:
+    """Tell if a variable sets anything: an empty one does not, nor does one of Kubernetes'."""
+    return value != "" and not _is_service_link(name, value)
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    if _LINK_NAME.fullmatch(name):
+        return True
+    return bool(_LINK_PORT_NAME.fullmatch(name) and _LINK_PORT_VALUE.fullmatch(value))
 
 
 def read_settings(
@@ -112,7 +143,7 @@ def read_settings(
             field
             for field in values
             if settings_type.flag(field) not in flags
-            and settings_type.variable(field) not in os.environ
+            and not _is_set(variable := settings_type.variable(field), os.environ.get(variable, ""))
         ]
         faults += [_sentence(settings_type, fault, file, from_file) for fault in error.errors()]
     if settings is None or faults:

@@ -8,6 +8,7 @@ if __name__ == "__main__":  # before the other imports, which take a while
 import sys
 from collections.abc import Sequence
 
+import structlog
 import uvloop
 
 from export.errors import ExportError
@@ -18,12 +19,20 @@ from server.errors import StartError
 from server.lines import take_standard_error
 from server.logs import configure_logs
 
+log = structlog.get_logger()
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal; return the exit status."""
     lines = take_standard_error()
     settings = read_settings(ServerSettings, arguments)
     configure_logs(settings.log_level, settings.log_format)
+    if links := ServerSettings.links_named_like_settings():
+        log.info(
+            "service links of Kubernetes are named like settings and set nothing; "
+            "enableServiceLinks: false leaves them out",
+            variables=links,
+        )
     try:
         uvloop.run(serve(settings, lines))
     except (ExportError, StartError) as error:

@@ -60,7 +60,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
         interceptors,
     )
     grpc_port = listen(server, settings.host, settings.grpc_port, security.tls)
-    metrics_port = serve_metrics(metrics, settings.host, settings.metrics_port)
+    metrics_port = serve_metrics(metrics, settings.host_of_metrics, settings.metrics_port)
     await server.start()
     collect_garbage_seldom()
     reloader = Reloader(host, finder, metrics, settings.reload_interval, asked)

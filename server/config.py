@@ -1,13 +1,18 @@
 """Settings of `python -m server`."""
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from export.manifest import MOST_VERSION
 from export.settings import CommandSettings
+from server.addresses import parse_host, unix_path
+
+MOST_SECONDS = 86_400  # a day
+# Between things done again and again: after less, the server would do little else. 0 is for never.
+LEAST_SECONDS = {"reload_interval": 0.1, "max_connection_age": 1.0, "keepalive_time": 1.0}
 
 
 class ServerSettings(CommandSettings):
@@ -23,8 +28,6 @@ class ServerSettings(CommandSettings):
     )
     reload_interval: float = Field(
         15.0,
-        ge=0,
-        le=86_400,
         description="Seconds between looks for another version in the folder of bundles; 0: only "
         "on SIGHUP.",
     )
@@ -43,8 +46,17 @@ class ServerSettings(CommandSettings):
         description="Threads of the runtime for one run; 0: as many processors as the process may "
         "use by its affinity and cgroup.",
     )
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    host: Annotated[str, AfterValidator(parse_host)] = Field(
+        "127.0.0.1",
+        description="Name or IP address to listen on, or unix:/path of a socket for gRPC; "
+        "localhost for both loopbacks, 0.0.0.0 for every interface.",
+    )
     grpc_port: int = Field(8001, ge=0, le=65535, description="Port of gRPC; 0 takes a free one.")
+    metrics_host: Annotated[str, AfterValidator(parse_host)] | None = Field(
+        None,
+        description="Name or IP address to listen on for the metrics; --host if not given, and "
+        "127.0.0.1 if that is a socket.",
+    )
     metrics_port: int = Field(
         8002, ge=0, le=65535, description="Port of the metrics, /metrics; 0 takes a free one."
     )
@@ -95,7 +107,7 @@ class ServerSettings(CommandSettings):
     drain_timeout: float = Field(
         30.0,
         ge=0,
-        le=86_400,
+        le=MOST_SECONDS,
         allow_inf_nan=False,
         description="Seconds that running calls get to finish after SIGTERM or SIGINT, and when "
         "their connection is older than --max-connection-age.",
@@ -103,7 +115,7 @@ class ServerSettings(CommandSettings):
     drain_delay: float = Field(
         0.0,
         ge=0,
-        le=86_400,
+        le=MOST_SECONDS,
         allow_inf_nan=False,
         description="Seconds to go on serving after SIGTERM or SIGINT, while health says "
         "NOT_SERVING, for load balancers that take a moment to notice.",
@@ -130,17 +142,11 @@ class ServerSettings(CommandSettings):
     )
     max_connection_age: float = Field(
         0.0,
-        ge=0,
-        le=86_400,
-        allow_inf_nan=False,
         description="Seconds after which clients are asked to connect anew, so that they spread "
         "over new replicas; 0: never.",
     )
     keepalive_time: float = Field(
         60.0,
-        ge=0,
-        le=86_400,
-        allow_inf_nan=False,
         description="Seconds of silence after which a connection is pinged; one that does not "
         "answer in as long again, at most 20 s, is closed. 0: never.",
     )
@@ -150,6 +156,26 @@ class ServerSettings(CommandSettings):
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="Form of the log; auto is console on a terminal, else json."
     )
+
+    @field_validator(*LEAST_SECONDS)
+    @classmethod
+    def _is_no_burden(cls, seconds: float, info: ValidationInfo) -> float:
+        least = LEAST_SECONDS[info.field_name or ""]
+        if seconds != 0 and not least <= seconds <= MOST_SECONDS:  # so NaN is refused, too
+            raise ValueError(f"expected 0, for never, or {least:g} to {MOST_SECONDS} seconds")
+        return seconds
+
+    @field_validator("metrics_host")
+    @classmethod
+    def _is_no_socket(cls, host: str | None) -> str | None:
+        if host and unix_path(host):
+            raise ValueError("expected a name or an IP address: Prometheus scrapes no sockets")
+        return host
+
+    @property
+    def host_of_metrics(self) -> str:
+        """Return where the metrics listen."""
+        return self.metrics_host or ("127.0.0.1" if unix_path(self.host) else self.host)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -170,6 +196,6 @@ class ServerSettings(CommandSettings):
                 "--max-connection-age needs --drain-timeout above 0: calls would be cut off when "
                 "their connection is too old"
             )
-        if self.grpc_port == self.metrics_port != 0:
+        if self.grpc_port == self.metrics_port != 0 and self.host == self.host_of_metrics:
             raise ValueError(f"--grpc-port and --metrics-port are both {self.grpc_port}")
         return self

@@ -1,13 +1,16 @@
 """gRPC's server of all services: what it takes, whom it lets in, where it listens."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from forward.v1 import forward_pb2 as pb
 from inference import open_inference_pb2 as oip
+from server.addresses import UNIX_PREFIX, bind_all, claim_socket, is_wildcard, unix_path
 from server.errors import StartError
 from server.grpc_adapter import Method, StreamMethod, generic_handler
 from server.host import ModelHost
@@ -21,6 +24,7 @@ from server.tls import ServerTls
 FORWARD_SERVICE = pb.DESCRIPTOR.services_by_name["ForwardService"]
 INFERENCE_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 SERVICES = (FORWARD_SERVICE.full_name, INFERENCE_SERVICE.full_name)
+REMEDY = "choose another with --host or --grpc-port"
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
@@ -109,14 +113,36 @@ class GenericOnly:
 
 
 def listen(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = None) -> int:
-    """Bind the gRPC port; return it, which for 0 is the one that was free."""
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    """Listen on every address of a host; return the port, which for 0 is one that was free.
+
+    For a Unix domain socket it is 0: that has none.
+
+    Raises:
+        StartError: an address can't be had; the text names it.
+    """
+    if path := unix_path(host):
+        claim_socket(path, REMEDY)
+        _add(server, UNIX_PREFIX + quote(os.fsencode(path)), tls)
+        return 0
+    bound = bind_all(host, port, "gRPC", REMEDY)
+    addresses = [address for address, _ in bound]
+    if len(bound) > 1:
+        port = bound[0][1].getsockname()[1]
+    for _, each in bound:  # gRPC binds them itself
+        each.close()
+    if is_wildcard(addresses[-1].ip):
+        addresses = addresses[-1:]  # from one of them gRPC listens on both by itself
+    ports = [_add(server, address.at(port), tls) for address in addresses]
+    return ports[0]
+
+
+def _add(server: grpc.aio.Server, address: str, tls: ServerTls | None) -> int:
     try:
         if tls:
             return server.add_secure_port(address, tls.server_credentials())
         return server.add_insecure_port(address)
     except RuntimeError as error:
         raise StartError(
-            f"can't listen for gRPC on {address}: the address is not of this machine, its name "
-            "can't be looked up, or the port is taken; choose another with --host or --grpc-port"
+            f"can't listen for gRPC on {address}: gRPC does not get it, though it was free or its "
+            f"folder is there and writable; {REMEDY}"
         ) from error

@@ -1,11 +1,12 @@
 """Who may connect and call: what the settings say of it, and what they leave open."""
 
-import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from export.loopback import is_loopback
+from server.addresses import unix_path
 from server.config import ServerSettings
 from server.metrics import ServerMetrics
 from server.tls import ServerTls, TlsFiles
@@ -42,7 +43,7 @@ def open_security(settings: ServerSettings) -> Security:
     if settings.tls_cert and settings.tls_key:
         tls = ServerTls(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
     tokens = Tokens(settings.token_file) if settings.token_file else None
-    if tls is None and not is_loopback(settings.host):
+    if tls is None and not unix_path(settings.host) and not is_loopback(settings.host):
         missing = ["--tls-cert and --tls-key"] + ([] if tokens else ["--token-file"])
         log.warning(
             "listening beyond this machine without TLS: "
@@ -51,11 +52,3 @@ def open_security(settings: ServerSettings) -> Security:
             missing=missing,
         )
     return Security(tls, tokens)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell if an address to listen on can be reached from this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -57,31 +57,30 @@ class ServerTls:
         """
         paths = [path for path in (files.certificate, files.key, files.client_ca) if path]
         self.watched = Watched("TLS files", paths, partial(read_credentials, files))
-        self._in_use = self.watched.current()
         self._asks_clients = files.client_ca is not None
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """Return grpcio's form of it."""
+        """Return grpcio's form of it, for one address: each follows the files by itself."""
+        in_use = self.watched.current()
+
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            # gRPC asks before each handshake, in threads of its own; None is for no change.
+            nonlocal in_use
+            current = self.watched.current()
+            if current is in_use:
+                return None
+            in_use = current
+            return _configuration(current)
+
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(self._in_use),
-            self._renewed,  # type: ignore[arg-type] # the stubs leave out that it may be None
+            _configuration(in_use),
+            renewed,  # type: ignore[arg-type] # the stubs leave out that it may be None
             self._asks_clients,
         )
 
     def expiry_timestamp(self) -> float:
         """Return when the certificate expires, in seconds since 1970."""
         return self.watched.current().expiry.timestamp()
-
-    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return what new connections shall have from now on, or None for no change.
-
-        gRPC asks before each handshake, in threads of its own.
-        """
-        current = self.watched.current()
-        if current is self._in_use:
-            return None
-        self._in_use = current
-        return _configuration(current)
 
 
 def _configuration(credentials: Credentials) -> grpc.ServerCertificateConfiguration:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import structlog
 
+from export.loopback import is_loopback
 from export.settings import read_settings
 from server.config import ServerSettings
-from server.security import is_loopback, open_security
+from server.security import open_security
 from tests.certificates import Authority
 from tests.servers import RunningServer
 
@@ -49,6 +50,10 @@ def test_a_port_that_others_reach_without_tls_is_warned_of(  # noqa: PLR0913, PL
         ("127.8.8.8", True),
         ("::1", True),
         ("localhost", True),
+        ("LocalHost.", True),
+        ("api.localhost", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:192.0.2.1", False),
         (EVERYWHERE, False),
         ("::", False),
         ("192.0.2.1", False),

@@ -58,7 +58,14 @@ def test_a_flag_beats_the_environment_which_beats_the_default(
         (["--max-connection-age", "9", "--drain-timeout", "0"], "--max-connection-age needs"),
         (["--max-connections", "0"], "--max-connections"),
         (["--keepalive-time", "-1"], "--keepalive-time"),
-        (["--keepalive-time", "1e300"], "--keepalive-time"),
+        (["--keepalive-time", "0.5"], "expected 0, for never, or 1 to 86400 seconds"),
+        (["--keepalive-time", "1e300"], "expected 0, for never, or 1 to 86400 seconds"),
+        (["--keepalive-time", "nan"], "--keepalive-time"),
+        (["--max-connection-age", "0.1"], "expected 0, for never, or 1 to 86400 seconds"),
+        (["--reload-interval", "0.001"], "expected 0, for never, or 0.1 to 86400 seconds"),
+        (["--reload-interval", "nan"], "--reload-interval"),
+        (["--model-version", "9223372036854775808"], "--model-version"),
+        (["--threads", ""], "--threads"),  # an empty flag is a mistake of whoever gave it
         (["--drain-delay", "1e300"], "--drain-delay"),
         (["--drain-timeout", "1e300"], "--drain-timeout"),
         (["--max-connection-age", "1e300"], "--max-connection-age"),
@@ -94,24 +101,6 @@ def test_an_unknown_training_variable_stops_training_but_not_serving(
 def test_variables_of_the_client_do_not_stop_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORWARD_CLIENT_TLS_CA", "ca.pem")  # as in the image, for its health check
     assert read_settings(ServerSettings, []).tls_client_ca is None
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "FORWARD_SERVICE_HOST",
-        "FORWARD_SERVICE_PORT",
-        "FORWARD_SERVICE_PORT_GRPC",
-        "FORWARD_PORT",
-        "FORWARD_PORT_8001_TCP",
-        "FORWARD_PORT_8001_TCP_ADDR",
-    ],
-)
-def test_variables_that_kubernetes_sets_for_a_service_named_forward_are_no_settings(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setenv(name, "tcp://10.0.0.1:8001")
-    assert read_settings(ServerSettings, []).grpc_port == 8001
 
 
 @pytest.mark.parametrize("settings_type", COMMANDS)
