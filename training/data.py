@@ -15,6 +15,7 @@ from torchvision import datasets
 
 from training.config import DatasetName
 from training.errors import DatasetError
+from training.proxies import ProxyHandler
 
 IMAGE_SIDE = 28
 HELD_OUT_SHARE = 1 / 12  # the last of the training images: 5,000 of MNIST's 60,000
@@ -101,7 +102,7 @@ def _download(name: DatasetName, data_dir: Path, mirror: str | None) -> tuple[Sp
     """
     dataset = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
     mirrors = [mirror.rstrip("/") + "/"] if mirror else dataset.mirrors
-    urllib.request.install_opener(urllib.request.build_opener(_MeasuredFileHandler))
+    urllib.request.install_opener(urllib.request.build_opener(_MeasuredFileHandler, ProxyHandler))
     # torchvision names the folder after the class, hence a class of the same name.
     mirrored = type(dataset.__name__, (dataset,), {"mirrors": mirrors})
     try:
