@@ -9,6 +9,7 @@ if __name__ == "__main__":  # before the other imports, which take a while
 
 import argparse
 import difflib
+import io
 import json
 import os
 import sys
@@ -20,7 +21,7 @@ from rich.console import Console
 from client.address import parse_address
 from client.channel import Tls, read_token
 from client.connection import MOST_TIMEOUT_SECONDS, ForwardClient
-from client.display import as_records, show_prediction, show_trace
+from client.display import as_records, printable, show_prediction, show_trace
 from client.environment import PREFIX, set_variables
 from client.errors import CredentialsError, ForwardError
 from client.pictures import PictureError, load_images
@@ -34,16 +35,33 @@ IMAGE_HELP = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0, or 1 for an error or a server not serving."""
-    options = _parser().parse_args(arguments)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
+    if isinstance(sys.stdout, io.TextIOWrapper):  # no other raises for a character it lacks
+        sys.stdout.reconfigure(errors="replace")
     try:
-        with _connect(options) as client:
-            if options.command == "health":
-                return _health(client, options.service)
-            return _predict(client, options)
+        return _run(arguments)
     except (CredentialsError, ForwardError, PictureError) as error:
-        print(f"python -m client: {error}", file=sys.stderr)
-        return 1
+        _complain(str(error))
+    except OSError as error:  # each of a file has become one of the above
+        _complain(f"standard output can't be written: {error.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left to write at the end
+    return 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = _parser().parse_args(arguments)
+    with _connect(options) as client:
+        if options.command == "health":
+            status = _health(client, options.service)
+        else:
+            status = _predict(client, options)
+    if sys.stdout is not None:  # closed by the caller
+        sys.stdout.flush()
+    return status
+
+
+def _complain(text: str) -> None:
+    print(f"python -m client: {printable(text)}", file=sys.stderr)
 
 
 def _connect(options: argparse.Namespace) -> ForwardClient:
@@ -68,8 +86,8 @@ def _health(client: ForwardClient, service: str) -> int:
 
 
 def _predict(client: ForwardClient, options: argparse.Namespace) -> int:
-    console = Console(highlight=False)
-    color = console.color_system is not None
+    console = Console(highlight=False, markup=False, emoji=False)  # file names are no markup
+    color, ascii_only = console.color_system is not None, console.options.ascii_only
     model = client.model()
     for path in options.images:
         images = load_images(path)
@@ -79,9 +97,12 @@ def _predict(client: ForwardClient, options: argparse.Namespace) -> int:
             for record in as_records(str(path), answer, model):
                 print(json.dumps(record))
             continue
-        console.print(show_prediction(str(path), images, answer, model, color=color))
+        shown = show_prediction(
+            str(path), images, answer, model, color=color, ascii_only=ascii_only
+        )
+        console.print(shown)
         if isinstance(answer, Trace):
-            console.print(show_trace(answer))
+            console.print(show_trace(answer, ascii_only=ascii_only))
     return 0
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from client.results import Model, Prediction, Trace
 
 BAR_CELLS = 28
-SHADES = " ░▒▓█"
+SHADES, ASCII_SHADES = " ░▒▓█", " .+#@"
 STATISTICS = {
     "min": "min",
     "max": "max",
@@ -23,25 +23,44 @@ STATISTICS = {
 }
 
 
-def show_prediction(
-    title: str, images: np.ndarray, prediction: Prediction, model: Model, *, color: bool
-) -> RenderableType:
-    """Return one image, in color or in shades of text, beside its scores; or several as a table."""
-    if len(images) > 1:
-        return _table_of_images(title, prediction, model)
-    label = model.labels[prediction.classes[0]]
-    heading = Text.assemble(title, ": ", (label, "bold green"))
-    return Group(
-        heading,
-        Columns([show_image(images[0], color=color), _bars(prediction, model)], padding=(0, 3)),
+def printable(text: str) -> str:
+    """Return one line that can't steer a terminal: control characters as their escapes.
+
+    Names of files and labels may hold some.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 
-def show_trace(trace: Trace) -> Table:
+def show_prediction(  # noqa: PLR0913 (what is shown, and two abilities of the terminal)
+    title: str,
+    images: np.ndarray,
+    prediction: Prediction,
+    model: Model,
+    *,
+    color: bool,
+    ascii_only: bool = False,
+) -> RenderableType:
+    """Return one image, in color or in shades of text, beside its scores; or several as a table.
+
+    `ascii_only` is for output that lacks the characters of shades and bars.
+    """
+    title = printable(title)
+    if len(images) > 1:
+        return _table_of_images(title, prediction, model)
+    label = printable(model.labels[prediction.classes[0]])
+    heading = Text.assemble(title, ": ", (label, "bold green"))
+    image = show_image(images[0], color=color, ascii_only=ascii_only)
+    bars = _bars(prediction, model, "#" if ascii_only else "█")
+    return Group(heading, Columns([image, bars], padding=(0, 3)))
+
+
+def show_trace(trace: Trace, *, ascii_only: bool = False) -> Table:
     """Return the stages as a table of shapes and statistics."""
-    who = f"{trace.model_name} version {trace.model_version} on {trace.runtime}"
+    who = printable(f"{trace.model_name} version {trace.model_version} on {trace.runtime}")
     table = Table(
-        title=f"{who}: run in {trace.run_seconds * 1e6:.0f} µs",
+        title=f"{who}: run in {trace.run_seconds * 1e6:.0f} {'us' if ascii_only else 'µs'}",
         title_justify="left",
         box=SIMPLE_HEAD,  # this and the padding: all columns in 80 characters
         pad_edge=False,
@@ -52,7 +71,7 @@ def show_trace(trace: Trace) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for stage in trace.stages:
         table.add_row(
-            stage.name,
+            printable(stage.name),
             str(list(stage.shape)),
             f"{stage.flops_per_image:,}",
             *(f"{stage.statistics[name]:.3g}" for name in STATISTICS),
@@ -61,16 +80,17 @@ def show_trace(trace: Trace) -> Table:
     return table
 
 
-def show_image(image: np.ndarray, *, color: bool) -> Text:
+def show_image(image: np.ndarray, *, color: bool, ascii_only: bool = False) -> Text:
     """Return a grayscale image, [H, W], two pixels in a cell: upper and lower half."""
+    shades = ASCII_SHADES if ascii_only else SHADES
     gray = image if image.dtype == np.uint8 else np.clip(image * 255, 0, 255).astype(np.uint8)
     text = Text()
     for upper, lower in zip(gray[0::2].tolist(), gray[1::2].tolist(), strict=False):
         for above, below in zip(upper, lower, strict=True):
-            if color:
+            if color and not ascii_only:
                 text.append("▀", f"rgb({above},{above},{above}) on rgb({below},{below},{below})")
             else:
-                text.append(SHADES[(above + below) * len(SHADES) // 511])
+                text.append(shades[(above + below) * len(shades) // 511])
         text.append("\n")
     return text
 
@@ -110,16 +130,16 @@ def as_records(title: str, prediction: Prediction, model: Model) -> list[dict[st
     return records
 
 
-def _bars(prediction: Prediction, model: Model) -> Table:
+def _bars(prediction: Prediction, model: Model, block: str) -> Table:
     table = Table(box=None, show_header=True, header_style="dim", pad_edge=False)
     for heading, justify in (("", "right"), ("logit", "right"), ("probability", "left")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type] # a Literal, widened by the loop
     best = prediction.classes[0]
     for index, label in enumerate(model.labels):
         share = float(prediction.probabilities[0, index])
-        bar = "█" * round(share * BAR_CELLS)
+        bar = block * round(share * BAR_CELLS)
         table.add_row(
-            label,
+            printable(label),
             f"{prediction.logits[0, index]:.2f}",
             f"{bar} {share:.1%}",
             style="bold green" if index == best else None,
@@ -133,5 +153,5 @@ def _table_of_images(title: str, prediction: Prediction, model: Model) -> Table:
         table.add_column(heading, justify="right")
     best_shares: Sequence[float] = prediction.probabilities.max(axis=1)
     for index, (best, share) in enumerate(zip(prediction.classes, best_shares, strict=True)):
-        table.add_row(str(index), model.labels[best], f"{share:.1%}")
+        table.add_row(str(index), printable(model.labels[best]), f"{share:.1%}")
     return table

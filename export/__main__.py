@@ -8,22 +8,25 @@ if __name__ == "__main__":  # before the other imports, which take a while
     end_at_once_on(signal.SIGTERM, signal.SIGINT)
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from rich.console import Console
 
 from export.architecture import Device, Precision, Runtime
 from export.bundle import Bundle, open_bundle, write_manifest
 from export.compare import Report, compare, synthetic_images, variants_of
 from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, RuntimeUnavailableError
 from export.images import read_images
+from export.output import complain, make_console, printable, run_command
 from export.report import print_report
 from export.runners import open_runner
 from export.vectors import check_vectors
+
+PROGRAM = "python -m export"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle.verify_files()
         holds: bool = options.run(bundle, options)
     except ExportError as error:
-        print(f"python -m export: {error}", file=sys.stderr)
+        complain(PROGRAM, str(error))
         return 1
     return 0 if holds else 1
 
@@ -49,10 +52,10 @@ def _verify(bundle: Bundle, options: argparse.Namespace) -> bool:
         try:
             images = check_vectors(bundle, open_runner(bundle, runtime, "cpu"))
         except RuntimeUnavailableError as error:
-            print(f"{runtime}: not run: {error}")
+            print(f"{runtime}: not run: {printable(str(error))}")
         except ExportError as error:
             holds = False
-            print(f"{runtime}: fails: {error}", file=sys.stderr)
+            complain(runtime, f"fails: {error}")
         else:
             print(f"{runtime}: every stage of {images} recorded vectors is what it should be.")
     return holds
@@ -70,9 +73,9 @@ def _compare(bundle: Bundle, options: argparse.Namespace) -> bool:
     )
     report = compare(bundle, weights, images, variants)
     if options.json:
-        print(report.model_dump_json(indent=2))
+        print(json.dumps(report.model_dump(mode="json"), indent=2))  # ASCII alone
     else:
-        print_report(Console(highlight=False), report, bundle.path)
+        print_report(make_console(), report, bundle.path)
     if options.picture:
         from export.heatmap import draw_heatmap  # noqa: PLC0415 (in the extra, and slow)
 
@@ -110,7 +113,8 @@ def _record(bundle: Bundle, reports: Sequence[Report]) -> None:
         write_manifest(bundle.path, bundle.manifest.model_copy(update={"parity": parity}))
     except OSError as error:
         raise ExportError(f"{bundle.path}: can't be written: {error.strerror}") from error
-    print(f"{len(new)} records written to the manifest of {bundle.path}.", file=sys.stderr)
+    text = f"{len(new)} records written to the manifest of {bundle.path}."
+    print(printable(text), file=sys.stderr)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -166,4 +170,4 @@ def _add_choice(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(PROGRAM, main))

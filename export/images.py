@@ -12,6 +12,7 @@ import numpy as np
 from export.compare import ImageSet
 from export.errors import ImagesError
 from export.manifest import Manifest
+from export.output import printable
 
 GZIP = b"\x1f\x8b"
 NUMPY = b"\x93NUMPY"
@@ -49,7 +50,7 @@ def read_images(path: Path, manifest: Manifest) -> ImageSet:
             f"{path}: expected values from {manifest.input_min:g} to {manifest.input_max:g}, "
             f"got {images.min():g} to {images.max():g}"
         )
-    return ImageSet(f"{path.name} {hashlib.sha256(data).hexdigest()[:8]}", images)
+    return ImageSet(f"{printable(path.name)} {hashlib.sha256(data).hexdigest()[:8]}", images)
 
 
 def _decode(data: bytes) -> np.ndarray:

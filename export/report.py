@@ -11,6 +11,7 @@ from rich.text import Text
 
 from export.compare import TIERS, Report
 from export.manifest import RuntimeParity
+from export.output import printable
 
 MARKS = {"holds": "ok", "fails": "FAIL", "not judged": "-"}
 
@@ -23,13 +24,13 @@ def print_report(console: Console, report: Report, path: Path) -> None:
         failed = any(one.status == "fails" for one in report.comparisons)
         verdict = "not all hold" if failed else "nothing was compared"
     heading = f"{path}: {report.images:,} images ({report.image_set}) against float64 NumPy"
-    console.print(Text(f"{heading}: {verdict}", style="bold"), soft_wrap=True)
+    console.print(Text(printable(f"{heading}: {verdict}"), style="bold"), soft_wrap=True)
     if report.records():
         console.print(_verdicts(report))
     for one in report.comparisons:
         for text in filter(None, (one.reason, *(f"{f.tier}: {f.text}" for f in one.faults))):
             style = "red" if one.status == "fails" else "dim"
-            line = Text(f"{one.status}: {one.name}: {text}", style=style)
+            line = Text(printable(f"{one.status}: {one.name}: {text}"), style=style)
             console.print(line, soft_wrap=True)
     if report.records():
         console.print(figures_table(report.records()))
@@ -47,7 +48,7 @@ def _verdicts(report: Report) -> Table:
                 one.precision,
                 *(MARKS[one.tiers[tier]] for tier in TIERS),
                 f"{one.record.certified_share:.2%}",
-                one.first_departing_stage or "",
+                printable(one.first_departing_stage or ""),
                 style="green" if one.status == "holds" else "red",
             )
     return table
@@ -66,7 +67,7 @@ def figures_table(records: Iterable[RuntimeParity]) -> Table:
         for stage, label in zip(record.stages, labels, strict=False):
             table.add_row(
                 label,
-                stage.stage,
+                printable(stage.stage),
                 f"{stage.max_error:.2g}",
                 f"{stage.mean_error:.2g}",
                 f"{stage.bound:.2g}",

@@ -11,12 +11,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from export.errors import HOW_TO_GET_TORCH, ExportError
+from export.output import complain, make_console, run_command
 from export.settings import read_settings
 from training.config import TrainingSettings
 from training.errors import TrainingError
+
+PROGRAM = "python -m training"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,22 +30,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Here, for --help and wrong settings to be answered without torch.
         from training.train import train  # noqa: PLC0415
 
-        train(settings, Console(highlight=False))
+        train(settings, make_console())
     except ModuleNotFoundError as error:
-        print(f"python -m training: needs {error.name!r}; {HOW_TO_GET_TORCH}", file=sys.stderr)
+        complain(PROGRAM, f"needs {error.name!r}; {HOW_TO_GET_TORCH}")
         return 1
     except (TrainingError, ExportError, OSError) as error:
-        print(f"python -m training: {error}", file=sys.stderr)
+        complain(PROGRAM, str(error))
         return 1
     except KeyboardInterrupt:
-        print(
-            "python -m training: interrupted; nothing was published; "
-            "--resume continues after the last whole epoch",
-            file=sys.stderr,
+        complain(
+            PROGRAM,
+            "interrupted; nothing was published; --resume continues after the last whole epoch",
         )
         return 130
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(PROGRAM, main))

@@ -21,7 +21,7 @@ HEADINGS = (
     f"{'rate':>8}  {'gradient':>8}  {'dead':>4}  {'seconds':>7}  observation"
 )
 CHART_ROWS, CHART_COLUMNS = 8, 72
-BLOCKS = " ▁▂▃▄▅▆▇█"
+BLOCKS, ASCII_BLOCKS = " ▁▂▃▄▅▆▇█", " ..::||##"  # an eighth to all of a row
 
 
 class Watcher(Protocol):
@@ -45,7 +45,7 @@ def table_row(epochs: Sequence[Epoch]) -> str:
     )
 
 
-def chart(title: str, values: Sequence[float]) -> str:
+def chart(title: str, values: Sequence[float], blocks: str = BLOCKS) -> str:
     """Draw positive values by epoch as columns of blocks, on a logarithmic scale.
 
     A column is the mean of as many epochs as it takes to fit, or an epoch is several columns.
@@ -60,7 +60,7 @@ def chart(title: str, values: Sequence[float]) -> str:
     # From one eighth of a row, so that the lowest is seen, to all of them.
     eighths = [1 + round((value - low) / span * (8 * CHART_ROWS - 1)) for value in columns]
     lines = [
-        "".join(BLOCKS[min(8, max(0, height - 8 * row))] * max(1, repeats) for height in eighths)
+        "".join(blocks[min(8, max(0, height - 8 * row))] * max(1, repeats) for height in eighths)
         for row in range(CHART_ROWS - 1, -1, -1)
     ]
     heading = f"{title}: {math.exp(high):.3g} at the top, {math.exp(low):.3g} at the bottom"
@@ -104,7 +104,8 @@ class Terminal:
 
     def _chart(self) -> Text:
         errors = [100 * (1 - epoch.held_out_accuracy) for epoch in self._epochs]
-        return Text(chart("error on held-out images, %", errors), style="cyan")
+        blocks = ASCII_BLOCKS if self._console.options.ascii_only else BLOCKS
+        return Text(chart("error on held-out images, %", errors, blocks), style="cyan")
 
 
 class TensorBoard:

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from export.bundle import Bundle, check_writable
 from export.manifest import TEST_IMAGES
+from export.output import printable
 from export.report import figures_table
 from training.checkpoint import Checkpoint
 from training.config import TrainingSettings
@@ -31,7 +32,7 @@ def train(settings: TrainingSettings, console: Console) -> None:
     check_writable(settings.models_dir, settings.dataset)
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("--device cuda: torch finds no GPU; --device cpu works here")
-    with console.status(f"loading {settings.dataset}"):
+    with console.status(f"loading {settings.dataset}", spinner="line"):
         data = load(settings.dataset, settings.data_dir, settings.mirror)
     console.print(
         f"{data.name}: {len(data.train):,} images to train, {len(data.held_out):,} held out, "
@@ -52,14 +53,14 @@ def train(settings: TrainingSettings, console: Console) -> None:
 
 def _fit(settings: TrainingSettings, data: Data, checkpoint: Checkpoint, console: Console) -> Fit:
     """Return the fit after all its epochs."""
-    fit = Fit(checkpoint.recipe, data)
+    fit, path = Fit(checkpoint.recipe, data), printable(str(checkpoint.path))
     if settings.resume and checkpoint.exists():
         checkpoint.restore(fit)
-        console.print(f"{checkpoint.path}: continues after epoch {len(fit.epochs)}")
+        console.print(f"{path}: continues after epoch {len(fit.epochs)}")
     elif settings.resume:
-        console.print(f"{checkpoint.path}: no checkpoint to continue; starts with epoch 1")
+        console.print(f"{path}: no checkpoint to continue; starts with epoch 1")
     elif checkpoint.exists():
-        console.print(f"{checkpoint.path}: overwritten; --resume would have continued it")
+        console.print(f"{path}: overwritten; --resume would have continued it")
     terminal = Terminal(console, fit)
     watchers: list[Watcher] = [terminal]
     if settings.tensorboard:
@@ -108,8 +109,9 @@ def _print_published(bundle: Bundle, run: Run, console: Console) -> None:
     }
     times = "".join(f", {seconds:.1f} s to {name}" for name, seconds in reached.items())
     console.print(
-        f"Published {bundle.path}: {manifest.metrics['test_accuracy']:.2%} of the test images "
-        f"right; seed {run.recipe.seed}, {run.seconds:.1f} s of training{times}; "
+        f"Published {printable(str(bundle.path))}: "
+        f"{manifest.metrics['test_accuracy']:.2%} of the test images right; "
+        f"seed {run.recipe.seed}, {run.seconds:.1f} s of training{times}; "
         f"weights SHA-256 {run.weights_sha256}",
         soft_wrap=True,
     )
