@@ -84,6 +84,11 @@ class TrainingSettings(CommandSettings, Recipe):
         description="URL of a folder with the dataset's four original files, http(s): or file:, "
         "to download from in place of torchvision's own mirrors.",
     )
+    check_data: bool = Field(
+        True,
+        description="Hold the files of MNIST and Fashion-MNIST against their published MD5 sums; "
+        "--no-check-data takes data of your own in the same form.",
+    )
     models_dir: Path = Field(
         Path("models"), description="Folder of bundles; the new one gets the next version."
     )

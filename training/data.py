@@ -1,21 +1,16 @@
 """Datasets as tensors: uint8 images [N, 28, 28] and int64 labels [N], in three splits."""
 
-import contextlib
 import hashlib
-import io
 import math
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.response import addinfourl
 
 import torch
 from torch.nn import functional
 from torchvision import datasets
 
 from training.config import DatasetName
-from training.errors import DatasetError
-from training.proxies import ProxyHandler
+from training.originals import Originals
 
 IMAGE_SIDE = 28
 HELD_OUT_SHARE = 1 / 12  # the last of the training images: 5,000 of MNIST's 60,000
@@ -73,51 +68,31 @@ class Data:
     test: Split
 
 
-class _MeasuredFileHandler(urllib.request.FileHandler):
-    """Opens file: URLs like urllib's own, and tells the length, which torchvision reads."""
+def load(name: DatasetName, data_dir: Path, mirror: str | None, *, check: bool = True) -> Data:
+    """Load a dataset. Its last twelfth of training images is held out.
 
-    def file_open(self, req: urllib.request.Request) -> addinfourl:
-        response = super().file_open(req)
-        response.length = int(response.headers["Content-length"])  # type: ignore[attr-defined] # as http's has
-        return response
-
-
-def load(name: DatasetName, data_dir: Path, mirror: str | None) -> Data:
-    """Load a dataset. Its last twelfth of training images, is held out.
+    With `check`, files are held against the MD5 sums that are published, also those that
+    lie in `data_dir` already.
 
     Raises:
-        DatasetError: it is neither in `data_dir` nor to be downloaded.
+        DatasetError: it is neither in `data_dir` nor to be downloaded, or is damaged.
     """
     if name == "digits":
         return _load_digits()
-    labels = tuple(str(digit) for digit in range(10)) if name == "mnist" else FASHION_LABELS
-    train, test = _download(name, data_dir, mirror)
-    return _split_data(name, labels, train, test)
-
-
-def _download(name: DatasetName, data_dir: Path, mirror: str | None) -> tuple[Split, Split]:
-    """Load training and test images through torchvision, which downloads what is missing.
-
-    It checks the files of a download; their MD5 sums are its own.
-    """
     dataset = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
-    mirrors = [mirror.rstrip("/") + "/"] if mirror else dataset.mirrors
-    urllib.request.install_opener(urllib.request.build_opener(_MeasuredFileHandler, ProxyHandler))
-    # torchvision names the folder after the class, hence a class of the same name.
-    mirrored = type(dataset.__name__, (dataset,), {"mirrors": mirrors})
-    try:
-        # torchvision shows its progress in thousands of characters where it finds no terminal.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            both = [mirrored(data_dir, train=train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError, ValueError) as error:
-        raise DatasetError(
-            f"{name} is not in {data_dir} and could not be downloaded from "
-            f"{' or '.join(mirrors)}: {str(error).strip()}\n"
-            "Two ways out: --mirror URL with a folder of the four original files "
-            "(file:///path/to/mnist works), or --dataset digits, which needs no download."
-        ) from error
-    train, test = (Split(part.data, part.targets) for part in both)
-    return train, test
+    originals = Originals(
+        dataset=name,
+        folder=data_dir / dataset.__name__ / "raw",
+        resources=dataset.resources,
+        mirrors=[mirror] if mirror else dataset.mirrors,
+        check=check,
+    )
+    train, test = (
+        Split(torch.tensor(images), torch.tensor(labels, dtype=torch.int64))
+        for images, labels in map(originals.read, ("train", "t10k"))
+    )
+    labels = tuple(str(digit) for digit in range(10)) if name == "mnist" else FASHION_LABELS
+    return _split_data(name, labels, train, test)
 
 
 def _load_digits() -> Data:

@@ -33,10 +33,10 @@ def train(settings: TrainingSettings, console: Console) -> None:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("--device cuda: torch finds no GPU; --device cpu works here")
     with console.status(f"loading {settings.dataset}", spinner="line"):
-        data = load(settings.dataset, settings.data_dir, settings.mirror)
+        data = load(settings.dataset, settings.data_dir, settings.mirror, check=settings.check_data)
     console.print(
         f"{data.name}: {len(data.train):,} images to train, {len(data.held_out):,} held out, "
-        f"{len(data.test):,} to test"
+        f"{len(data.test):,} to test{'' if settings.check_data else '; not checked'}"
     )
     seeds = range(settings.seed, settings.seed + settings.seeds)
     checkpoints = [Checkpoint(settings.models_dir, settings.recipe(seed), data) for seed in seeds]
