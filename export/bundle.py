@@ -20,6 +20,21 @@ EXPECTED_VERSION = f"a number from 1 to {MOST_VERSION} in plain digits"
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
 _LIKE_VERSION = re.compile(r"[+-]?\d[\d.,_+-]*")  # digits of any script; dates and 1.5, too
 
+# What file systems and desktops leave in a folder, beside names that begin with a dot, such as a
+# ConfigMap's ..data, .nfs0000, .DS_Store, ._model.onnx. No runtime opens a file that the manifest
+# does not list, and it lists none of such names: they change nothing that is served.
+LEFT_BY_SYSTEMS = {
+    "lost+found",
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "$recycle.bin",
+    "system volume information",
+    "@eadir",
+    "#recycle",
+    "#snapshot",
+}
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -80,14 +95,19 @@ class Bundle:
     def unlisted_files(self) -> list[str]:
         """Return the names of the files that lie there without being of the bundle.
 
+        What file systems and desktops leave there is not among them.
+
         Raises:
             BundleError: the folder can't be read.
         """
         listed = {file.name for file in self.manifest.files} | {MANIFEST_NAME}
         try:
-            return sorted({entry.name for entry in self.path.iterdir()} - listed)
+            names = {entry.name for entry in self.path.iterdir()} - listed
         except OSError as error:
             raise BundleError(f"{self.path}: can't be read: {error.strerror}") from error
+        return sorted(
+            name for name in names if name[0] != "." and name.lower() not in LEFT_BY_SYSTEMS
+        )
 
 
 def _digest(data: bytes) -> str:

@@ -36,7 +36,7 @@ from export.vectors import check_vectors
 from export.weights import read_weights
 from export.writers import write_torchscript
 from tests.bundles import REPOSITORY, publish_random_bundle, republish
-from tests.servers import run_server_until_it_ends
+from tests.servers import run_server_until_it_ends, start_server
 
 RUNTIME_FILES = ("model.onnx", "trace.onnx", "model.ts", "model.pt2", "weights.safetensors")
 NO_VERSIONS = ("007", "0", "-1", "+3", "1.5", "1_000", "٣", "2026-11-25", str(2**63), "9" * 250)
@@ -63,8 +63,8 @@ RECORD_OF_NOTHING = {
 }
 
 
-def verify(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "export", "verify", str(path)]
+def verify(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "export", "verify", str(path), *arguments]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
@@ -231,6 +231,61 @@ def test_a_missing_and_an_unlisted_file_are_named(tiny: Bundle) -> None:
     (tiny.path / "model.ts").unlink()
     with pytest.raises(BundleError, match=r"model\.ts: can't be read"):
         tiny.verify_files()
+
+
+def as_config_map(folder: Path) -> None:
+    """Lay the files out as Kubernetes mounts them: links to links to a folder that is swapped."""
+    data = folder / "..2026_11_25_08_00_00.1"
+    data.mkdir()
+    for path in list(folder.iterdir()):
+        if path != data:
+            path.rename(data / path.name)
+            path.symlink_to(Path("..data") / path.name)
+    (folder / "..data").symlink_to(data.name)
+
+
+LEFTOVERS = (
+    ".nfs000000001a2b3c4d00000001",
+    ".DS_Store",
+    "._model.onnx",
+    ".fuse_hidden0000000100000001",
+    ".Trash-1000/",
+    ".snapshot/",
+    "lost+found/",
+    "Thumbs.db",
+    "desktop.ini",
+    "$RECYCLE.BIN/",
+    "System Volume Information/",
+    "@eaDir/",
+)
+
+
+@pytest.mark.parametrize("is_config_map", [True, False])
+def test_a_bundle_on_any_mount_is_verified_and_served(
+    bundle: Bundle, tmp_path: Path, *, is_config_map: bool
+) -> None:
+    folder = republish(bundle, tmp_path, {}).path
+    if is_config_map:
+        as_config_map(folder)
+    else:
+        for name in LEFTOVERS:
+            path = folder / name
+            path.mkdir() if name.endswith("/") else path.write_bytes(b"\0\5\x16\7")
+        (folder / ".gone").symlink_to("nowhere")
+    done = verify(folder, "--runtime", "onnx")
+    assert (done.returncode, done.stderr) == (0, "")
+    with start_server("--models-dir", str(tmp_path)) as server:
+        assert server.ready["version"] == bundle.manifest.version
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "model.onnx.data", "more/", "model.onnx~", "data"])
+def test_what_no_system_left_there_is_refused(tiny: Bundle, name: str) -> None:
+    path = tiny.path / name
+    path.mkdir() if name.endswith("/") else path.write_bytes(b"x")
+    assert tiny.unlisted_files() == [path.name]
+    done = verify(tiny.path)
+    assert done.returncode == 1
+    assert f"does not list {path.name}" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,17 @@ def test_the_commands_refuse_it_too(tiny: Bundle, tmp_path: Path, command: str) 
         assert "Traceback" not in done.stderr
 
 
+def test_data_in_a_hidden_file_of_the_bundle_is_refused_too(tiny: Bundle, tmp_path: Path) -> None:
+    """`verify` overlooks hidden files as leftovers of file systems: no model may read one."""
+    outside = pointing_outside(tiny, tmp_path, ".near.bin")
+    (tmp_path / "working" / ".near.bin").rename(outside.path / ".near.bin")
+    assert outside.unlisted_files() == []
+    command = [sys.executable, "-m", "export", "verify", str(outside.path), "--runtime", "onnx"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert OUTSIDE in done.stderr
+
+
 def test_a_server_does_not_start_with_it(tiny: Bundle, tmp_path: Path) -> None:
     outside = pointing_outside(tiny, tmp_path, "../up.bin", name=ONNX_TRACE_FILE)
     models_dir = str(outside.path.parent.parent)

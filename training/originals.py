@@ -53,9 +53,10 @@ class Originals:
             self._array(f"{part}-images-idx3-ubyte", dimensions=3),
             self._array(f"{part}-labels-idx1-ubyte", dimensions=1),
         )
-        if images.shape[1:] != (SIDE, SIDE) or len(images) < LEAST_IMAGES[part]:
+        least = LEAST_IMAGES[part]
+        if images.shape[1:] != (SIDE, SIDE) or len(images) < least:
             raise DatasetError(
-                f"{images_path}: expected images [N, {SIDE}, {SIDE}], {LEAST_IMAGES[part]} or more, "
+                f"{images_path}: expected images [N, {SIDE}, {SIDE}], {least} or more, "
                 f"got {list(images.shape)}"
             )
         if len(labels) != len(images) or labels.max() >= CLASSES:
