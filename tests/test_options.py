@@ -212,12 +212,12 @@ def test_ports_and_host_are_those_that_were_set() -> None:
         socket.create_server(("127.0.0.1", 0)) as two,
     ):
         grpc_port, metrics_port = (str(s.getsockname()[1]) for s in (one, two))
-    arguments = ("--grpc-port", grpc_port, "--metrics-port", metrics_port, "--host", "::1")
+    arguments = ("--grpc-port", grpc_port, "--metrics-port", metrics_port, "--host", "127.0.0.2")
     with start_server(*arguments) as server:
-        assert (str(server.ready["grpc_port"]), server.ready["host"]) == (grpc_port, "::1")
-        with ForwardClient(f"[::1]:{grpc_port}") as caller:
+        assert (str(server.ready["grpc_port"]), server.ready["host"]) == (grpc_port, "127.0.0.2")
+        with ForwardClient(f"127.0.0.2:{grpc_port}") as caller:
             assert caller.health() == "SERVING"
-        with socket.create_connection(("::1", int(metrics_port))):
+        with socket.create_connection(("127.0.0.2", int(metrics_port))):
             pass
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", int(grpc_port)))
