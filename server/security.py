@@ -25,10 +25,14 @@ class Security:
 
     def follow(self, metrics: ServerMetrics) -> None:
         """Follow the files while the server runs, and show in the metrics whether all is well."""
-        files: list[Watched[Any]] = [each.watched for each in (self.tls, self.tokens) if each]
+        files: dict[str, Watched[Any]] = {}
+        if self.tls:
+            files["tls"] = self.tls.watched
+        if self.tokens:
+            files["tokens"] = self.tokens.watched
         if files:
-            metrics.watch_files({each.name: each.is_current for each in files})
-            follow(files, metrics.count_failure)
+            metrics.watch_files({name: each.is_current for name, each in files.items()})
+            follow(list(files.values()), metrics.count_failure)
         if self.tls:
             metrics.watch_certificate(self.tls.expiry_timestamp)
 

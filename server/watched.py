@@ -33,7 +33,7 @@ class Watched(Generic[Value]):
         Raises:
             StartError: what `read` raises of files that are wrong.
         """
-        self.name = name
+        self._name = name
         self._paths = tuple(paths)
         self._read = read
         self._seen = self._state()
@@ -62,13 +62,13 @@ class Watched(Generic[Value]):
                 self._seen = state
         else:
             self._value, self._seen, self._fault, self._again = value, state, "", False
-            log.info(f"{self.name} renewed")
+            log.info(f"{self._name} renewed")
 
     def _fail(self, error: Exception, *, is_new: bool) -> None:
         foreseen = isinstance(error, StartError)
         fault = str(error) if foreseen else repr(error)
         if is_new or fault != self._fault:
-            event = f"{self.name} not renewed, the old stay in use"
+            event = f"{self._name} not renewed, the old stay in use"
             log.error(event, reason=fault, exc_info=None if foreseen else error)
         self._fault, self._again = fault, isinstance(error.__cause__ or error, OSError)
 

@@ -179,8 +179,10 @@ def test_why_a_machine_with_a_gpu_computes_on_its_cpu_is_logged_once(
         read_settings(ServerSettings, []), Limits(8, 1 << 20), QueueRoom(8), ServerMetrics()
     )
     with structlog.testing.capture_logs() as log:
-        for _ in range(3):  # as at each reload
-            loader.load(bundle).corridor.close()
+        for turn in range(3):  # as at each reload
+            loaded = loader.load(bundle)
+            loaded.corridor.close()
+            assert bool(loaded.model.no_gpu) == (turn == 0), "it was looked for again"
     reasons = [entry["reason"] for entry in log if "falls back" in entry["event"]]
     assert len(reasons) == 1
     assert "no CUDAExecutionProvider" in reasons[0]
