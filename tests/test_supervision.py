@@ -121,14 +121,16 @@ def test_the_port_of_the_metrics_answers_again_after_its_thread_failed(
 ) -> None:
     monkeypatch.setattr(supervision, "FIRST_PAUSE_SECONDS", 0.05)
     failures = [RuntimeError("nobody foresaw it")]
+    ports: list[int] = []  # of this test alone: those of others may still be served
 
-    def fail_once(_server: object) -> None:
-        if failures:
+    def fail_once(server: metrics_port._Server) -> None:
+        if failures and server.server_port in ports:
             raise failures.pop()
 
     monkeypatch.setattr(metrics_port._Server, "service_actions", fail_once, raising=False)
     metrics = ServerMetrics()
     port = serve_metrics(metrics, "127.0.0.1", 0)
+    ports.append(port)
     wait_until(lambda: sample(metrics, "forward_background_failures_total", task="metrics") == 1)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as response:
         assert b'forward_background_failures_total{task="metrics"} 1.0' in response.read()
