@@ -1,12 +1,8 @@
-"""Bundles on disk: `models/<name>/<version>/`, read with hashes checked, written in one step."""
+"""Bundles on disk: `models/<name>/<version>/`, read with hashes checked."""
 
 import hashlib
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -243,59 +239,3 @@ def find_bundle(models_dir: Path, name: str, version: int | None) -> Bundle:
             "move it to its own, or train into a models folder that has the earlier versions"
         )
     return bundle
-
-
-def check_writable(models_dir: Path, name: str) -> None:
-    """Check that a bundle of the name can be written, before hours of training.
-
-    Raises:
-        OSError: it can't.
-        BundleError: the newest version is the last that there can be.
-    """
-    folder = models_dir / name
-    folder.mkdir(parents=True, exist_ok=True)
-    _next_version(folder)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
-
-
-@contextmanager
-def staged_bundle(models_dir: Path, name: str) -> Iterator[tuple[Path, int]]:
-    """Give a temporary folder and the version that it becomes.
-
-    The folder is renamed to `models_dir/name/version` when the block ends, and
-    removed when it raises: a reader sees a whole bundle or none.
-    """
-    parent = models_dir / name
-    parent.mkdir(parents=True, exist_ok=True)
-    version = _next_version(parent)
-    folder = Path(tempfile.mkdtemp(prefix=".staged-", dir=parent))
-    try:
-        yield folder, version
-        for path in (*folder.iterdir(), folder):
-            _flush(path)
-        folder.chmod(0o755)  # mkdtemp made it private
-        folder.rename(parent / str(version))
-        _flush(parent)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _next_version(folder: Path) -> int:
-    """Return the version after all that have an entry in a model's folder, a file perhaps."""
-    newest = max((int(each.name) for each in folder.iterdir() if is_version(each.name)), default=0)
-    if newest == MOST_VERSION:
-        raise BundleError(
-            f"{folder / str(newest)}: is the last version that there can be; "
-            "move it away to publish another"
-        )
-    return newest + 1
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 from zipfile import ZipFile, is_zipfile
@@ -379,6 +380,17 @@ def test_a_bundle_in_the_folder_of_another_is_refused(tiny: Bundle) -> None:
     shutil.copytree(tiny.path, tiny.path.parent / "2")
     with pytest.raises(BundleError, match=r"is of 'tiny' version 1, .* version 2"):
         find_bundle(tiny.path.parent.parent, "tiny", None)
+
+
+def test_publications_at_the_same_time_get_versions_of_their_own(tmp_path: Path) -> None:
+    def publish(_: int) -> int:
+        with staged_bundle(tmp_path, "tiny") as (folder, version):
+            (folder / "model.onnx").write_bytes(b"x")
+            return version
+
+    with ThreadPoolExecutor(8) as pool:
+        given = sorted(pool.map(publish, range(16)))
+    assert given == versions(tmp_path, "tiny") == list(range(1, 17))
 
 
 def test_a_publication_that_fails_leaves_nothing(tmp_path: Path) -> None:

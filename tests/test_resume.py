@@ -11,15 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from export.bundle import versions
+from export.settings import read_settings
 from tests.bundles import REPOSITORY
 from tests.trainings import fitted, train, training_command, weights_hash
 from training.checkpoint import Checkpoint
-from training.config import Recipe
+from training.config import Recipe, TrainingSettings
 from training.data import Data, load
 from training.errors import CheckpointError
 from training.fit import Fit
+from training.train import train as train_here
 
 ARGUMENTS = ("--dataset", "digits", "--epochs", "150", "--batch-images", "64")
 
@@ -88,6 +91,40 @@ def test_an_interrupt_keeps_the_last_checkpoint_and_publishes_nothing(
     done = train(*ARGUMENTS, "--models-dir", tmp_path, "--resume")
     assert done.returncode == 0, done.stderr
     assert weights_hash(tmp_path, 1) == unbroken
+
+
+def test_a_second_training_of_a_seed_is_refused_before_it_starts(
+    tmp_path: Path, digits: Data
+) -> None:
+    arguments = ["--dataset", "digits", "--epochs", "1", "--models-dir", str(tmp_path)]
+    fit = fitted(digits)
+    checkpoint = Checkpoint(tmp_path, fit.recipe, digits)
+    (tmp_path / "digits").mkdir()
+    with checkpoint.held():
+        checkpoint.save(fit)
+        before = checkpoint.path.read_bytes()
+        with pytest.raises(CheckpointError, match="another training with seed 0 writes it now"):
+            train_here(read_settings(TrainingSettings, arguments), Console(quiet=True))
+    assert checkpoint.path.read_bytes() == before
+    assert versions(tmp_path, "digits") == []
+
+
+def test_a_checkpoint_is_held_by_one_and_freed_at_the_end(tmp_path: Path, digits: Data) -> None:
+    (tmp_path / "digits").mkdir()
+    one, same, other = (
+        Checkpoint(tmp_path, Recipe(dataset="digits", seed=seed), digits) for seed in (0, 0, 1)
+    )
+    with one.held(), other.held():
+        with (
+            pytest.raises(CheckpointError, match="take another --seed or --models-dir"),
+            same.held(),
+        ):
+            pass
+        with pytest.raises(CheckpointError), same.held():
+            pass
+    with same.held():
+        pass
+    assert list((tmp_path / "digits").iterdir()) == []
 
 
 def test_resume_without_a_checkpoint_starts_and_without_resume_one_is_left_aside(

@@ -1,7 +1,10 @@
 """Checkpoints: an interrupted training continues to the weights of an unbroken one."""
 
+import fcntl
 import json
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,6 +35,26 @@ class Checkpoint:
             "dataset SHA-256": data.sha256,
             "torch": torch.__version__,
         }
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other trainings from this checkpoint while the block runs.
+
+        Raises:
+            CheckpointError: another one has it.
+            OSError: the folder can't be written.
+        """
+        path = self.path.with_name(f"{self.path.name}.lock")
+        with _locked(path) as is_ours:
+            if not is_ours:
+                raise CheckpointError(
+                    f"{self.path}: another training with seed {self.recipe.seed} writes it now: "
+                    "wait for its end, or take another --seed or --models-dir"
+                )
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
     def exists(self) -> bool:
         """Say whether there is a training to continue."""
@@ -90,3 +113,22 @@ class Checkpoint:
     def remove(self) -> None:
         """Remove the file, if there is one."""
         self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock a file, made for it, while the block runs; give whether nobody else has it.
+
+    The kernel frees it when the process ends, however it does.
+    """
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # a file system without locks
+            yield True
+            return
+        # Who had it may have removed it between our two steps: then a third may lock a new one.
+        yield path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))

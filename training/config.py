@@ -1,6 +1,7 @@
 """Settings of `python -m training`."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -13,6 +14,14 @@ from export.settings import CommandSettings
 DatasetName = Literal["mnist", "fashion-mnist", "digits"]
 MAX_HIDDEN_LAYERS = 16
 MAX_SEED = 2**32 - 1
+SIDE, CLASSES = 28, 10  # of the images and labels of each dataset
+MAX_WEIGHT_BYTES = 2**31 - 2**20  # ONNX is protobuf, which ends at 2 GiB; 1 MiB is for the rest
+
+
+def parameter_count(hidden: tuple[int, ...]) -> int:
+    """Return the weights and biases of a network with these hidden layers."""
+    sizes = (SIDE * SIDE, *hidden, CLASSES)
+    return sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
 
 
 class Recipe(BaseModel):
@@ -28,11 +37,13 @@ class Recipe(BaseModel):
     hidden: Annotated[tuple[PositiveInt, ...], NoDecode] = Field(
         default=(128,), description="Units of each hidden layer: 128, or 256,128 for two layers."
     )
-    epochs: int = Field(default=200, ge=1, description="Passes over the training images.")
+    epochs: int = Field(
+        default=200, ge=1, le=1_000_000, description="Passes over the training images."
+    )
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of every random choice.")
     threads: int = Field(default=1, ge=1, le=1024, description="Threads that compute.")
     device: Device = Field(default="cpu", description="Where to compute: cpu or cuda.")
-    batch_images: int = Field(default=512, ge=1, description="Images in a step.")
+    batch_images: int = Field(default=512, ge=1, le=1_000_000, description="Images in a step.")
     learning_rate: float = Field(default=0.03, gt=0, le=1, description="Peak learning rate.")
     weight_decay: float = Field(default=1e-2, ge=0, le=1, description="Weight decay, decoupled.")
     average_decay: float = Field(
@@ -58,6 +69,13 @@ class Recipe(BaseModel):
     def _has_layers(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not 1 <= len(value) <= MAX_HIDDEN_LAYERS:
             raise ValueError(f"expected 1 to {MAX_HIDDEN_LAYERS} layers")
+        weight_bytes = 4 * parameter_count(value)
+        if weight_bytes > MAX_WEIGHT_BYTES:
+            gibibytes = min(weight_bytes // 2**30, 10**12)  # beyond, digits say no more
+            raise ValueError(
+                f"the weights would take {gibibytes:,} GiB or more, and several times that in "
+                "training; a file of ONNX ends at 2 GiB: expected fewer units"
+            )
         return value
 
     def toml(self) -> str:

@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional
 from torchvision import datasets
 
-from training.config import DatasetName
+from training.config import SIDE, DatasetName
 from training.originals import Originals
 
-IMAGE_SIDE = 28
+IMAGE_SIDE = SIDE
 HELD_OUT_SHARE = 1 / 12  # the last of the training images: 5,000 of MNIST's 60,000
 FASHION_LABELS = (
     "T-shirt/top",

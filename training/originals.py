@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from training.config import CLASSES, SIDE
 from training.download import DownloadError, download
 from training.errors import DatasetError
 
-SIDE, CLASSES = 28, 10
 LEAST_IMAGES = {"train": 12, "t10k": 1}  # of 12 one is held out
 # MD5 of a .gz that torchvision knows -> of what is in it, computed from those very files. For
 # Fashion-MNIST none was at hand: its unpacked files are compared with the .gz beside them.

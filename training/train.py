@@ -1,14 +1,16 @@
 """The way from data to a published bundle."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 from rich.console import Console
 
-from export.bundle import Bundle, check_writable
+from export.bundle import Bundle
 from export.manifest import TEST_IMAGES
 from export.output import printable
 from export.report import figures_table
+from export.staging import check_writable
 from training.checkpoint import Checkpoint
 from training.config import TrainingSettings
 from training.data import Data, load
@@ -16,6 +18,7 @@ from training.errors import ConfigurationError, TrainingError
 from training.evaluate import evaluate
 from training.fit import Fit, deterministic
 from training.history import seconds_to
+from training.memory import check_memory, out_of_memory_named
 from training.progress import TensorBoard, Terminal, Watcher
 from training.publish import publish
 from training.seeds import Run, best_run, seeds_table
@@ -38,8 +41,20 @@ def train(settings: TrainingSettings, console: Console) -> None:
         f"{data.name}: {len(data.train):,} images to train, {len(data.held_out):,} held out, "
         f"{len(data.test):,} to test{'' if settings.check_data else '; not checked'}"
     )
+    check_memory(settings.recipe(settings.seed), data)
     seeds = range(settings.seed, settings.seed + settings.seeds)
     checkpoints = [Checkpoint(settings.models_dir, settings.recipe(seed), data) for seed in seeds]
+    with ExitStack() as stack:
+        for checkpoint in checkpoints:
+            stack.enter_context(checkpoint.held())
+        stack.enter_context(out_of_memory_named(settings))
+        _train(settings, data, checkpoints, console)
+
+
+def _train(
+    settings: TrainingSettings, data: Data, checkpoints: Sequence[Checkpoint], console: Console
+) -> None:
+    """Fit and publish, on data that are there and with checkpoints that are ours."""
     with deterministic(settings.threads):
         fits = [_fit(settings, data, checkpoint, console) for checkpoint in checkpoints]
         # The test images are looked at here, when every choice is made but that by held-out images.

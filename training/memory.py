@@ -1,0 +1,65 @@
+"""Whether a training fits into memory: before it starts, and where it ends for want of it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from training.config import SIDE, Recipe, parameter_count
+from training.data import Data
+from training.errors import ConfigurationError
+
+FLOAT32_BYTES = 4
+# Of the parameters at a time: weights, their average, gradients and momentum, and, when the
+# checkpoint is written, three of them once more.
+COPIES = 7
+CGROUP_LIMITS = (  # version 2, version 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def check_memory(recipe: Recipe, data: Data, available: int | None = None) -> None:
+    """Raise ConfigurationError if a training needs more memory than the machine has.
+
+    What it needs is bounded from below: what is refused could not have been trained.
+    """
+    available = available_bytes() if available is None else available
+    # Each layer's value of every held-out image, before and after ReLU.
+    layers = 2 * len(data.held_out) * sum(recipe.hidden)
+    pixels = SIDE * SIDE * len(data.train)
+    needed = FLOAT32_BYTES * (COPIES * parameter_count(recipe.hidden) + layers + pixels)
+    if needed > available:
+        raise ConfigurationError(
+            f"--hidden {','.join(map(str, recipe.hidden))}: needs at least {_gibibytes(needed)} of "
+            f"memory, this machine grants {_gibibytes(available)}; give fewer units"
+        )
+
+
+def available_bytes() -> int:
+    """Return the memory of the machine, or what a cgroup grants of it."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    texts = [path.read_text(encoding="ascii") for path in CGROUP_LIMITS if path.is_file()]
+    return min([physical, *(int(text) for text in texts if text.strip().isdecimal())])
+
+
+@contextmanager
+def out_of_memory_named(recipe: Recipe) -> Iterator[None]:
+    """Turn a want of memory while the block runs into a ConfigurationError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not is_memory and "can't allocate memory" not in str(error):  # torch's, on a CPU
+            raise
+        raise ConfigurationError(
+            f"the memory is not enough for --hidden {','.join(map(str, recipe.hidden))} and "
+            f"--batch-images {recipe.batch_images}: give fewer of either, or end other programs "
+            "and go on with --resume"
+        ) from error
+
+
+def _gibibytes(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB"
