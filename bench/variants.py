@@ -10,12 +10,12 @@ import torch
 from bench.callers import REQUESTS
 from bench.check import WrongAnswerError
 from export.architecture import mlp
-from export.bundle import find_bundle, open_bundle, write_bundle
+from export.bundle import find_bundle, open_bundle
 from export.manifest import Manifest
 from export.network import Network, weights_of
+from export.publishing import staged_bundle, write_bundle
 from export.runners import open_runner
 from export.runners.numpy import NumpyRunner
-from export.staging import staged_bundle
 from export.writers import write_all
 
 MODEL = "variants"

@@ -17,11 +17,12 @@ from typing import get_args
 import numpy as np
 
 from export.architecture import Device, Precision, Runtime
-from export.bundle import Bundle, open_bundle, write_manifest
+from export.bundle import Bundle, open_bundle
 from export.compare import Report, compare, synthetic_images, variants_of
 from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, RuntimeUnavailableError
 from export.images import read_images
 from export.output import complain, make_console, printable, run_command
+from export.publishing import write_manifest
 from export.report import print_report
 from export.runners import open_runner
 from export.vectors import check_vectors

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -53,10 +52,10 @@ class Bundle:
             data = path.read_bytes()
         except OSError as error:
             raise BundleError(f"{path}: can't be read: {error.strerror}") from error
-        if _describe(name, data) != entry:
+        if describe(name, data) != entry:
             raise BundleError(
                 f"{path}: the manifest says {entry.size_bytes} bytes with SHA-256 {entry.sha256}, "
-                f"the file has {len(data)} bytes with {_digest(data)}; "
+                f"the file has {len(data)} bytes with {digest(data)}; "
                 "it was damaged or replaced: restore the bundle or train again"
             )
         return data
@@ -106,35 +105,14 @@ class Bundle:
         )
 
 
-def _digest(data: bytes) -> str:
+def digest(data: bytes) -> str:
+    """Return the SHA-256 of data, as a manifest has it."""
     return hashlib.sha256(data).hexdigest()
 
 
-def _describe(name: str, data: bytes) -> File:
-    return File(name=name, size_bytes=len(data), sha256=_digest(data))
-
-
-def write_bundle(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Bundle:
-    """Write the files and the manifest that lists them; return the bundle."""
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    files = tuple(_describe(*item) for item in sorted(contents.items()))
-    return write_manifest(folder, manifest.model_copy(update={"files": files}))
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
-    """Put a manifest in the place of the one that a bundle has; return the bundle.
-
-    A reader sees the old one or the new one. It is sealed with its own SHA-256.
-    """
-    unsealed = manifest.model_copy(update={"sha256": UNSEALED})
-    text = unsealed.model_dump_json(indent=2).encode() + b"\n"
-    sealed = text.replace(UNSEALED.encode(), _digest(text).encode(), 1)
-    beside = folder / f".{MANIFEST_NAME}"
-    beside.write_bytes(sealed)
-    _flush(beside)
-    beside.replace(folder / MANIFEST_NAME)
-    return open_bundle(folder)
+def describe(name: str, data: bytes) -> File:
+    """Return the entry that a manifest has of a file."""
+    return File(name=name, size_bytes=len(data), sha256=digest(data))
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -149,7 +127,7 @@ def open_bundle(path: Path) -> Bundle:
     except OSError as error:
         raise BundleError(f"{manifest_path}: can't be read: {error}") from error
     manifest = _parse(manifest_path, text)
-    found = _digest(text.replace(manifest.sha256.encode(), UNSEALED.encode(), 1))
+    found = digest(text.replace(manifest.sha256.encode(), UNSEALED.encode(), 1))
     if found != manifest.sha256:
         raise BundleError(
             f"{manifest_path}: says that its own SHA-256 is {manifest.sha256}, it is {found}; "

@@ -7,11 +7,11 @@ import numpy as np
 
 from export.architecture import Precision, Stage, mlp
 from export.bounds import Reference, bounded
-from export.bundle import Bundle, open_bundle, write_bundle
+from export.bundle import Bundle, open_bundle
 from export.manifest import Dataset, Manifest
 from export.network import Network, weights_of
+from export.publishing import staged_bundle, write_bundle
 from export.runners.numpy import NumpyRunner
-from export.staging import staged_bundle
 from export.writers import write_all
 
 REPOSITORY = Path(__file__).parent.parent

@@ -19,19 +19,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from export.architecture import Runtime
-from export.bundle import (
-    Bundle,
-    check_writable,
-    find_bundle,
-    is_version,
-    model_folders,
-    open_bundle,
-    staged_bundle,
-    versions,
-    write_manifest,
-)
+from export.bundle import Bundle, find_bundle, is_version, model_folders, open_bundle, versions
 from export.errors import BundleError, ExportError
 from export.manifest import MANIFEST_NAME
+from export.publishing import check_writable, staged_bundle, write_manifest
 from export.runners import open_runner
 from export.vectors import check_vectors
 from export.weights import read_weights

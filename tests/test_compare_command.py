@@ -17,9 +17,10 @@ from PIL import Image
 from rich.console import Console
 
 from export.__main__ import main
-from export.bundle import Bundle, open_bundle, write_manifest
+from export.bundle import Bundle, open_bundle
 from export.compare import ImageSet, compare, variants_of
 from export.heatmap import NOTHING, heatmap
+from export.publishing import write_manifest
 from export.report import print_report
 from export.weights import read_weights
 from export.writers import write_onnx

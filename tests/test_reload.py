@@ -18,8 +18,9 @@ import pytest
 
 from bench.reload import reload_under_load
 from client import ForwardClient
-from export.bundle import Bundle, versions, write_bundle, write_manifest
+from export.bundle import Bundle, versions
 from export.manifest import MANIFEST_NAME
+from export.publishing import write_bundle, write_manifest
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 from tests.bundles import (

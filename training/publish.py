@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from export.architecture import Stage
-from export.bundle import Bundle, open_bundle, write_bundle
+from export.bundle import Bundle, open_bundle
 from export.compare import ImageSet, compare, synthetic_images, variants_of
 from export.errors import ParityError
 from export.manifest import TEST_IMAGES, Dataset, Manifest, RuntimeParity
 from export.network import weights_of
-from export.staging import staged_bundle
+from export.publishing import staged_bundle, write_bundle
 from export.writers import write_all
 from training.card import model_card
 from training.config import Recipe

@@ -9,8 +9,8 @@ from rich.console import Console
 from export.bundle import Bundle
 from export.manifest import TEST_IMAGES
 from export.output import printable
+from export.publishing import check_writable
 from export.report import figures_table
-from export.staging import check_writable
 from training.checkpoint import Checkpoint
 from training.config import TrainingSettings
 from training.data import Data, load

@@ -1,16 +1,39 @@
-"""The next version of a model: written under a temporary name, renamed into place when whole."""
+"""Bundles written: under a temporary name, with their hashes, renamed into place when whole."""
 
 import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from export.bundle import is_version
+from export.bundle import Bundle, describe, digest, is_version, open_bundle
 from export.errors import BundleError
-from export.manifest import MOST_VERSION
+from export.manifest import MANIFEST_NAME, MOST_VERSION, UNSEALED, Manifest
+
+
+def write_bundle(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Bundle:
+    """Write the files and the manifest that lists them; return the bundle."""
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    files = tuple(describe(*item) for item in sorted(contents.items()))
+    return write_manifest(folder, manifest.model_copy(update={"files": files}))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
+    """Put a manifest in the place of the one that a bundle has; return the bundle.
+
+    A reader sees the old one or the new one. It is sealed with its own SHA-256.
+    """
+    unsealed = manifest.model_copy(update={"sha256": UNSEALED})
+    text = unsealed.model_dump_json(indent=2).encode() + b"\n"
+    sealed = text.replace(UNSEALED.encode(), digest(text).encode(), 1)
+    beside = folder / f".{MANIFEST_NAME}"
+    beside.write_bytes(sealed)
+    _flush(beside)
+    beside.replace(folder / MANIFEST_NAME)
+    return open_bundle(folder)
 
 
 def check_writable(models_dir: Path, name: str) -> None:
