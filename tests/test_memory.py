@@ -27,7 +27,7 @@ from server.scheduler import GroupLimits, Scheduler
 from server.stream import OrderedAnswers
 from tests.abandoned import REQUEST_BYTES, RPCS, WAYS, Rpc, connect
 from tests.collectors import UncollectedServer, start_uncollected_server, uncollected
-from tests.servers import BareCall, start_held_server, wait_until
+from tests.servers import BareCall, RunningServer, start_held_server, wait_until
 
 CALLS = 16  # of each RPC
 # All that may stay after the calls of all RPCs: less than the requests of one RPC alone. grpc.aio's
@@ -35,6 +35,7 @@ CALLS = 16  # of each RPC
 MOST_BYTES = CALLS * REQUEST_BYTES // 4
 MOST_RESIDENT_BYTES = len(RPCS) * CALLS * REQUEST_BYTES // 3  # allocators keep some of it
 IDLE_STREAMS = 20
+METADATA_BYTES, METADATA_CALLS = 15_000, 3_500  # 50 MiB in all
 HEALTH_LIST = "/grpc.health.v1.Health/List"  # grpcio answers it with UNIMPLEMENTED
 
 
@@ -96,6 +97,19 @@ def test_streams_hold_no_request_while_idle_or_after_a_drain() -> None:
         wait_until(lambda: server.traced_bytes() - before < most)
         assert server.cycles() == {}
         done.set()
+
+
+def test_metadata_wait_for_the_collector_but_not_for_long(served: RunningServer) -> None:
+    """A cycle of grpc.aio in each call holds them."""
+    process, seen = psutil.Process(served.process.pid), list[int]()
+    metadata = (("x-large", "v" * METADATA_BYTES),)
+    with connect(served) as channel:
+        call: Any = channel.unary_unary(next(rpc.path for rpc in RPCS if "ServerLive" in rpc.path))
+        for number in range(METADATA_CALLS):
+            call(b"", metadata=metadata)
+            if number % 100 == 99:
+                seen.append(process.memory_info().rss)
+    assert max(seen) - seen[0] < METADATA_CALLS * METADATA_BYTES // 2
 
 
 def begin_idle(channel: grpc.Channel, rpc: Rpc, done: threading.Event) -> Iterator[bytes]:
