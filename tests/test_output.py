@@ -1,5 +1,6 @@
 """Standard output that can't take what is printed: nothing but the print is lost."""
 
+import io
 import json
 import os
 import signal
@@ -14,13 +15,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 import client.display
 import export.output
 from export.bundle import Bundle, open_bundle
+from export.output import make_console
 from tests.bundles import MODELS_DIR, REPOSITORY, random_images
 from tests.servers import RunningServer
-from tests.trainings import training_command
+from tests.trainings import epoch, training_command
+from training.config import Recipe
+from training.data import Data, load
+from training.fit import Fit
+from training.progress import Terminal
 
 VERIFY = [sys.executable, "-m", "export", "verify", str(MODELS_DIR / "mnist/1"), "--runtime=onnx"]
 DIGIT = REPOSITORY / "docs" / "digit.png"
@@ -47,6 +54,11 @@ def run(
 
 def calling(server: RunningServer, *arguments: str | Path) -> list[str | Path]:
     return [sys.executable, "-m", "client", *arguments, "--address", server.address]
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load("digits", Path(), None)
 
 
 def small_training(models_dir: Path) -> list[str | Path]:
@@ -82,15 +94,20 @@ def test_the_client_draws_with_the_characters_there_are(
     assert "@@@" in printed, "the picture of the digit"
 
 
-def test_training_publishes_where_its_chart_can_not_be_printed(tmp_path: Path) -> None:
-    models_dir = tmp_path / "[red]"  # no markup either
-    done = run(small_training(models_dir), PYTHONIOENCODING="ascii")
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert is_published(models_dir)
-    printed = done.stdout.decode("ascii")
-    assert "." * 72 in printed, "the chart"
-    assert "?" not in printed
-    assert f"Published {models_dir}/digits/1: " in printed
+def test_the_chart_of_a_training_is_drawn_with_the_characters_there_are(digits: Data) -> None:
+    fit = Fit(Recipe(dataset="digits", epochs=2), digits)
+    drawn = io.BytesIO()
+    terminal = Terminal(Console(file=io.TextIOWrapper(drawn, encoding="ascii")), fit)
+    with terminal.shown():
+        terminal.epoch([epoch(1, 1.0, 0.5), epoch(2, 0.5, 0.75)])
+    lines = drawn.getvalue().decode("ascii").splitlines()
+    assert lines[-1] == "#" * 36 + "." * 36, "the lowest is an eighth of a row"
+    assert lines[-8].rstrip() == "#" * 36
+
+
+def test_the_console_takes_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    make_console().print("models/[red]/:warning:/1")
+    assert capsys.readouterr().out == "models/[red]/:warning:/1\n"
 
 
 @pytest.mark.parametrize("module", ["client", "export", "server", "training"])
@@ -100,11 +117,13 @@ def test_help_needs_no_more_than_ascii(module: str) -> None:
     assert b"--" in done.stdout
 
 
-def test_training_publishes_though_its_reader_is_gone(tmp_path: Path) -> None:
+def test_training_publishes_though_nobody_can_read_it(tmp_path: Path) -> None:
+    """Its reader is gone, and the encoding lacks a letter of the folder."""
+    models_dir = tmp_path / "mödels"
     with broken_pipe() as pipe:
-        done = run(small_training(tmp_path), pipe)
+        done = run(small_training(models_dir), pipe, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert is_published(tmp_path)
+    assert is_published(models_dir)
 
 
 def test_training_publishes_on_a_full_disk_of_its_output(tmp_path: Path) -> None:
