@@ -22,8 +22,8 @@ from server.supervision import see_all_failures
 from server.tokens import TokenInterceptor
 from server.versions import VersionFinder
 
-# A call leaves three to five objects of grpc.aio's, and with them its metadata, which may be 16 KiB:
-# so many of up to 1,700 calls wait for the collector, which then looks through them alone.
+# A call leaves three to five objects of grpc.aio's, and with them its metadata, up to 16 KiB: so
+# many of up to 1,700 calls wait for the collector, which then looks through them alone.
 GARBAGE_THRESHOLDS = (5_000, 10, 10)
 
 log = structlog.get_logger()

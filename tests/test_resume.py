@@ -16,7 +16,7 @@ from rich.console import Console
 from export.bundle import versions
 from export.settings import read_settings
 from tests.bundles import REPOSITORY
-from tests.trainings import fitted, train, training_command, weights_hash
+from tests.trainings import fitted, run_of, train, training_command, weights_hash
 from training.checkpoint import Checkpoint
 from training.config import Recipe, TrainingSettings
 from training.data import Data, load
@@ -24,7 +24,13 @@ from training.errors import CheckpointError
 from training.fit import Fit
 from training.train import train as train_here
 
-ARGUMENTS = ("--dataset", "digits", "--epochs", "150", "--batch-images", "64")
+EPOCHS, BATCH_IMAGES = 150, 512
+ARGUMENTS = (
+    *("--dataset", "digits"),
+    *("--epochs", str(EPOCHS), "--batch-images", str(BATCH_IMAGES)),
+)
+# A training waits when nobody reads what it prints: it can't end before it is interrupted.
+PIPE_BYTES = 4096  # about 40 epochs; the reader may have taken as many at once
 
 
 @contextmanager
@@ -40,6 +46,7 @@ def training_that_runs(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        pipesize=PIPE_BYTES,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     ) as process:
         try:
@@ -52,30 +59,33 @@ def training_that_runs(
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The hash of the weights of a training that nothing interrupted."""
-    models_dir = tmp_path_factory.mktemp("unbroken")
-    done = train(*ARGUMENTS, "--models-dir", models_dir)
-    assert done.returncode == 0, done.stderr
-    return weights_hash(models_dir, 1)
+def digits() -> Data:
+    return load("digits", Path(), None)
+
+
+@pytest.fixture(scope="module")
+def unbroken(digits: Data) -> str:
+    """The hash of the weights of a training that nothing interrupted, in this process."""
+    fit = fitted(digits, epochs=EPOCHS, batch_images=BATCH_IMAGES)
+    return run_of(fit.average.folded(), digits).weights_sha256
 
 
 def test_a_training_killed_in_mid_epoch_resumes_to_the_weights_of_an_unbroken_one(
     unbroken: str, tmp_path: Path
 ) -> None:
-    with training_that_runs(tmp_path, *ARGUMENTS, after="^   20 ") as process:
+    with training_that_runs(tmp_path, *ARGUMENTS, after="^    5 ") as process:
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert versions(tmp_path, "digits") == []
     done = train(*ARGUMENTS, "--models-dir", tmp_path, "--resume")
     assert done.returncode == 0, done.stderr
     continued = int(done.stdout.split("continues after epoch ")[1].split()[0])
-    assert 19 <= continued < 150, "it was killed on its way"
+    assert 4 <= continued < EPOCHS, "it was killed on its way"
     assert f"\n{continued + 1:>5} " in done.stdout
     assert f"\n{continued:>5} " not in done.stdout
     assert weights_hash(tmp_path, 1) == unbroken
     history = (tmp_path / "digits" / "1" / "history.jsonl").read_text()
-    assert history.count("\n") == 150, "the history is whole"
+    assert history.count("\n") == EPOCHS, "the history is whole"
 
 
 def test_an_interrupt_keeps_the_last_checkpoint_and_publishes_nothing(
@@ -140,11 +150,6 @@ def test_resume_without_a_checkpoint_starts_and_without_resume_one_is_left_aside
     assert done.returncode == 0, done.stderr
     assert "--resume would have continued it" in done.stdout
     assert weights_hash(tmp_path, 1) == weights_hash(tmp_path, 2)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Data:
-    return load("digits", Path(), None)
 
 
 def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path: Path, digits: Data) -> None:
