@@ -177,6 +177,7 @@ class HeldServer:
     room: QueueRoom
     metrics: ServerMetrics
     drain: Any  # starts a drain, returns a concurrent future
+    loop: asyncio.AbstractEventLoop
 
 
 class BareCall:
@@ -257,6 +258,7 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
             lambda seconds: asyncio.run_coroutine_threadsafe(
                 drain(server, health, gate, seconds), loop
             ),
+            loop,
         )
     finally:
         runner.let_go.set()

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from bench.drain import drain
 from client import ForwardClient, ForwardError
 from export.bundle import Bundle
+from server.lifecycle import ARRIVAL_SECONDS
 from tests.bundles import random_images
 from tests.servers import RunningServer, start_held_server, start_server
 
@@ -90,6 +91,30 @@ def test_a_drain_lets_a_running_call_finish_and_tells_watchers(bundle: Bundle) -
         server.runner.let_go.set()
         assert running.result(10).logits.shape == (1, 10)
         drained.result(10)
+
+
+def test_a_call_that_came_while_the_event_loop_stood_still_is_served(bundle: Bundle) -> None:
+    """As on a machine that is short of processors, for longer than calls have to arrive."""
+    with (
+        start_held_server(bundle) as server,
+        ForwardClient(server.address, timeout_seconds=30) as caller,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        server.runner.let_go.set()
+        caller.predict(ONE)  # connected
+        stands_still = threading.Event()
+
+        def stand_still() -> None:
+            stands_still.set()
+            time.sleep(3 * ARRIVAL_SECONDS)
+
+        drained = server.drain(30)
+        time.sleep(ARRIVAL_SECONDS / 4)  # it has begun
+        server.loop.call_soon_threadsafe(stand_still)
+        assert stands_still.wait(30)
+        on_its_way = pool.submit(caller.predict, ONE)
+        assert on_its_way.result(30).logits.shape == (1, 10)
+        drained.result(30)
 
 
 def test_the_drain_timeout_ends_calls_that_do_not_finish(bundle: Bundle) -> None:
