@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from client.pictures import PictureError, load_images, normalise
+from client.connection import tensor_of
+from client.pictures import PictureError, load_images, normalise, read_images
 from export.runners import Runner
 from training.data import Data
 
@@ -20,11 +21,22 @@ def test_an_mnist_image_comes_back_unchanged_or_inverted(mnist: Data) -> None:
         np.testing.assert_array_equal(normalise(1 - image[..., None] / 255), image)
 
 
+def test_mnist_files_are_sent_to_the_bit(mnist: Data, tmp_path: Path) -> None:
+    images = mnist.test.images[:10_000:5].numpy()
+    np.save(tmp_path / "all.npy", images)
+    assert tensor_of(load_images(tmp_path / "all.npy")).data == images.tobytes()
+    for image in images[::4]:
+        Image.fromarray(image).save(tmp_path / "one.png")
+        read = read_images(tmp_path / "one.png")
+        assert tensor_of(read.pixels).data == image.tobytes()
+        assert read.warnings == ()
+
+
 @pytest.mark.parametrize("paper", ["white", "ivory", "black"])
 def test_digits_drawn_large_off_centre_and_in_color_are_read(
     mnist: Data, eager: Runner, tmp_path: Path, paper: str
 ) -> None:
-    count, wrong = 300, 0
+    count, wrong = 60, 0
     ink = Image.new("RGB", (210, 210), "gold" if paper == "black" else "navy")
     for index in range(count):
         digit = Image.fromarray(mnist.test.images[index].numpy()).resize((210, 210))
@@ -33,38 +45,39 @@ def test_digits_drawn_large_off_centre_and_in_color_are_read(
         sheet.save(tmp_path / "digit.png")
         logits = eager.predict(load_images(tmp_path / "digit.png") / np.float32(255))
         wrong += int(logits.argmax() != mnist.test.labels[index])
-    assert wrong / count <= 0.02  # the model itself errs on about 1% of them
+    assert wrong <= 1  # the model itself errs on about 1% of them
 
 
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 90),
     seed=st.integers(0, 2**32 - 1),
+    share=st.sampled_from([0.001, 0.01, 0.15, 0.6]),
     dark_ink=st.booleans(),
 )
 def test_any_picture_gives_an_image_centred_by_mass_or_a_clear_error(
-    height: int, width: int, seed: int, dark_ink: bool
+    height: int, width: int, seed: int, share: float, dark_ink: bool
 ) -> None:
     generator = np.random.default_rng(seed)
-    gray = np.where(generator.random((height, width)) < 0.15, generator.random((height, width)), 0)
-    picture = (1 - gray if dark_ink else gray)[..., None]
-    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    if np.median(border) not in (0, 1):
-        return  # so small that the ink is the border
-    if gray.max() < 0.1:
-        with pytest.raises(PictureError, match="no ink"):
-            normalise(picture)
+    gray = np.where(generator.random((height, width)) < share, generator.random((height, width)), 0)
+    try:
+        image = normalise((1 - gray if dark_ink else gray)[..., None])
+    except PictureError as error:
+        said = str(error)
+    else:
+        said = ""
+    if said:
+        assert said.startswith("no ink to be seen")
         return
-    image = normalise(picture)
     assert image.dtype == np.uint8
     assert image.shape == (28, 28)
     assert image.max() > 0
     weights = image / image.sum()
-    for axis, side in ((1, height), (0, width)):
+    for axis in (1, 0):
         centre = float(weights.sum(axis=axis) @ np.arange(28))
         spread = np.flatnonzero(image.any(axis=axis))
         touches = spread[0] == 0 or spread[-1] == 27
-        assert touches or abs(centre - 13.5) <= 1.5 or (height, width) == (28, 28), (axis, side)
+        assert touches or abs(centre - 13.5) <= 1.5, axis
 
 
 def test_the_ink_is_scaled_to_20_pixels_along_its_longer_side() -> None:
@@ -131,7 +144,7 @@ def test_numpy_files_are_read(tmp_path: Path, array: np.ndarray, shape: tuple[in
         (np.zeros((5, 5, 5)), "expected an array"),
         (np.zeros((0, 28, 28)), "empty"),
         (np.zeros((1, 784)), "looks like flattened images; reshape"),
-        (np.zeros((28, 28), np.int64), "expected uint8 or floating, got int64"),
+        (np.zeros((28, 28), np.int64), "expected uint8 or floating values in 0..1, got int64"),
         (np.full((40, 40), 255.0), "from 255.0 to 255.0"),
         (np.full((40, 40), np.nan), "from nan"),
         (np.zeros((40, 40), np.int64), "got int64"),
