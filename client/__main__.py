@@ -24,8 +24,8 @@ from client.connection import MOST_TIMEOUT_SECONDS, ForwardClient
 from client.display import as_records, printable, show_prediction, show_trace
 from client.environment import PREFIX, set_variables
 from client.errors import CredentialsError, ForwardError
-from client.pictures import PictureError, load_images
-from client.results import Trace
+from client.pictures import PictureError, read_images
+from client.results import Trace, in_one
 
 IMAGE_HELP = (
     "a picture of one digit (PNG or any other kind, any size and colour), or a NumPy file (.npy) "
@@ -90,19 +90,32 @@ def _predict(client: ForwardClient, options: argparse.Namespace) -> int:
     color, ascii_only = console.color_system is not None, console.options.ascii_only
     model = client.model()
     for path in options.images:
-        images = load_images(path)
+        images = read_images(path)
+        for warning in images.warnings:
+            print(f"python -m client: {path}: hard to read: {warning}", file=sys.stderr)
         traced = options.command == "trace" or options.trace
-        answer = client.trace(images) if traced else client.predict(images)
+        call = client.trace if traced else client.predict
+        # As many requests as the server's limit makes of a large file.
+        most = model.max_batch_images or len(images.pixels)
+        starts = range(0, len(images.pixels), most)
+        answers = (call(images.pixels[start : start + most]) for start in starts)
         if options.json:
-            for record in as_records(str(path), answer, model):
-                print(json.dumps(record))
+            for start, answer in zip(starts, answers, strict=True):
+                for record in as_records(
+                    str(path), answer, model, first=start, warnings=images.warnings
+                ):
+                    print(json.dumps(record))
             continue
-        shown = show_prediction(
-            str(path), images, answer, model, color=color, ascii_only=ascii_only
+        given = list(answers)
+        whole = in_one(given)
+        console.print(
+            show_prediction(
+                str(path), images.pixels, whole, model, color=color, ascii_only=ascii_only
+            )
         )
-        console.print(shown)
-        if isinstance(answer, Trace):
-            console.print(show_trace(answer, ascii_only=ascii_only))
+        for answer in given:
+            if isinstance(answer, Trace):
+                console.print(show_trace(answer, ascii_only=ascii_only))
     return 0
 
 

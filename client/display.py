@@ -95,18 +95,29 @@ def show_image(image: np.ndarray, *, color: bool, ascii_only: bool = False) -> T
     return text
 
 
-def as_records(title: str, prediction: Prediction, model: Model) -> list[dict[str, Any]]:
-    """Return an object for each image, for JSON; the stages of a trace with the first."""
+def as_records(
+    title: str,
+    prediction: Prediction,
+    model: Model,
+    *,
+    first: int = 0,
+    warnings: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Return an object for each image, for JSON; the stages of a trace with the first.
+
+    `first` is the place of the first image in its file, `warnings` what made it hard to read.
+    """
     records: list[dict[str, Any]] = [
         {
             "file": title,
-            "index": index,
+            "index": first + index,
             "label": model.labels[best],
             "probability": float(probabilities[best]),
             "logits": dict(zip(model.labels, map(float, logits), strict=True)),
             "model": prediction.model_name,
             "version": prediction.model_version,
             "runtime": prediction.runtime,
+            "warnings": list(warnings),
         }
         for index, (best, probabilities, logits) in enumerate(
             zip(prediction.classes, prediction.probabilities, prediction.logits, strict=True)

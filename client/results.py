@@ -1,5 +1,6 @@
 """What calls return: NumPy arrays and plain records in place of messages."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,6 +110,15 @@ class Trace(Prediction):
     stages: tuple[TracedStage, ...]
     queue_seconds: float
     run_seconds: float
+
+
+def in_one(predictions: Sequence[Prediction]) -> Prediction:
+    """Return the predictions of several requests as one, in their order; a single one as it is."""
+    first = predictions[0]
+    if len(predictions) == 1:
+        return first
+    logits = np.concatenate([prediction.logits for prediction in predictions])
+    return Prediction(logits, first.model_name, first.model_version, first.runtime)
 
 
 def array_of(tensor: pb.Tensor) -> np.ndarray:

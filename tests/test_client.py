@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from client import ForwardClient, ForwardError
 from export.bundle import Bundle
 from export.runners import Runner
 from tests.bundles import REPOSITORY, random_images
-from tests.servers import RunningServer, start_held_server
+from tests.servers import RunningServer, start_held_server, start_server
 from training.data import Data
 
 STAGES = ["input", "flatten", "linear1", "relu", "linear2", "output"]
@@ -93,6 +93,55 @@ def test_several_images_of_a_file_are_listed(
     done = run_client("predict", tmp_path / "five.npy", address=served.address)
     rows = [line.replace("│", " ").split() for line in done.stdout.splitlines() if "│" in line]
     assert [row[:2] for row in rows] == [[str(i), str(d)] for i, d in enumerate([7, 2, 1, 0, 4])]
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[RunningServer]:
+    """A server that takes four images in a request."""
+    with start_server("--max-batch-images", "4") as server:
+        yield server
+
+
+@pytest.mark.parametrize("flags", [(), ("--trace",)])
+def test_a_file_beyond_the_servers_limit_is_sent_in_parts(
+    narrow: RunningServer, client: ForwardClient, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    images = random_images(10, (28, 28))
+    np.save(tmp_path / "ten.npy", images)
+    done = run_client("predict", tmp_path / "ten.npy", "--json", *flags, address=narrow.address)
+    assert (done.returncode, done.stderr) == (0, "")
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["index"] for record in records] == list(range(10))
+    logits = np.array([list(record["logits"].values()) for record in records], np.float32)
+    np.testing.assert_array_equal(logits, client.predict(images).logits)
+    traced = [record["index"] for record in records if "trace" in record]
+    assert traced == ([0, 4, 8] if flags else [])  # a trace is of one request
+
+
+def test_a_file_beyond_the_limit_is_one_table_in_order(
+    narrow: RunningServer, mnist: Data, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "nine.npy", mnist.test.images[:9].numpy())
+    done = run_client("trace", tmp_path / "nine.npy", address=narrow.address)
+    rows = [line.replace("│", " ").split() for line in done.stdout.splitlines() if "│" in line]
+    digits = [7, 2, 1, 0, 4, 1, 4, 9, 5]
+    assert [row[:2] for row in rows] == [[str(i), str(d)] for i, d in enumerate(digits)]
+    shapes = [line.split() for line in done.stdout.splitlines() if "linear1" in line]
+    assert [words[1] for words in shapes] == ["[4,", "[4,", "[1,"]
+
+
+def test_what_is_hard_to_read_is_said_beside_the_answer(
+    served: RunningServer, tmp_path: Path
+) -> None:
+    sheet = Image.new("L", (400, 400), 255)
+    ImageDraw.Draw(sheet).line((120, 80, 280, 80, 180, 320), fill=0, width=2)
+    sheet.save(tmp_path / "thin.png")
+    done = run_client("predict", tmp_path / "thin.png", "--json", address=served.address)
+    (record,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert record["label"] == "7"
+    (warning,) = record["warnings"]
+    assert "strokes are thin" in warning
+    assert done.stderr == f"python -m client: {tmp_path}/thin.png: hard to read: {warning}\n"
 
 
 def test_health_is_printed_and_is_the_exit_status(served: RunningServer, bundle: Bundle) -> None:
