@@ -92,7 +92,7 @@ def _predict(client: ForwardClient, options: argparse.Namespace) -> int:
     for path in options.images:
         images = read_images(path)
         for warning in images.warnings:
-            print(f"python -m client: {path}: hard to read: {warning}", file=sys.stderr)
+            _complain(f"{path}: hard to read: {warning}")
         traced = options.command == "trace" or options.trace
         call = client.trace if traced else client.predict
         # As many requests as the server's limit makes of a large file.
