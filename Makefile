@@ -26,6 +26,7 @@ lint: .venv/.develop ## check style, types and the .proto
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	cd proto && ../$(BIN)/buf lint
 
 audit: .venv/.develop ## look for known vulnerabilities of the dependencies

@@ -20,18 +20,18 @@ MOST_GROWTH_MEBIBYTES = 5.0
 
 
 @dataclass(frozen=True)
-class Lane:
+class BatcherName:
     """One kind of load, beside the others."""
 
     request: Request
     shape: Shape
 
 
-LANES: Sequence[Lane] = (
-    Lane(Request("Predict", 1), Shape(16, 4)),
-    Lane(Request("Predict", 64), Shape(2, 2)),
-    Lane(Request("Trace", 1), Shape(4, 4)),
-    Lane(Request("PredictStream", 1), Shape(1, 1, STREAM_MESSAGES)),
+BATCHERS: Sequence[BatcherName] = (
+    BatcherName(Request("Predict", 1), Shape(16, 4)),
+    BatcherName(Request("Predict", 64), Shape(2, 2)),
+    BatcherName(Request("Trace", 1), Shape(4, 4)),
+    BatcherName(Request("PredictStream", 1), Shape(1, 1, STREAM_MESSAGES)),
 )
 
 
@@ -40,7 +40,7 @@ class Segment:
     """What a part of the time showed."""
 
     ended: float  # seconds since the start
-    loads: Sequence[Load]  # one a lane
+    loads: Sequence[Load]  # one a batcher
     counted: Counters
     mebibytes: float
 
@@ -48,13 +48,13 @@ class Segment:
     def failed(self) -> int:
         """Requests that failed: as the client saw it, as the server counted it, or not computed."""
         images = sum(
-            lane.request.images * lane.shape.messages_per_request * seen.requests
-            for lane, seen in zip(LANES, self.loads, strict=True)
+            batcher.request.images * batcher.shape.messages_per_request * seen.requests
+            for batcher, seen in zip(BATCHERS, self.loads, strict=True)
         )
         seen_failed = sum(seen.failed for seen in self.loads)
         counted = sum(self.counted.failures().values())
         cut = self.counted.calls("CANCELLED")
-        too_many = max(0, cut - sum(lane.shape.callers for lane in LANES))
+        too_many = max(0, cut - sum(batcher.shape.callers for batcher in BATCHERS))
         return seen_failed + counted + too_many + max(0, images - self.counted.images)
 
     @property
@@ -73,8 +73,8 @@ def soak(minutes: float) -> str:
     segments: list[Segment] = []
     with running(*OUR_SERVER) as served:
         runner = open_model()
-        for lane in LANES:
-            check("ours", served.port, lane.request, runner)
+        for batcher in BATCHERS:
+            check("ours", served.port, batcher.request, runner)
         started = time.monotonic()
         while time.monotonic() - started < minutes * 60:
             segments.append(_segment(served, seconds, started))
@@ -85,21 +85,23 @@ def soak(minutes: float) -> str:
 
 def _segment(served: Served, seconds: int, started: float) -> Segment:
     before = read_counters(served.metrics_port or 0)
-    with ThreadPoolExecutor(len(LANES)) as pool:
-        loads = list(pool.map(lambda lane: _load(served, lane, seconds), LANES))
+    with ThreadPoolExecutor(len(BATCHERS)) as pool:
+        loads = list(pool.map(lambda batcher: _load(served, batcher, seconds), BATCHERS))
     time.sleep(SETTLE_SECONDS)
     counted = read_counters(served.metrics_port or 0).since(before)
     return Segment(time.monotonic() - started, loads, counted, served.resident_mebibytes())
 
 
-def _load(served: Served, lane: Lane, seconds: int) -> Load:
-    body = frame(lane.request.message()) * lane.shape.messages_per_request
-    url = served.url(f"/{SERVICE}/{lane.request.method}")
-    return load(url, body, lane.shape, seconds=seconds)
+def _load(served: Served, batcher: BatcherName, seconds: int) -> Load:
+    body = frame(batcher.request.message()) * batcher.shape.messages_per_request
+    url = served.url(f"/{SERVICE}/{batcher.request.method}")
+    return load(url, body, batcher.shape, seconds=seconds)
 
 
 def _report(segments: Sequence[Segment], minutes: float, seconds: int) -> str:
-    lanes = "; ".join(f"{lane.request.title}: {lane.shape.callers} callers" for lane in LANES)
+    batchers = "; ".join(
+        f"{batcher.request.title}: {batcher.shape.callers} callers" for batcher in BATCHERS
+    )
     warm = segments[min(WARM_SEGMENTS, len(segments)) - 1]
     failed = sum(segment.failed for segment in segments)
     growth = max(0.0, segments[-1].mebibytes - warm.mebibytes)
@@ -115,14 +117,14 @@ def _report(segments: Sequence[Segment], minutes: float, seconds: int) -> str:
     ]
     headings = (
         *("seconds", "MiB"),
-        *(f"p99, ms: {lane.request.title}" for lane in LANES),
+        *(f"p99, ms: {batcher.request.title}" for batcher in BATCHERS),
         *("requests/s", "failed"),
     )
     return "\n\n".join(
         part.strip()
         for part in (
             f"{number(minutes)} minutes, all callers at once, each with its next request when its "
-            f"last was answered ({lanes}; a stream has {STREAM_MESSAGES:,} messages and is one "
+            f"last was answered ({batchers}; a stream has {STREAM_MESSAGES:,} messages and is one "
             f"request). Every {seconds} s the clients connect anew.",
             "### Limits of the soak",
             limits_table(

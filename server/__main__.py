@@ -16,8 +16,8 @@ from export.settings import read_settings
 from server.app import serve
 from server.config import ServerSettings
 from server.errors import StartError
-from server.lines import take_standard_error
-from server.logs import configure_logs
+from server.observability.lines import take_standard_error
+from server.observability.logging import configure_logs
 
 log = structlog.get_logger()
 

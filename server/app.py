@@ -6,21 +6,33 @@ import gc
 import structlog
 
 from server.config import ServerSettings
-from server.connections import ConnectionLimits, affordable_connections, connection_options
-from server.grpc_server import HEALTH_SERVICE, SERVICES, build_server, listen, service_handlers
-from server.host import ActiveModel, ModelHost
-from server.lifecycle import CallGate, Health, drain, leave_signals, on_hangup, stop_signal
-from server.lines import LineWriter
-from server.loader import ModelLoader
-from server.metrics import ServerMetrics
-from server.metrics_port import serve_metrics
-from server.reload import Reloader
-from server.room import QueueRoom
-from server.security import open_security
-from server.service import Limits
-from server.supervision import see_all_failures
-from server.tokens import TokenInterceptor
-from server.versions import VersionFinder
+from server.engine.admission import AdmissionControl
+from server.lifecycle.gate import CallGate
+from server.lifecycle.shutdown import drain
+from server.lifecycle.signals import leave_signals, on_hangup, stop_signal
+from server.lifecycle.state import ServingState
+from server.limits import RequestLimits
+from server.observability.lines import LineWriter
+from server.observability.metrics import ServerMetrics
+from server.observability.metrics_http import serve_metrics
+from server.observability.supervision import see_all_failures
+from server.repository.current import ActiveModel, CurrentModel
+from server.repository.loader import ModelLoader
+from server.repository.poller import RepositoryPoller
+from server.repository.versions import ModelRepository
+from server.security.policy import open_security
+from server.transport.grpc.auth import TokenInterceptor
+from server.transport.grpc.options import (
+    ConnectionLimits,
+    affordable_connections,
+    connection_options,
+)
+from server.transport.grpc.server import (
+    HEALTH_SERVICE,
+    build_server,
+    listen,
+    service_handlers,
+)
 
 # A call leaves three to five objects of grpc.aio's, and with them its metadata, up to 16 KiB: so
 # many of up to 1,700 calls wait for the collector, which then looks through them alone.
@@ -39,25 +51,27 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     """
     asked = asyncio.Event()  # to look for another version
     on_hangup(asked.set)
-    limits = Limits(settings.max_batch_images, settings.max_response_bytes)
-    room, metrics = QueueRoom(settings.max_queue_images), ServerMetrics()
-    metrics.watch_queue(lambda: room.images)
+    limits = RequestLimits(settings.max_batch_images, settings.max_response_bytes)
+    admission, metrics = AdmissionControl(settings.max_queue_images), ServerMetrics()
+    metrics.watch_queue(lambda: admission.images)
     metrics.watch_log(lambda: lines.dropped)
     see_all_failures(metrics.count_failure)
     security = open_security(settings)
     security.follow(metrics)
-    loader = ModelLoader(settings, limits, room, metrics)
-    finder = VersionFinder(settings.models_dir, settings.model, settings.model_version, loader.load)
+    loader = ModelLoader(settings, limits, admission, metrics)
+    finder = ModelRepository(
+        settings.models_dir, settings.model, settings.model_version, loader.load
+    )
     host = first_version(finder, metrics)
     stop = stop_signal()  # before this a signal ends the process at once: there is nothing to drain
-    health, gate = Health(SERVICES), CallGate()
+    state, gate = ServingState(), CallGate()
     interceptors = []
     if security.tokens:
         exempt = () if settings.health_needs_token else (HEALTH_SERVICE,)
         interceptors.append(TokenInterceptor(security.tokens, exempt, metrics))
     server = build_server(
-        service_handlers(host, limits, metrics, gate, health),
-        health,
+        service_handlers(host, limits, metrics, gate, state),
+        state,
         connection_options(connection_limits(settings, loader.max_receive_bytes)),
         interceptors,
     )
@@ -65,7 +79,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     metrics_port = serve_metrics(metrics, settings.host_of_metrics, settings.metrics_port)
     await server.start()
     collect_garbage_seldom()
-    reloader = Reloader(host, finder, metrics, settings.reload_interval, asked)
+    reloader = RepositoryPoller(host, finder, metrics, settings.reload_interval, asked)
     reloading = asyncio.create_task(reloader.keep_running())
     log_ready(
         host.active,
@@ -82,7 +96,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
         timeout_seconds=settings.drain_timeout,
     )
     reloading.cancel()
-    await drain(server, health, gate, settings.drain_timeout, settings.drain_delay)
+    await drain(server, state, gate, settings.drain_timeout, settings.drain_delay)
     reloader.close()
     leave_signals()
     log.info("stopped", refused=gate.refused)
@@ -103,7 +117,7 @@ def connection_limits(settings: ServerSettings, max_request_bytes: int) -> Conne
     )
 
 
-def first_version(finder: VersionFinder[ActiveModel], metrics: ServerMetrics) -> ModelHost:
+def first_version(finder: ModelRepository[ActiveModel], metrics: ServerMetrics) -> CurrentModel:
     """Load the version to begin with; return its host.
 
     Raises:
@@ -111,9 +125,9 @@ def first_version(finder: VersionFinder[ActiveModel], metrics: ServerMetrics) ->
         ExportError: none can be loaded.
     """
     loaded, failure = finder.first()
-    host = ModelHost(loaded)
+    host = CurrentModel(loaded)
     host.failure = failure
-    metrics.show_model(loaded.model)
+    loaded.model.show(metrics)
     metrics.observe_look(loaded=False, failed=0, is_well=failure is None)
     return host
 

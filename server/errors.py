@@ -21,7 +21,7 @@ MOST_SHOWN = 80
 MOST_VIOLATION_CHARACTERS = 2000
 
 
-def shown(sent: str | Sequence[int]) -> str:
+def quote(sent: str | Sequence[int]) -> str:
     """Return what a client sent, in ASCII and cut to a length that fits into a status."""
     text = ascii(sent[:MOST_SHOWN])
     if len(sent) <= MOST_SHOWN and len(text) <= MOST_SHOWN:
@@ -104,7 +104,7 @@ class NotFoundError(ServiceError):
 def model_not_found(name: str, version: object, served: str, served_version: int) -> NotFoundError:
     """Return the error for a model or version that is not served; it names the one that is."""
     return NotFoundError(
-        f"model {shown(name)} version {version} is not served; "
+        f"model {quote(name)} version {version} is not served; "
         f"this server has {served!r} version {served_version}"
     )
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 import uvloop
 
-from server.room import QueueRoom
-from server.scheduler import Done, GroupLimits, Scheduler
+from server.engine.admission import AdmissionControl
+from server.engine.batcher import BatchingConfig, Done, DynamicBatcher
 
 Value = TypeVar("Value")
 
@@ -29,15 +29,17 @@ class Gathering(Protocol):
         deadline: float | None = None,
     ) -> asyncio.Future[Done[Any]]: ...
 
-    def depart(self) -> None: ...
+    def complete(self) -> None: ...
 
     def close(self) -> None: ...
 
 
 Run = Callable[[Sequence[Any]], Sequence[Any]]
-Implementation = Callable[[Run, QueueRoom, GroupLimits, Callable[[float], None]], Gathering]
+Implementation = Callable[
+    [Run, AdmissionControl, BatchingConfig, Callable[[float], None]], Gathering
+]
 
-IMPLEMENTATIONS: list[Implementation] = [Scheduler]
+IMPLEMENTATIONS: list[Implementation] = [DynamicBatcher]
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [
     asyncio.new_event_loop,
     uvloop.new_event_loop,
@@ -89,7 +91,7 @@ class Laboratory:
         self,
         run: Run,
         *,
-        room: QueueRoom | None = None,
+        admission: AdmissionControl | None = None,
         batch: int = 8,
         delay: float = LONG,
         inline: int = 0,
@@ -97,8 +99,8 @@ class Laboratory:
         observe_wait: Callable[[float], None] = lambda _: None,
     ) -> Iterator[Gathering]:
         """Make a scheduler; a delay that nobody said anything of is one that nobody awaits."""
-        limits = GroupLimits(batch, delay, inline, merge)
-        made = self.implementation(run, room or QueueRoom(10_000), limits, observe_wait)
+        limits = BatchingConfig(batch, delay, inline, merge)
+        made = self.implementation(run, admission or AdmissionControl(10_000), limits, observe_wait)
         try:
             yield made
         finally:
@@ -130,5 +132,5 @@ async def expect_company(
     runs.let_go.set()
     await asyncio.gather(first, *others)
     for _ in range(count):
-        scheduler.depart()
+        scheduler.complete()
     runs.groups.clear()

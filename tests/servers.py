@@ -24,17 +24,19 @@ from export.runners import Runner
 from export.settings import read_settings
 from server.app import connection_limits
 from server.config import ServerSettings
-from server.connections import connection_options
-from server.corridor import Corridor
-from server.grpc_server import SERVICES, build_server, listen, service_handlers
-from server.host import ModelHost, activate
-from server.lifecycle import CallGate, Health, drain
-from server.loader import receive_limit
-from server.metrics import ServerMetrics
-from server.models import ServedModel, load_model
-from server.room import QueueRoom
-from server.scheduler import GroupLimits
-from server.service import Limits
+from server.engine.admission import AdmissionControl
+from server.engine.batcher import BatchingConfig
+from server.engine.instance import ModelInstance
+from server.engine.model import ServedModel, load_verified
+from server.lifecycle.gate import CallGate
+from server.lifecycle.shutdown import drain
+from server.lifecycle.state import ServingState
+from server.limits import RequestLimits
+from server.observability.metrics import ServerMetrics
+from server.repository.current import CurrentModel, activate
+from server.repository.loader import receive_limit
+from server.transport.grpc.options import connection_options
+from server.transport.grpc.server import build_server, listen, service_handlers
 from tests.bundles import REPOSITORY
 
 START_SECONDS = 60
@@ -174,7 +176,7 @@ class HeldServer:
 
     address: str
     runner: HeldRunner
-    room: QueueRoom
+    admission: AdmissionControl
     metrics: ServerMetrics
     drain: Any  # starts a drain, returns a concurrent future
     loop: asyncio.AbstractEventLoop
@@ -191,7 +193,7 @@ class BareCall:
         self._when_left: list[Callable[[], None]] = []
         self._when_draining: list[Callable[[], None]] = []
 
-    def when_left(self, callback: Callable[[], None]) -> None:
+    def add_done_callback(self, callback: Callable[[], None]) -> None:
         self._when_left.append(callback)
 
     def when_draining(self, callback: Callable[[], None]) -> None:
@@ -209,17 +211,17 @@ class BareCall:
             callback()
 
 
-def threaded_corridor(
-    model: ServedModel, room: QueueRoom, metrics: ServerMetrics, max_batch_images: int
-) -> Corridor:
-    """Return a corridor whose every run is in a thread, so that a held one holds nothing else."""
-    limits = GroupLimits(
+def threaded_instance(
+    model: ServedModel, admission: AdmissionControl, metrics: ServerMetrics, max_batch_images: int
+) -> ModelInstance:
+    """Return a instance whose every run is in a thread, so that a held one holds nothing else."""
+    limits = BatchingConfig(
         max_batch_images=max_batch_images,
         max_queue_delay_seconds=0.005,
         inline_images=0,
         merge=model.runner.batch_invariant,
     )
-    return Corridor(model, room, limits, metrics)
+    return ModelInstance(model, admission, limits, metrics)
 
 
 @contextmanager
@@ -229,21 +231,21 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     manifest = bundle.manifest
-    opened = load_model(bundle.path.parent.parent, manifest.name, manifest.version, "onnx", "cpu")
+    opened = load_verified(bundle, "onnx", "cpu", threads=1)
     runner = HeldRunner(opened.runner)
     model = ServedModel(manifest, runner, opened.flops_per_image, opened.parameter_counts)
-    room, metrics = QueueRoom(max_queue_images), ServerMetrics()
-    limits = Limits(max_batch_images=HELD_BATCH_IMAGES, max_response_bytes=1 << 20)
-    corridor = threaded_corridor(model, room, metrics, limits.max_batch_images)
-    health, gate = Health(SERVICES), CallGate()
+    admission, metrics = AdmissionControl(max_queue_images), ServerMetrics()
+    limits = RequestLimits(max_batch_images=HELD_BATCH_IMAGES, max_response_bytes=1 << 20)
+    instance = threaded_instance(model, admission, metrics, limits.max_batch_images)
+    state, gate = ServingState(), CallGate()
 
     async def start() -> tuple[Any, int]:
-        host = ModelHost(activate(corridor, limits.max_batch_images))
-        handlers = service_handlers(host, limits, metrics, gate, health)
+        host = CurrentModel(activate(instance, limits.max_batch_images))
+        handlers = service_handlers(host, limits, metrics, gate, state)
         connections = connection_limits(
             read_settings(ServerSettings, []), receive_limit(model, limits)
         )
-        server = build_server(handlers, health, connection_options(connections))
+        server = build_server(handlers, state, connection_options(connections))
         port = listen(server, "127.0.0.1", 0)
         await server.start()
         return server, port
@@ -253,17 +255,17 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
         yield HeldServer(
             f"127.0.0.1:{port}",
             runner,
-            room,
+            admission,
             metrics,
             lambda seconds: asyncio.run_coroutine_threadsafe(
-                drain(server, health, gate, seconds), loop
+                drain(server, state, gate, seconds), loop
             ),
             loop,
         )
     finally:
         runner.let_go.set()
         asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(30)
-        corridor.close()
+        instance.close()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

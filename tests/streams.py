@@ -54,7 +54,7 @@ def stuck_answers(server: RunningServer) -> Iterator[None]:
     tap = Tap(pb.PredictStreamRequest(images=tensor_of(random_images(512, (28, 28)))))
     with grpc.insecure_channel(server.address, NARROW) as channel:
         stream = ForwardServiceStub(channel).PredictStream(iter(tap), timeout=SECONDS)
-        settled(lambda: metric(server, "forward_images_total", lane="predict"))
+        settled(lambda: metric(server, "forward_images_total", batcher="predict"))
         yield
         stream.cancel()
         tap.close()

@@ -8,15 +8,16 @@ from hypothesis.extra import numpy as st_numpy
 
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
-from server.codec import ImageCodec, encode_into
+from server.api.forward_v1.codec import decode_images, encode_into
+from server.engine.images import ImageDecoder
 from server.errors import Violation
 
 MAX_IMAGES = 6
 
 
 @pytest.fixture(scope="module")
-def codec(bundle: Bundle) -> ImageCodec:
-    return ImageCodec(bundle.manifest, MAX_IMAGES)
+def decoder(bundle: Bundle) -> ImageDecoder:
+    return ImageDecoder(bundle.manifest, MAX_IMAGES)
 
 
 def tensor(array: np.ndarray) -> pb.Tensor:
@@ -24,17 +25,18 @@ def tensor(array: np.ndarray) -> pb.Tensor:
     return pb.Tensor(dtype=dtype, shape=array.shape, data=array.tobytes())
 
 
-def faults(codec: ImageCodec, message: pb.Tensor) -> list[Violation]:
-    violations = codec.faults(message)
-    assert bool(violations) == (codec.view(message) is None)
-    return violations
+def violations(decoder: ImageDecoder, message: pb.Tensor) -> list[Violation]:
+    decoded = decode_images(message, decoder)
+    if isinstance(decoded, list):
+        assert decoded, "what is refused is refused for a reason"
+        return decoded
+    return []
 
 
-def view(codec: ImageCodec, message: pb.Tensor) -> np.ndarray:
-    assert codec.faults(message) == []
-    images = codec.view(message)
-    assert images is not None
-    return images
+def view(decoder: ImageDecoder, message: pb.Tensor) -> np.ndarray:
+    decoded = decode_images(message, decoder)
+    assert not isinstance(decoded, list)
+    return decoded
 
 
 SHAPES = st.one_of(st.just((28, 28)), st.tuples(st.integers(1, MAX_IMAGES), *[st.just(28)] * 2))
@@ -42,20 +44,20 @@ SHAPES = st.one_of(st.just((28, 28)), st.tuples(st.integers(1, MAX_IMAGES), *[st
 
 @given(data=st.data(), shape=SHAPES)
 def test_float_images_arrive_bit_by_bit(
-    codec: ImageCodec, data: st.DataObject, shape: tuple[int, ...]
+    decoder: ImageDecoder, data: st.DataObject, shape: tuple[int, ...]
 ) -> None:
     array = data.draw(st_numpy.arrays(np.float32, shape, elements=st.floats(0, 1, width=32)))
-    images = view(codec, tensor(array))
+    images = view(decoder, tensor(array))
     assert images.tobytes() == array.tobytes()
     assert images.shape == (array.size // 784, 28, 28)
 
 
 @given(data=st.data(), shape=SHAPES)
 def test_byte_images_arrive_as_the_bytes_they_are(
-    codec: ImageCodec, data: st.DataObject, shape: tuple[int, ...]
+    decoder: ImageDecoder, data: st.DataObject, shape: tuple[int, ...]
 ) -> None:
     array = data.draw(st_numpy.arrays(np.uint8, shape))
-    images = view(codec, tensor(array))
+    images = view(decoder, tensor(array))
     assert images.dtype == np.uint8
     assert images.tobytes() == array.tobytes()
     assert images.shape == (array.size // 784, 28, 28)
@@ -70,12 +72,12 @@ def test_byte_images_arrive_as_the_bytes_they_are(
     data=st.binary(max_size=64),
 )
 def test_no_bytes_raise_and_none_pass_that_are_no_images(
-    codec: ImageCodec, dtype: int, shape: list[int], data: bytes
+    decoder: ImageDecoder, dtype: int, shape: list[int], data: bytes
 ) -> None:
     # 64 bytes are less than any image, so whatever comes is wrong.
     message = pb.Tensor(shape=shape, data=data)
     message.dtype = dtype  # type: ignore[assignment] # proto3 enums carry any number
-    for violation in faults(codec, message):
+    for violation in violations(decoder, message):
         assert violation.field.startswith("images.")
         assert "expected" in violation.description
         assert "got" in violation.description
@@ -135,17 +137,19 @@ INFINITE[0, 0, 0] = -np.inf
     ],
 )
 def test_every_fault_is_named_with_expected_and_got(
-    codec: ImageCodec, message: pb.Tensor, expected: list[str]
+    decoder: ImageDecoder, message: pb.Tensor, expected: list[str]
 ) -> None:
-    found = [f"{violation.field}: {violation.description}" for violation in faults(codec, message)]
+    found = [
+        f"{violation.field}: {violation.description}" for violation in violations(decoder, message)
+    ]
     assert len(found) == len(expected), found
     for text, part in zip(found, expected, strict=True):
         assert part in text
 
 
-def test_a_shape_of_many_dimensions_is_cut_in_the_error(codec: ImageCodec) -> None:
-    (violation,) = faults(
-        codec, pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[28] * 100_000, data=b"x")
+def test_a_shape_of_many_dimensions_is_cut_in_the_error(decoder: ImageDecoder) -> None:
+    (violation,) = violations(
+        decoder, pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[28] * 100_000, data=b"x")
     )
     assert "got [28, 28, 28, 28, 28," in violation.description
     assert "(length 100000)" in violation.description
@@ -153,8 +157,8 @@ def test_a_shape_of_many_dimensions_is_cut_in_the_error(codec: ImageCodec) -> No
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
-def test_images_are_a_view_of_the_request(codec: ImageCodec, dtype: type[np.generic]) -> None:
-    images = view(codec, tensor(ZERO.astype(dtype)))
+def test_images_are_a_view_of_the_request(decoder: ImageDecoder, dtype: type[np.generic]) -> None:
+    images = view(decoder, tensor(ZERO.astype(dtype)))
     assert not images.flags.writeable
     assert images.base is not None
 

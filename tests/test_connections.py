@@ -21,7 +21,7 @@ from client.connection import tensor_of
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
-from server.connections import OTHER_DESCRIPTORS
+from server.transport.grpc.options import OTHER_DESCRIPTORS
 from tests.faults import (
     ALONE,
     ONE,
@@ -193,7 +193,7 @@ def ping(client: RawClient, count: int, pause_seconds: float) -> list[h2.events.
 def test_a_client_may_ping_while_it_is_idle_but_not_too_often(
     bundle: Bundle, pause_seconds: float, is_allowed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.connections.LEAST_PING_SECONDS", 0.3)
+    monkeypatch.setattr("server.transport.grpc.options.LEAST_PING_SECONDS", 0.3)
     with start_held_server(bundle) as server:
         with RawClient(int(server.address.split(":")[1])) as client:
             seen = ping(client, 6, pause_seconds)
@@ -208,7 +208,7 @@ def test_a_client_may_ping_while_it_is_idle_but_not_too_often(
 
 
 def call_for(server: RunningServer, seconds: float) -> int:
-    """Call on a connection of one's own; return how often."""
+    """CallContext on a connection of one's own; return how often."""
     deadline, calls = time.monotonic() + seconds, 0
     request = pb.PredictRequest(images=tensor_of(ONE))
     with grpc.insecure_channel(server.address, ALONE) as channel:
@@ -261,7 +261,7 @@ def test_a_stream_is_ended_when_its_connection_is_too_old_and_the_drain_timeout_
 def test_a_client_that_never_says_what_it_speaks_is_dropped(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.connections.HANDSHAKE_SECONDS", 1)
+    monkeypatch.setattr("server.transport.grpc.options.HANDSHAKE_SECONDS", 1)
     with start_held_server(bundle) as server:
         port = int(server.address.split(":")[1])
         silent, slow = connect(port), connect(port)

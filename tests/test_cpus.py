@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from server.cpus import available_cpus
+from server.engine.cpus import available_cpus
 
 
 @pytest.fixture(autouse=True)

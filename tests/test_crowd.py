@@ -94,9 +94,9 @@ def test_answers_of_shared_runs_are_bit_equal_to_those_of_lone_ones(
     served: RunningServer, alone: Runner
 ) -> None:
     callers = [random_requests(seed) for seed in range(CALLERS)]
-    runs = metric(served, "forward_run_images_count", lane="predict")
+    runs = metric(served, "forward_run_images_count", batcher="predict")
     found = predict_all(served, callers)
-    runs = metric(served, "forward_run_images_count", lane="predict") - runs
+    runs = metric(served, "forward_run_images_count", batcher="predict") - runs
     for requests, answers in zip(callers, found, strict=True):
         for images, answer in zip(requests, answers, strict=True):
             assert answer == alone.predict(pixels(images)).tobytes()
@@ -105,9 +105,9 @@ def test_answers_of_shared_runs_are_bit_equal_to_those_of_lone_ones(
 
 def test_traces_of_shared_runs_are_those_of_lone_ones(served: RunningServer, alone: Runner) -> None:
     requests = [images[:40] for seed in range(8) for images in random_requests(seed)]
-    runs = metric(served, "forward_run_images_count", lane="trace")
+    runs = metric(served, "forward_run_images_count", batcher="trace")
     together = trace_all(served, requests)
-    runs = metric(served, "forward_run_images_count", lane="trace") - runs
+    runs = metric(served, "forward_run_images_count", batcher="trace") - runs
     assert runs < len(requests), "some have shared a run"
     for index, (images, found) in enumerate(zip(requests, together, strict=True)):
         assert found.logits.data == alone.predict(pixels(images)).tobytes()

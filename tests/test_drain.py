@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from bench.drain import drain
 from client import ForwardClient, ForwardError
 from export.bundle import Bundle
-from server.lifecycle import ARRIVAL_SECONDS
+from server.lifecycle.shutdown import ARRIVAL_SECONDS
 from tests.bundles import random_images
 from tests.servers import RunningServer, start_held_server, start_server
 

@@ -24,8 +24,8 @@ from bench.load import frame
 from client import ForwardClient
 from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb
-from server.metrics import ServerMetrics
-from server.metrics_port import MOST_CONNECTIONS, serve_metrics
+from server.observability.metrics import ServerMetrics
+from server.observability.metrics_http import MOST_CONNECTIONS, serve_metrics
 from tests.bundles import random_images
 from tests.faults import (
     ONE,
@@ -139,13 +139,15 @@ def test_a_reader_that_never_reads_holds_up_nobody(server: RunningServer) -> Non
         faulty.http.update_settings({code: 0})
         faulty.flush()
         faulty.events_until(h2.events.SettingsAcknowledged)
-        before = metric(server, "forward_images_total", lane="predict")
+        before = metric(server, "forward_images_total", batcher="predict")
         for _ in range(200):
             stream = faulty.open_call("Predict")
             faulty.events_until(h2.events.WindowUpdated, 0.01)
             faulty.http.send_data(stream, PREDICT, end_stream=True)
             faulty.flush()
-        wait_until(lambda: metric(server, "forward_images_total", lane="predict") >= before + 200)
+        wait_until(
+            lambda: metric(server, "forward_images_total", batcher="predict") >= before + 200
+        )
         assert metric(server, "forward_queue_images") == 0
         is_prompt(server)
 
@@ -215,7 +217,7 @@ def test_the_port_of_the_metrics_has_few_threads_and_answers_the_newest() -> Non
 
 
 def test_a_scrape_that_goes_silent_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.metrics_port._Handler.timeout", 0.5)
+    monkeypatch.setattr("server.observability.metrics_http._Handler.timeout", 0.5)
     port = serve_metrics(ServerMetrics(), "127.0.0.1", 0)
     with connect(port) as silent:
         silent.sendall(b"GET /metrics HTTP/1.1\r\n")  # and nothing more

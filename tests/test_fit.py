@@ -1,4 +1,4 @@
-"""The fit: its figures, its options, and the same bits every time."""
+"""The trainer: its figures, its options, and the same bits every time."""
 
 import math
 from pathlib import Path
@@ -15,8 +15,8 @@ from training.augment import distort
 from training.config import Recipe
 from training.data import Data, load
 from training.evaluate import evaluate
-from training.fit import Fit, deterministic, share_right
 from training.model import NormalisedNetwork
+from training.trainer import Trainer, accuracy_of, deterministic
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def digits() -> Data:
 
 
 @pytest.fixture(scope="module")
-def base(digits: Data) -> Fit:
+def base(digits: Data) -> Trainer:
     return fitted(digits)
 
 
@@ -47,21 +47,21 @@ OTHER_VALUES: dict[str, Any] = {
     "name", sorted(Recipe.model_fields.keys() - {"dataset", "threads", "device"})
 )
 def test_every_setting_of_the_recipe_decides_the_weights(
-    name: str, base: Fit, digits: Data
+    name: str, base: Trainer, digits: Data
 ) -> None:
     other = parameters_of(fitted(digits, **{name: OTHER_VALUES[name]}))
     same = parameters_of(base)
     assert len(other) != len(same) or not torch.equal(other, same)
 
 
-def test_the_same_recipe_gives_the_same_bits(base: Fit, digits: Data) -> None:
+def test_the_same_recipe_gives_the_same_bits(base: Trainer, digits: Data) -> None:
     torch.manual_seed(12345)  # nothing is drawn from the generator that everybody shares
     assert torch.equal(parameters_of(fitted(digits)), parameters_of(base))
 
 
 def test_a_fit_that_is_restored_goes_on_to_the_same_bits(digits: Data) -> None:
     whole, broken, resumed = (
-        Fit(Recipe(dataset="digits", epochs=3, batch_images=32), digits) for _ in range(3)
+        Trainer(Recipe(dataset="digits", epochs=3, batch_images=32), digits) for _ in range(3)
     )
     with deterministic(1):
         list(whole.run(on_step=lambda: None))
@@ -71,7 +71,7 @@ def test_a_fit_that_is_restored_goes_on_to_the_same_bits(digits: Data) -> None:
         assert [epoch.epoch for epoch in resumed.run(on_step=lambda: None)] == [2, 3]
     assert torch.equal(parameters_of(resumed), parameters_of(whole))
     without_time = [
-        [{**vars(epoch), "seconds": 0} for epoch in fit.epochs] for fit in (whole, resumed)
+        [{**vars(epoch), "seconds": 0} for epoch in trainer.epochs] for trainer in (whole, resumed)
     ]
     assert without_time[0] == without_time[1]
 
@@ -84,7 +84,7 @@ def test_threads_and_determinism_hold_while_the_block_runs_and_no_longer() -> No
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
 
 
-def test_an_epoch_reports_what_its_weights_do(base: Fit, digits: Data) -> None:
+def test_an_epoch_reports_what_its_weights_do(base: Trainer, digits: Data) -> None:
     """The figures against the published network in float64 NumPy."""
     last, network = base.epochs[-1], base.average.folded()
     weights = {name: value.double().numpy() for name, value in network.state_dict().items()}
@@ -108,13 +108,13 @@ def test_an_epoch_reports_what_its_weights_do(base: Fit, digits: Data) -> None:
 
 def test_an_epoch_reports_loss_accuracy_and_gradient_of_its_steps(digits: Data) -> None:
     """One step over all images without distortion: the figures are those of the first weights."""
-    fit = Fit(
+    trainer = Trainer(
         Recipe(dataset="digits", epochs=1, batch_images=len(digits.train), augmentation=0.0), digits
     )
     model = NormalisedNetwork(
-        fit.average.network.stages, fit.average.mean, fit.average.standard_deviation
+        trainer.average.network.stages, trainer.average.mean, trainer.average.standard_deviation
     )
-    model.load_state_dict(fit.average.state_dict())
+    model.load_state_dict(trainer.average.state_dict())
     logits = model(digits.train.pixels())
     loss = functional.cross_entropy(logits, digits.train.labels)
     loss.backward()
@@ -123,23 +123,25 @@ def test_an_epoch_reports_loss_accuracy_and_gradient_of_its_steps(digits: Data) 
         for parameter in model.parameters()
         if parameter.grad is not None
     ]
-    (epoch,) = fit.run(on_step=lambda: None)
+    (epoch,) = trainer.run(on_step=lambda: None)
     assert epoch.train_loss == pytest.approx(loss.item(), rel=1e-4)
     assert epoch.train_accuracy == pytest.approx(
-        share_right(logits, digits.train.labels), abs=0.003
+        accuracy_of(logits, digits.train.labels), abs=0.003
     )
     assert epoch.gradient_norm == pytest.approx(math.sqrt(math.fsum(squares)), rel=1e-3)
     assert epoch.seconds > 0
 
 
 def test_a_dead_unit_is_counted(digits: Data) -> None:
-    fit = Fit(Recipe(dataset="digits", epochs=1, hidden=(16, 8), learning_rate=1e-9), digits)
+    trainer = Trainer(
+        Recipe(dataset="digits", epochs=1, hidden=(16, 8), learning_rate=1e-9), digits
+    )
     with torch.no_grad():
         for name, count in (("linear1", 3), ("linear2", 2)):
-            for model in (fit.average, fit._model):
+            for model in (trainer.average, trainer._model):
                 model.get_parameter(f"network.layers.{name}.bias")[:count] = -1e6
-    (epoch,) = fit.run(on_step=lambda: None)
-    again = fit.average.trace(digits.held_out.pixels())
+    (epoch,) = trainer.run(on_step=lambda: None)
+    again = trainer.average.trace(digits.held_out.pixels())
     dead = sum(int((again[name] == 0).all(dim=0).sum()) for name in ("relu1", "relu2"))
     assert epoch.dead_units == dead >= 5
 
@@ -153,8 +155,10 @@ def test_the_learning_rate_rises_and_falls_to_nothing(digits: Data) -> None:
 
 
 def test_without_an_average_the_last_weights_are_published(digits: Data) -> None:
-    fit = fitted(digits, average_decay=0.0)
-    for averaged, now in zip(fit.average.parameters(), fit._model.parameters(), strict=True):
+    trainer = fitted(digits, average_decay=0.0)
+    for averaged, now in zip(
+        trainer.average.parameters(), trainer._model.parameters(), strict=True
+    ):
         assert torch.equal(averaged, now)
 
 
@@ -167,7 +171,7 @@ def distorted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
         calls.append((len(images), strength))
         return distort(images, generator, strength)
 
-    monkeypatch.setattr("training.fit.distort", counted)
+    monkeypatch.setattr("training.trainer.distort", counted)
     return calls
 
 
@@ -181,17 +185,17 @@ def test_every_training_image_is_distorted_in_every_epoch(
 def test_the_distortions_are_constant_and_taper_off_at_the_end(
     digits: Data, distorted: list[tuple[int, float]]
 ) -> None:
-    fit = fitted(digits, epochs=10, augmentation=2.0, augmentation_end=0.5)
+    trainer = fitted(digits, epochs=10, augmentation=2.0, augmentation_end=0.5)
     strengths = [strength for _, strength in distorted]
     constant = round(0.7 * len(strengths))
     assert set(strengths[:constant]) == {2.0}
     steps = np.diff(strengths[constant:])
     assert steps == pytest.approx([(0.5 - 2.0) / (len(strengths) - constant)] * len(steps), rel=0.1)
     assert strengths[-1] == pytest.approx(0.5, abs=0.02)
-    assert fit.epochs[-1].augmentation == pytest.approx(0.5, abs=0.02)
+    assert trainer.epochs[-1].augmentation == pytest.approx(0.5, abs=0.02)
 
 
-def test_folding_the_normalisation_keeps_the_function(base: Fit) -> None:
+def test_folding_the_normalisation_keeps_the_function(base: Trainer) -> None:
     model = base.average
     images = torch.from_numpy(random_images(50, (28, 28)))
     folded = model.folded()
@@ -204,5 +208,5 @@ def test_folding_the_normalisation_keeps_the_function(base: Fit) -> None:
 
 
 def test_the_default_network_has_101_770_parameters(mnist: Data) -> None:
-    fit = Fit(Recipe(), mnist)
-    assert sum(parameter.numel() for parameter in fit.average.parameters()) == 101_770
+    trainer = Trainer(Recipe(), mnist)
+    assert sum(parameter.numel() for parameter in trainer.average.parameters()) == 101_770

@@ -10,16 +10,15 @@ from hypothesis import strategies as st
 
 from export.bundle import Bundle
 from inference import open_inference_pb2 as oip
-from server.codec import ImageCodec
-from server.errors import Violation
-from server.inference_codec import (
+from server.api.open_inference.codec import (
     WantedOutput,
-    image_faults,
+    decode_images,
     plan_outputs,
     put_outputs,
-    read_images,
     response_bytes,
 )
+from server.engine.images import ImageDecoder
+from server.errors import Violation
 from tests.bundles import publish_random_bundle
 
 MAX_IMAGES = 3
@@ -34,9 +33,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def codec(tiny: Bundle) -> ImageCodec:
+def decoder(tiny: Bundle) -> ImageDecoder:
     assert tiny.manifest.input_shape == SHAPE
-    return ImageCodec(tiny.manifest, MAX_IMAGES)
+    return ImageDecoder(tiny.manifest, MAX_IMAGES)
 
 
 def request_of(array: np.ndarray, *, is_raw: bool) -> oip.ModelInferRequest:
@@ -141,31 +140,30 @@ def _change(draw: st.DrawFn, request: oip.ModelInferRequest, change: int) -> Non
 @settings(max_examples=400)
 @given(request=requests())
 def test_a_request_gives_its_images_or_every_fault_and_no_other_exception(
-    codec: ImageCodec, request: oip.ModelInferRequest
+    decoder: ImageDecoder, request: oip.ModelInferRequest
 ) -> None:
-    images, expected = read_images(request, codec), judged(request)
-    faults = image_faults(request, codec)
-    if expected is None:
-        assert images is None
-        assert faults
-        assert all(len(text) < 400 for text in texts(faults))
+    decoded, expected = decode_images(request, decoder), judged(request)
+    if isinstance(decoded, list):
+        assert expected is None
+        assert decoded
+        assert all(len(text) < 400 for text in texts(decoded))
     else:
-        assert faults == []
-        assert images is not None
+        images = decoded
+        assert expected is not None
         assert (images.dtype, images.shape) == (expected.dtype, expected.shape)
         assert images.tobytes() == expected.tobytes()
 
 
 @given(kind=st.sampled_from(list(TYPES)), is_raw=st.booleans(), images=st.integers(1, MAX_IMAGES))
 def test_raw_and_typed_contents_of_an_array_are_the_array(
-    codec: ImageCodec, kind: str, images: int, *, is_raw: bool
+    decoder: ImageDecoder, kind: str, images: int, *, is_raw: bool
 ) -> None:
     random = np.random.default_rng(images)
     array: np.ndarray = random.integers(0, 256, (images, *SHAPE)).astype(np.uint8)
     if kind == "FP32":
         array = random.random((images, *SHAPE), np.float32)
-    found = read_images(request_of(array, is_raw=is_raw), codec)
-    assert found is not None
+    found = decode_images(request_of(array, is_raw=is_raw), decoder)
+    assert isinstance(found, np.ndarray)
     assert found.tobytes() == array.tobytes()
 
 
@@ -253,20 +251,23 @@ REGION = {"shared_memory_region": oip.InferParameter(string_param="region")}
     ],
 )
 def test_every_fault_is_named_with_expected_and_got(
-    codec: ImageCodec, request_: oip.ModelInferRequest, expected: list[str]
+    decoder: ImageDecoder, request_: oip.ModelInferRequest, expected: list[str]
 ) -> None:
-    assert read_images(request_, codec) is None
-    found = texts(image_faults(request_, codec))
+    decoded = decode_images(request_, decoder)
+    assert isinstance(decoded, list)
+    found = texts(decoded)
     assert len(found) == len(expected), found
     for text, part in zip(found, expected, strict=True):
         assert part in text
 
 
-def test_thousands_of_wrong_inputs_give_a_bounded_number_of_faults(codec: ImageCodec) -> None:
+def test_thousands_of_wrong_inputs_give_a_bounded_number_of_faults(decoder: ImageDecoder) -> None:
     request = oip.ModelInferRequest()
     for _ in range(5000):
         request.inputs.add(name="other")
-    assert 0 < len(image_faults(request, codec)) <= 101
+    decoded = decode_images(request, decoder)
+    assert isinstance(decoded, list)
+    assert 0 < len(decoded) <= 101
 
 
 def parameters_of(value: int | str | None) -> dict[str, oip.InferParameter]:
@@ -314,8 +315,7 @@ def _fits_its_limit(planned: list[WantedOutput], images: int) -> None:
     response = oip.ModelInferResponse(model_name="tiny", model_version="1")
     longest = np.float32(-3.4e38)
     sizes = {each.stage.name: each.stage.shape for each in planned}
-    put_outputs(
-        planned, lambda stage: np.full((images, *sizes[stage]), longest, np.float32), response
-    )
+    values = {name: np.full((images, *size), longest, np.float32) for name, size in sizes.items()}
+    put_outputs(planned, values, response)
     assert len(response.outputs) == len(response.raw_output_contents) == len(planned)
     assert response.ByteSize() <= response_bytes(planned, images)

@@ -12,18 +12,19 @@ from client import ForwardClient, ForwardError
 from client.connection import tensor_of
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
-from server.host import ModelHost, activate
-from server.metrics import ServerMetrics
-from server.models import load_model
-from server.room import QueueRoom
-from server.service import ForwardService, Limits
-from server.trace import put_stage
+from server.api.forward_v1.activations import put_stage
+from server.api.forward_v1.service import ForwardService
+from server.engine.admission import AdmissionControl
+from server.engine.model import load_verified
+from server.limits import RequestLimits
+from server.observability.metrics import ServerMetrics
+from server.repository.current import CurrentModel, activate
 from tests.bundles import random_images
 from tests.servers import (
     BareCall,
     RunningServer,
     start_held_server,
-    threaded_corridor,
+    threaded_instance,
 )
 
 ONE = random_images(1, (28, 28))
@@ -38,13 +39,13 @@ def test_a_trace_is_packed_where_it_ran_and_not_on_the_event_loop(
         threads.add(threading.current_thread().name)
         put_stage(*arguments)
 
-    monkeypatch.setattr("server.service.put_stage", watched)
-    model = load_model(bundle.path.parent.parent, "mnist", None, "onnx", "cpu")
-    corridor = threaded_corridor(model, QueueRoom(8), ServerMetrics(), 8)
-    service = ForwardService(ModelHost(activate(corridor, 8)), Limits(8, 1 << 20))
+    monkeypatch.setattr("server.api.forward_v1.service.put_stage", watched)
+    model = load_verified(bundle, "onnx", "cpu", threads=1)
+    instance = threaded_instance(model, AdmissionControl(8), ServerMetrics(), 8)
+    service = ForwardService(CurrentModel(activate(instance, 8)), RequestLimits(8, 1 << 20))
     request = pb.TraceRequest(images=tensor_of(ONE))
     response = asyncio.run(service.trace(request, BareCall()))
-    corridor.close()
+    instance.close()
     assert len(response.stages) == 6
     assert len(threads) == 1
     assert threads.pop().startswith("forward-run")

@@ -23,10 +23,10 @@ import structlog
 from bench.drain import drain
 from client import ForwardClient
 from export.bundle import Bundle
-from server.lines import MOST_WAITING, LineWriter, StandardError
-from server.logs import configure_logs
-from server.metrics import ServerMetrics
-from server.supervision import see_all_failures
+from server.observability.lines import MOST_WAITING, LineWriter, StandardError
+from server.observability.logging import configure_logs
+from server.observability.metrics import ServerMetrics
+from server.observability.supervision import see_all_failures
 from tests.bundles import REPOSITORY, publish_random_bundle, random_images
 from tests.certificates import Authority
 from tests.servers import RunningServer, metric, scrape, server_command, wait_until
@@ -214,7 +214,7 @@ def test_a_line_that_was_cut_off_by_a_full_disk_spoils_none_after_it(tmp_path: P
     path = tmp_path / "log"
     script = f"""
 import os, resource, signal
-from server.lines import LineWriter
+from server.observability.lines import LineWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 lines = LineWriter(os.open({str(path)!r}, os.O_WRONLY | os.O_CREAT))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))

@@ -20,11 +20,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from client import ForwardClient, ForwardError
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
-from server.call import Call
+from server.api.forward_v1.stream import OrderedAnswers
+from server.context import CallContext
+from server.engine.admission import AdmissionControl
+from server.engine.batcher import BatchingConfig, DynamicBatcher
 from server.errors import InternalError, unforeseen
-from server.room import QueueRoom
-from server.scheduler import GroupLimits, Scheduler
-from server.stream import OrderedAnswers
 from tests.abandoned import REQUEST_BYTES, RPCS, WAYS, Rpc, connect
 from tests.collectors import UncollectedServer, start_uncollected_server, uncollected
 from tests.servers import BareCall, RunningServer, start_held_server, wait_until
@@ -148,7 +148,9 @@ def test_a_run_that_fails_keeps_no_request_of_its_group() -> None:
         raise RunFailedError
 
     async def run() -> None:
-        scheduler = Scheduler[bytes, bytes](fail, QueueRoom(8), GroupLimits(8, 0.01, 0))
+        scheduler = DynamicBatcher[bytes, bytes](
+            fail, AdmissionControl(8), BatchingConfig(8, 0.01, 0)
+        )
         answers = [scheduler.submit(b"", 1) for _ in range(3)]
         await asyncio.to_thread(started.wait, 30)
         answers[0].cancel()  # nobody takes its error
@@ -173,7 +175,7 @@ def test_a_stream_that_its_transport_ends_keeps_no_request() -> None:
         yield 1
         raise ConnectionCutError
 
-    def submit(_images: np.ndarray, _call: Call) -> "asyncio.Future[int]":
+    def submit(_images: np.ndarray, _call: CallContext) -> "asyncio.Future[int]":
         answer = asyncio.get_running_loop().create_future()
         answer.set_exception(InternalError())
         return answer

@@ -87,7 +87,7 @@ def test_certificates_follow_a_swap_of_their_volume(tmp_path: Path) -> None:
         issued = authority.issue()
         return {"tls.crt": issued.certificate.read_bytes(), "tls.key": issued.key.read_bytes()}
 
-    def shown(server: RunningServer) -> bytes:
+    def quote(server: RunningServer) -> bytes:
         address = ("127.0.0.1", int(server.ready["grpc_port"]))
         return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(address))
 
@@ -99,10 +99,10 @@ def test_certificates_follow_a_swap_of_their_volume(tmp_path: Path) -> None:
     volume = Volume(tmp_path / "tls", files)
     arguments = ("--tls-cert", str(volume.path / "tls.crt"), "--tls-key")
     with start_server(*arguments, str(volume.path / "tls.key")) as server:
-        assert shown(server) == leaf(files)
+        assert quote(server) == leaf(files)
         files = pair()
         volume.renew(files)
-        wait_until(lambda: shown(server) == leaf(files))
+        wait_until(lambda: quote(server) == leaf(files))
         address = f"localhost:{server.ready['grpc_port']}"
         with ForwardClient(address, timeout_seconds=30, tls=authority.tls()) as client:
             assert client.predict(ONE).model_version == 1

@@ -20,8 +20,8 @@ from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc
+from server.api.open_inference.service import PLATFORMS
 from server.config import ServerSettings
-from server.open_inference import PLATFORMS
 from tests.bundles import random_images
 from tests.servers import RunningServer, metric, start_held_server, wait_until
 
@@ -130,7 +130,8 @@ def test_calls_are_counted_by_method_and_run_in_the_lane_of_their_outputs(
 
     def counts() -> tuple[float, ...]:
         images = (
-            metric(served, "forward_images_total", lane=lane) for lane in ("predict", "trace")
+            metric(served, "forward_images_total", batcher=batcher)
+            for batcher in ("predict", "trace")
         )
         return (metric(served, "grpc_server_handled_total", **labels), *images)
 

@@ -21,13 +21,13 @@ from export.settings import read_settings
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 from server.config import ServerSettings
+from server.engine.admission import AdmissionControl
+from server.engine.model import load_verified
 from server.errors import StartError
-from server.loader import GPU_DRIVER, INLINE_IMAGES, ModelLoader, receive_limit
-from server.logs import configure_logs
-from server.metrics import ServerMetrics
-from server.models import load_model
-from server.room import QueueRoom
-from server.service import Limits
+from server.limits import RequestLimits
+from server.observability.logging import configure_logs
+from server.observability.metrics import ServerMetrics
+from server.repository.loader import GPU_DRIVER, INLINE_IMAGES, ModelLoader, receive_limit
 from tests.bundles import REPOSITORY, publish_random_bundle, random_images
 from tests.servers import (
     RunningServer,
@@ -40,10 +40,10 @@ from tests.streams import stuck_answers
 
 
 def test_limits_that_grpc_can_not_carry_stop_the_start(bundle: Bundle) -> None:
-    model = load_model(bundle.path.parent.parent, "mnist", None, "onnx", "cpu")
-    assert receive_limit(model, Limits(600_000, 1)) == 2**31 - 1
+    model = load_verified(bundle, "onnx", "cpu", threads=1)
+    assert receive_limit(model, RequestLimits(600_000, 1)) == 2**31 - 1
     with pytest.raises(StartError, match="--max-batch-images 700000"):
-        receive_limit(model, Limits(700_000, 1))
+        receive_limit(model, RequestLimits(700_000, 1))
 
 
 def test_each_limit_is_the_one_that_was_set() -> None:
@@ -105,7 +105,7 @@ def test_the_longest_wait_for_others_is_the_one_that_was_set(
 
 
 def queue_seconds(server: RunningServer) -> float:
-    return metric(server, "forward_queue_seconds_sum", lane="predict")
+    return metric(server, "forward_queue_seconds_sum", batcher="predict")
 
 
 def test_a_full_trace_that_fits_the_default_limit_reaches_a_stock_client(
@@ -174,14 +174,17 @@ def test_why_a_machine_with_a_gpu_computes_on_its_cpu_is_logged_once(
 ) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine has CUDA")
-    monkeypatch.setattr("server.loader.GPU_DRIVER", tmp_path)  # it is there
+    monkeypatch.setattr("server.repository.loader.GPU_DRIVER", tmp_path)  # it is there
     loader = ModelLoader(
-        read_settings(ServerSettings, []), Limits(8, 1 << 20), QueueRoom(8), ServerMetrics()
+        read_settings(ServerSettings, []),
+        RequestLimits(8, 1 << 20),
+        AdmissionControl(8),
+        ServerMetrics(),
     )
     with structlog.testing.capture_logs() as log:
         for turn in range(3):  # as at each reload
             loaded = loader.load(bundle)
-            loaded.corridor.close()
+            loaded.instance.close()
             assert bool(loaded.model.no_gpu) == (turn == 0), "it was looked for again"
     reasons = [entry["reason"] for entry in log if "falls back" in entry["event"]]
     assert len(reasons) == 1

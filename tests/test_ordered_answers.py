@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable
 import numpy as np
 import pytest
 
-from server.call import Call
+from server.api.forward_v1.stream import OrderedAnswers
+from server.context import CallContext
 from server.errors import ServiceError, UnavailableError
-from server.stream import OrderedAnswers
 from tests.servers import BareCall
 
 
@@ -33,7 +33,7 @@ async def answered(
         for number in range(read):
             yield number
 
-    def submit(_images: np.ndarray, _call: Call) -> asyncio.Future[int]:
+    def submit(_images: np.ndarray, _call: CallContext) -> asyncio.Future[int]:
         answers.append(asyncio.get_running_loop().create_future())
         return answers[-1]
 
@@ -70,7 +70,7 @@ def test_what_the_transport_raises_ends_the_stream_after_the_answers_to_what_was
         yield 7
         raise ConnectionError("the transport's own")
 
-    def submit(_images: np.ndarray, _call: Call) -> asyncio.Future[int]:
+    def submit(_images: np.ndarray, _call: CallContext) -> asyncio.Future[int]:
         answer = asyncio.get_running_loop().create_future()
         answer.set_result(7)
         return answer

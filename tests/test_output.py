@@ -26,8 +26,8 @@ from tests.servers import RunningServer
 from tests.trainings import epoch, training_command
 from training.config import Recipe
 from training.data import Data, load
-from training.fit import Fit
 from training.progress import Terminal
+from training.trainer import Trainer
 
 VERIFY = [sys.executable, "-m", "export", "verify", str(MODELS_DIR / "mnist/1"), "--runtime=onnx"]
 DIGIT = REPOSITORY / "docs" / "digit.png"
@@ -95,9 +95,9 @@ def test_the_client_draws_with_the_characters_there_are(
 
 
 def test_the_chart_of_a_training_is_drawn_with_the_characters_there_are(digits: Data) -> None:
-    fit = Fit(Recipe(dataset="digits", epochs=2), digits)
+    trainer = Trainer(Recipe(dataset="digits", epochs=2), digits)
     drawn = io.BytesIO()
-    terminal = Terminal(Console(file=io.TextIOWrapper(drawn, encoding="ascii")), fit)
+    terminal = Terminal(Console(file=io.TextIOWrapper(drawn, encoding="ascii")), trainer)
     with terminal.shown():
         terminal.epoch([epoch(1, 1.0, 0.5), epoch(2, 0.5, 0.75)])
     lines = drawn.getvalue().decode("ascii").splitlines()

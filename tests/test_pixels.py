@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from server.pixels import PixelBuffer
+from server.engine.staging import PixelBuffer
 
 SHAPE = (3, 5)
 MOST = 12

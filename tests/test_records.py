@@ -149,5 +149,5 @@ def test_tensorboard_that_is_not_installed_is_named_with_the_way_to_it(
 
 
 def test_the_progress_of_a_resumed_fit_goes_on(digits: Data) -> None:
-    fit = fitted(digits)
-    assert table_row(fit.epochs).lstrip().startswith("2 ")
+    trainer = fitted(digits)
+    assert table_row(trainer.epochs).lstrip().startswith("2 ")

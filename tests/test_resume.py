@@ -21,8 +21,8 @@ from training.checkpoint import Checkpoint
 from training.config import Recipe, TrainingSettings
 from training.data import Data, load
 from training.errors import CheckpointError
-from training.fit import Fit
 from training.train import train as train_here
+from training.trainer import Trainer
 
 EPOCHS, BATCH_IMAGES = 150, 512
 ARGUMENTS = (
@@ -66,8 +66,8 @@ def digits() -> Data:
 @pytest.fixture(scope="module")
 def unbroken(digits: Data) -> str:
     """The hash of the weights of a training that nothing interrupted, in this process."""
-    fit = fitted(digits, epochs=EPOCHS, batch_images=BATCH_IMAGES)
-    return run_of(fit.average.folded(), digits).weights_sha256
+    trainer = fitted(digits, epochs=EPOCHS, batch_images=BATCH_IMAGES)
+    return run_of(trainer.average.folded(), digits).weights_sha256
 
 
 def test_a_training_killed_in_mid_epoch_resumes_to_the_weights_of_an_unbroken_one(
@@ -107,11 +107,11 @@ def test_a_second_training_of_a_seed_is_refused_before_it_starts(
     tmp_path: Path, digits: Data
 ) -> None:
     arguments = ["--dataset", "digits", "--epochs", "1", "--models-dir", str(tmp_path)]
-    fit = fitted(digits)
-    checkpoint = Checkpoint(tmp_path, fit.recipe, digits)
+    trainer = fitted(digits)
+    checkpoint = Checkpoint(tmp_path, trainer.recipe, digits)
     (tmp_path / "digits").mkdir()
     with checkpoint.held():
-        checkpoint.save(fit)
+        checkpoint.save(trainer)
         before = checkpoint.path.read_bytes()
         with pytest.raises(CheckpointError, match="another training with seed 0 writes it now"):
             train_here(read_settings(TrainingSettings, arguments), Console(quiet=True))
@@ -154,11 +154,11 @@ def test_resume_without_a_checkpoint_starts_and_without_resume_one_is_left_aside
 
 def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path: Path, digits: Data) -> None:
     (tmp_path / "digits").mkdir()
-    fit = fitted(digits)
-    Checkpoint(tmp_path, fit.recipe, digits).save(fit)
-    other = fit.recipe.model_copy(update={"epochs": 9, "hidden": (64,)})
+    trainer = fitted(digits)
+    Checkpoint(tmp_path, trainer.recipe, digits).save(trainer)
+    other = trainer.recipe.model_copy(update={"epochs": 9, "hidden": (64,)})
     with pytest.raises(CheckpointError) as refused:
-        Checkpoint(tmp_path, other, digits).restore(Fit(other, digits))
+        Checkpoint(tmp_path, other, digits).restore(Trainer(other, digits))
     for text in ("hidden [128] then, [64] now", "epochs 2 then, 9 now", "leave out --resume"):
         assert text in str(refused.value)
 
@@ -171,21 +171,21 @@ def test_a_damaged_checkpoint_is_one_clear_error(
     checkpoint = Checkpoint(tmp_path, Recipe(dataset="digits"), digits)
     checkpoint.path.write_bytes(content)
     with pytest.raises(CheckpointError, match="can't be read"):
-        checkpoint.restore(Fit(checkpoint.recipe, digits))
+        checkpoint.restore(Trainer(checkpoint.recipe, digits))
 
 
 def test_a_full_disk_keeps_the_checkpoint_that_was_there(tmp_path: Path, digits: Data) -> None:
     """The limit of a file's size stands in for the disk: the write ends in the middle."""
     (tmp_path / "digits").mkdir()
-    fit = fitted(digits)
-    checkpoint = Checkpoint(tmp_path, fit.recipe, digits)
-    checkpoint.save(fit)
+    trainer = fitted(digits)
+    checkpoint = Checkpoint(tmp_path, trainer.recipe, digits)
+    checkpoint.save(trainer)
     before = checkpoint.path.read_bytes()
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
         with pytest.raises(CheckpointError) as refused:
-            checkpoint.save(fit)
+            checkpoint.save(trainer)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert os.strerror(errno.EFBIG) in str(refused.value)
@@ -205,7 +205,7 @@ def test_a_full_disk_ends_the_command_with_one_clear_error(tmp_path: Path) -> No
 
 
 def test_a_disk_that_is_full_when_it_publishes_costs_no_training(tmp_path: Path) -> None:
-    """A small network's checkpoint fits under the limit, and the pictures do not."""
+    """A small network's checkpoint trainers under the limit, and the pictures do not."""
     arguments = ("--dataset", "digits", "--epochs", "2", "--hidden", "1", "--models-dir", tmp_path)
     done = train(*arguments, file_bytes=35_000)
     assert done.returncode == 1

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from server.engine.admission import AdmissionControl
+from server.engine.batcher import Done
 from server.errors import DeadlineExceededError, QueueFullError
-from server.room import QueueRoom
-from server.scheduler import Done
 from tests.schedulers import (
     LABORATORIES,
     LONG,
@@ -37,7 +37,7 @@ async def is_pending(done: asyncio.Future[Done[object]], seconds: float = 0.1) -
 
 
 def test_a_full_queue_refuses_at_once_and_has_room_again_later(lab: Laboratory) -> None:
-    runs, room = Runs(), QueueRoom(4)
+    runs, admission = Runs(), AdmissionControl(4)
 
     async def experiment() -> None:
         runs.let_go.clear()
@@ -48,34 +48,34 @@ def test_a_full_queue_refuses_at_once_and_has_room_again_later(lab: Laboratory) 
         fits = scheduler.submit("fits", 1)
         runs.let_go.set()
         await asyncio.gather(held, fits)
-        assert room.images == 0
+        assert admission.images == 0
         assert (await scheduler.submit("all", 4)).result == ("answer", "all")
 
-    with lab.scheduler(runs, room=room, delay=0.01) as scheduler:
+    with lab.scheduler(runs, admission=admission, delay=0.01) as scheduler:
         lab.run(experiment)
     assert runs.groups == [["held"], ["fits"], ["all"]]
-    assert room.images == 0
+    assert admission.images == 0
 
 
 def test_a_full_queue_says_when_it_will_have_room(lab: Laboratory) -> None:
-    runs, room = Runs(seconds=0.02), QueueRoom(10)
+    runs, admission = Runs(seconds=0.02), AdmissionControl(10)
 
     async def experiment() -> None:
         for _ in range(30):
             await scheduler.submit("slow", 1)
-            scheduler.depart()
+            scheduler.complete()
         held = scheduler.submit("held", 10)
         with pytest.raises(QueueFullError) as full:
             scheduler.submit("refused", 1)
         await held
         assert 0.1 < full.value.retry_seconds < LONG
 
-    with lab.scheduler(runs, room=room, batch=10) as scheduler:
+    with lab.scheduler(runs, admission=admission, batch=10) as scheduler:
         lab.run(experiment)
 
 
 def test_schedulers_share_their_room(lab: Laboratory) -> None:
-    runs, room = Runs(), QueueRoom(4)
+    runs, admission = Runs(), AdmissionControl(4)
 
     async def experiment() -> None:
         runs.let_go.clear()
@@ -83,19 +83,22 @@ def test_schedulers_share_their_room(lab: Laboratory) -> None:
         with pytest.raises(QueueFullError, match="holds 3 of at most 4"):
             two.submit("two", 2)
         second = two.submit("two", 1)
-        assert room.images == 4
+        assert admission.images == 4
         runs.let_go.set()
         await asyncio.gather(first, second)
-        assert room.images == 0
+        assert admission.images == 0
 
-    with lab.scheduler(runs, room=room) as one, lab.scheduler(runs, room=room) as two:
+    with (
+        lab.scheduler(runs, admission=admission) as one,
+        lab.scheduler(runs, admission=admission) as two,
+    ):
         lab.run(experiment)
 
 
 def test_images_take_room_until_their_run_has_ended_though_the_caller_is_gone(
     lab: Laboratory,
 ) -> None:
-    runs, room = Runs(), QueueRoom(4)
+    runs, admission = Runs(), AdmissionControl(4)
 
     async def experiment() -> None:
         runs.let_go.clear()
@@ -103,11 +106,11 @@ def test_images_take_room_until_their_run_has_ended_though_the_caller_is_gone(
         await until(lambda: runs.groups == [["gone"]])
         gone.cancel()
         await asyncio.sleep(0.05)
-        assert room.images == 3, "the thread still computes them"
+        assert admission.images == 3, "the thread still computes them"
         runs.let_go.set()
-        await until(lambda: room.images == 0)
+        await until(lambda: admission.images == 0)
 
-    with lab.scheduler(runs, room=room) as scheduler:
+    with lab.scheduler(runs, admission=admission) as scheduler:
         lab.run(experiment)
 
 
@@ -119,9 +122,9 @@ def test_a_refused_request_is_not_in_flight_and_nobody_waits_for_it(lab: Laborat
             with pytest.raises(QueueFullError):
                 scheduler.submit("refused", 5)
             await scheduler.submit("lone", 1)
-            scheduler.depart()
+            scheduler.complete()
 
-    with lab.scheduler(runs, room=QueueRoom(4)) as scheduler:
+    with lab.scheduler(runs, admission=AdmissionControl(4)) as scheduler:
         lab.run(experiment)
     assert len(runs.groups) == 50
 
@@ -139,7 +142,7 @@ def test_a_lone_caller_is_answered_before_submit_returns(lab: Laboratory) -> Non
             assert done.result().result == ("answer", number)
             if number % 3:
                 await asyncio.sleep(0)
-            scheduler.depart()
+            scheduler.complete()
 
     with lab.scheduler(runs, inline=8) as scheduler:
         lab.run(experiment)
@@ -150,7 +153,7 @@ def test_a_lone_caller_never_waits_for_the_delay_in_a_thread_either(lab: Laborat
     async def experiment() -> None:
         for number in range(300):
             await scheduler.submit(number, 1)
-            scheduler.depart()
+            scheduler.complete()
 
     with lab.scheduler(Runs()) as scheduler:  # one wait would be too long for the experiment
         lab.run(experiment)
@@ -162,7 +165,7 @@ def test_a_lone_caller_is_alone_again_after_a_crowd_has_left(lab: Laboratory) ->
         waits = []
         for number in range(100):
             waits.append((await scheduler.submit(number, 1)).queue_seconds)
-            scheduler.depart()
+            scheduler.complete()
         return sum(wait > 0.1 for wait in waits)
 
     runs = Runs()
@@ -178,7 +181,7 @@ def test_a_crowd_of_callers_comes_to_share_runs(lab: Laboratory) -> None:
             done = await scheduler.submit((number, turn), 1)
             assert done.result == ("answer", (number, turn))
             await asyncio.sleep(0.001)  # the answer is on its way
-            scheduler.depart()
+            scheduler.complete()
 
     async def experiment() -> None:
         await asyncio.gather(*(call(scheduler, number) for number in range(32)))
@@ -198,7 +201,7 @@ def test_an_answer_that_never_leaves_costs_a_lone_caller_a_wait_only_seldom(
         waits = []
         for number in range(100):
             waits.append((await scheduler.submit(number, 1)).queue_seconds)
-            scheduler.depart()
+            scheduler.complete()
         return sum(wait > 0.1 for wait in waits)
 
     with lab.scheduler(Runs(), delay=0.2, inline=inline) as scheduler:
@@ -320,8 +323,8 @@ def test_no_group_is_forgotten_however_early_its_timer_fires(lab: Laboratory, de
         for turn in range(60):
             three = [scheduler.submit((turn, each), 1) for each in range(3)]
             await asyncio.wait_for(asyncio.gather(*three), 10)
-            scheduler.depart()
-            scheduler.depart()  # the third is stuck, so that soon a fourth is expected, in vain
+            scheduler.complete()
+            scheduler.complete()  # the third is stuck, so that soon a fourth is expected, in vain
             await asyncio.sleep(turn % 7 * 0.0003)
 
     runs = Runs()
@@ -368,7 +371,7 @@ def test_what_does_not_merge_runs_alone_and_waits_for_nobody(lab: Laboratory, in
 def test_what_expired_or_was_cancelled_before_its_run_is_never_computed(
     lab: Laboratory, batch: int
 ) -> None:
-    runs, room = Runs(), QueueRoom(100)
+    runs, admission = Runs(), AdmissionControl(100)
 
     async def experiment() -> None:
         runs.let_go.clear()
@@ -382,26 +385,26 @@ def test_what_expired_or_was_cancelled_before_its_run_is_never_computed(
         await asyncio.gather(held, fine)
         with pytest.raises(DeadlineExceededError, match="nothing was computed"):
             await late
-        assert room.images == 0
+        assert admission.images == 0
 
-    with lab.scheduler(runs, room=room, batch=batch) as scheduler:
+    with lab.scheduler(runs, admission=admission, batch=batch) as scheduler:
         lab.run(experiment)
     assert runs.groups == [["held"], ["fine"]]
 
 
 def test_a_queue_of_nothing_but_the_gone_empties(lab: Laboratory) -> None:
-    runs, room = Runs(), QueueRoom(100)
+    runs, admission = Runs(), AdmissionControl(100)
 
     async def experiment() -> None:
         await expect_company(scheduler, runs, 5)
         gone = [scheduler.submit(number, 1) for number in range(3)]
         for each in gone:
             each.cancel()
-            scheduler.depart()
-        await until(lambda: room.images == 0)
+            scheduler.complete()
+        await until(lambda: admission.images == 0)
         assert (await scheduler.submit("next", 1)).result == ("answer", "next")
 
-    with lab.scheduler(runs, room=room, delay=0.05) as scheduler:
+    with lab.scheduler(runs, admission=admission, delay=0.05) as scheduler:
         lab.run(experiment)
     assert runs.groups == [["next"]]
 
@@ -474,7 +477,7 @@ def test_small_groups_run_on_the_event_loop_and_larger_ones_off_it(lab: Laborato
     async def experiment() -> None:
         for images in (1, 4, 5, 8, 20):
             await scheduler.submit(images, images)
-            scheduler.depart()
+            scheduler.complete()
 
     with lab.scheduler(runs, inline=4) as scheduler:
         lab.run(experiment)

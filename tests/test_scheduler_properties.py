@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.engine.admission import AdmissionControl
+from server.engine.batcher import Done
 from server.errors import DeadlineExceededError, QueueFullError
-from server.room import QueueRoom
-from server.scheduler import Done
 from tests.schedulers import LABORATORIES, Gathering, Laboratory, until
 
 BATCH = 8
@@ -138,7 +138,7 @@ class Crowd:
     """Sends the requests of an experiment, each as its plan says."""
 
     scheduler: Gathering
-    room: QueueRoom
+    admission: AdmissionControl
     requests: list[Request] = field(default_factory=list)
 
     async def send(self, plans: Sequence[Plan]) -> None:
@@ -156,13 +156,13 @@ class Crowd:
         request = Request(number, plan, arrived, deadline)
         self.requests.append(request)
         self._check_room()
-        taken = self.room.images
+        taken = self.admission.images
         fits = taken + plan.images <= ROOM
         try:
             request.done = self.scheduler.submit(request, plan.images, deadline)
         except QueueFullError:
             assert not fits
-            assert self.room.images == taken
+            assert self.admission.images == taken
             return request
         assert fits
         request.done.add_done_callback(lambda _: self._count_end(request))
@@ -177,36 +177,36 @@ class Crowd:
         await asyncio.wait([done])
         if request.plan.departs is not None:
             await asyncio.sleep(request.plan.departs)
-            self.scheduler.depart()
+            self.scheduler.complete()
 
     def _count_end(self, request: Request) -> None:
         request.ends += 1
 
     def _check_room(self) -> None:
         waiting = [each for each in self.requests if each.done and not each.done.done()]
-        assert sum(each.plan.images for each in waiting) <= self.room.images <= ROOM
+        assert sum(each.plan.images for each in waiting) <= self.admission.images <= ROOM
 
 
 def perform(lab: Laboratory, experiment: Experiment) -> tuple[list[Request], Watch]:
-    watch, room = Watch(experiment), QueueRoom(ROOM)
+    watch, admission = Watch(experiment), AdmissionControl(ROOM)
     with lab.scheduler(
         watch.run,
-        room=room,
+        admission=admission,
         batch=BATCH,
         delay=experiment.delay,
         inline=experiment.inline,
         merge=experiment.merge,
         observe_wait=watch.waits.append,
     ) as scheduler:
-        crowd = Crowd(scheduler, room)
+        crowd = Crowd(scheduler, admission)
 
         async def send() -> None:
             await crowd.send(experiment.plans)
-            await until(lambda: room.images == 0)
+            await until(lambda: admission.images == 0)
             await asyncio.sleep(0)
 
         lab.run(send)
-    assert room.images == 0
+    assert admission.images == 0
     return crowd.requests, watch
 
 

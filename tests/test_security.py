@@ -8,7 +8,7 @@ import structlog
 from export.loopback import is_loopback
 from export.settings import read_settings
 from server.config import ServerSettings
-from server.security import open_security
+from server.security.policy import open_security
 from tests.certificates import Authority
 from tests.servers import RunningServer
 

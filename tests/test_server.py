@@ -269,13 +269,13 @@ def test_metrics_count_calls_images_and_times() -> None:
     assert value("grpc_server_handled_total", **predict, grpc_code="INVALID_ARGUMENT") == 1
     assert value("grpc_server_handling_seconds_count", **predict) == 3
     assert value("grpc_server_handling_seconds_sum", **predict) > 0
-    assert value("forward_images_total", lane="predict") == 5
-    assert value("forward_images_total", lane="trace") == 4
-    assert value("forward_run_seconds_count", lane="predict") == 2
-    assert value("forward_queue_seconds_count", lane="trace") == 1
-    assert value("forward_run_images_sum", lane="predict") == 5
-    assert value("forward_run_images_bucket", lane="predict", le="2.0") == 1
-    assert value("forward_run_images_count", lane="trace") == 1
+    assert value("forward_images_total", batcher="predict") == 5
+    assert value("forward_images_total", batcher="trace") == 4
+    assert value("forward_run_seconds_count", batcher="predict") == 2
+    assert value("forward_queue_seconds_count", batcher="trace") == 1
+    assert value("forward_run_images_sum", batcher="predict") == 5
+    assert value("forward_run_images_bucket", batcher="predict", le="2.0") == 1
+    assert value("forward_run_images_count", batcher="trace") == 1
     assert value("forward_queue_images") == 0
     info = {k: str(server.ready[k]) for k in ("model", "version", "runtime", "device", "provider")}
     assert value("forward_model_info", **info) == 1

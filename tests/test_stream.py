@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
-from server.stream import MOST_MESSAGES
+from server.api.forward_v1.stream import MOST_MESSAGES
 from tests.bundles import random_images
 from tests.servers import RunningServer, metric, start_server, wait_until
 from tests.streams import NARROW, SECONDS, Tap, settled
@@ -138,10 +138,10 @@ def test_a_reader_that_does_not_read_is_not_read_ahead_of_without_bound(count: i
     with start_server() as server, grpc.insecure_channel(server.address, NARROW) as channel:
         tap = Tap(request(some_images(count, 1)))
         stream = ForwardServiceStub(channel).PredictStream(iter(tap), timeout=SECONDS)
-        computed = settled(lambda: metric(server, "forward_images_total", lane="predict"))
+        computed = settled(lambda: metric(server, "forward_images_total", batcher="predict"))
         resident = metric(server, "process_resident_memory_bytes")
         time.sleep(1)
-        assert metric(server, "forward_images_total", lane="predict") == computed
+        assert metric(server, "forward_images_total", batcher="predict") == computed
         assert metric(server, "process_resident_memory_bytes") - resident < 2**23
         # Beside the window: what lies in gRPC's own buffers, some hundred kB of answers.
         answer_bytes = 70 + 40 * count

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.bundle import Bundle
-from server import metrics_port, supervision
-from server.host import ActiveModel
-from server.metrics import ServerMetrics
-from server.metrics_port import serve_metrics
-from server.reload import Reloader
-from server.supervision import MOST_PAUSE_SECONDS, Restarts
-from server.versions import Look, VersionFinder
+from server.observability import metrics_http, supervision
+from server.observability.metrics import ServerMetrics
+from server.observability.metrics_http import serve_metrics
+from server.observability.supervision import MOST_PAUSE_SECONDS, Restarts
+from server.repository.current import ActiveModel
+from server.repository.poller import RepositoryPoller
+from server.repository.versions import Look, ModelRepository
 from tests.servers import wait_until
 from tests.test_versions import host_of, publish
 
@@ -48,7 +48,7 @@ def test_a_reload_task_that_fails_is_seen_and_goes_on(
     host, loader, metrics = host_of(tiny)
     seen: list[float | None] = []
 
-    class Failing(VersionFinder[ActiveModel]):
+    class Failing(ModelRepository[ActiveModel]):
         def look(self, served: object, *, asked: bool) -> Look[ActiveModel]:
             if len(seen) < 2:
                 seen.append(sample(metrics, "forward_model_last_reload_successful"))
@@ -59,7 +59,7 @@ def test_a_reload_task_that_fails_is_seen_and_goes_on(
         metrics.observe_look(loaded=False, failed=0, is_well=True)
         finder = Failing(tiny.path.parent.parent, "tiny", None, loader.load)
         asked = asyncio.Event()
-        reloader = Reloader(host, finder, metrics, 0, asked)
+        reloader = RepositoryPoller(host, finder, metrics, 0, asked)
         running = asyncio.create_task(reloader.keep_running())
         asked.set()
         await until(lambda: host.failure is not None)
@@ -92,15 +92,15 @@ def test_an_old_version_that_can_not_be_closed_is_counted(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host, loader, metrics = host_of(tiny)
-    old = host.active.corridor
+    old = host.active.instance
 
     def fail() -> None:
         raise RuntimeError("it does not close")
 
     async def run() -> None:
-        finder = VersionFinder(tiny.path.parent.parent, "tiny", None, loader.load)
+        finder = ModelRepository(tiny.path.parent.parent, "tiny", None, loader.load)
         asked = asyncio.Event()
-        reloader = Reloader(host, finder, metrics, 0, asked)
+        reloader = RepositoryPoller(host, finder, metrics, 0, asked)
         running = asyncio.create_task(reloader.keep_running())
         with monkeypatch.context() as patch:
             patch.setattr(old, "close", fail)
@@ -123,11 +123,11 @@ def test_the_port_of_the_metrics_answers_again_after_its_thread_failed(
     failures = [RuntimeError("nobody foresaw it")]
     ports: list[int] = []  # of this test alone: those of others may still be served
 
-    def fail_once(server: metrics_port._Server) -> None:
+    def fail_once(server: metrics_http._Server) -> None:
         if failures and server.server_port in ports:
             raise failures.pop()
 
-    monkeypatch.setattr(metrics_port._Server, "service_actions", fail_once, raising=False)
+    monkeypatch.setattr(metrics_http._Server, "service_actions", fail_once, raising=False)
     metrics = ServerMetrics()
     port = serve_metrics(metrics, "127.0.0.1", 0)
     ports.append(port)

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from client import CredentialsError, ForwardClient, ForwardError, Tls
-from server.tls import TlsFiles, read_credentials
+from server.security.tls import TlsFiles, read_credentials
 from tests.bundles import REPOSITORY, random_images
 from tests.certificates import Authority, Pair
 from tests.servers import (

@@ -20,9 +20,9 @@ from client import CredentialsError, ForwardClient, ForwardError
 from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
-from server import tokens as server_tokens
 from server.errors import StartError, UnauthenticatedError
-from server.tokens import TOKEN, Tokens, read_tokens
+from server.security import tokens as server_tokens
+from server.security.tokens import TOKEN, Tokens, read_tokens
 from tests.bundles import REPOSITORY, random_images
 from tests.servers import (
     RunningServer,

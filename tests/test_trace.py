@@ -13,10 +13,9 @@ from hypothesis.extra import numpy as st_numpy
 from client.connection import DETAILS
 from export.architecture import flops_per_image, mlp
 from forward.v1 import forward_pb2 as pb
-from server.corridor import TracedRun
+from server.api.forward_v1.activations import plan_trace, put_stage, response_bytes, top_values
+from server.engine.activations import RunStatistics, Statistics, TracedRun, statistics
 from server.errors import Violation
-from server.statistics import RunStatistics, statistics
-from server.trace import plan_trace, put_stage, response_bytes, top_values
 
 STAGES = mlp((3, 5), [4], 2)
 NAMES = [stage.name for stage in STAGES]
@@ -47,10 +46,8 @@ def beside(array: np.ndarray) -> dict[str, np.ndarray]:
     return {"before": others[0], STAGE: array, "behind": others[1]}
 
 
-def of(run: RunStatistics, rows: slice) -> pb.Statistics:
-    found = pb.Statistics()
-    run.put(STAGE, rows, found)
-    return found
+def of(run: RunStatistics, rows: slice) -> Statistics:
+    return run.of(STAGE, rows)
 
 
 def split_of(array: np.ndarray, data: st.DataObject) -> list[slice]:
@@ -60,7 +57,7 @@ def split_of(array: np.ndarray, data: st.DataObject) -> list[slice]:
     return [slice(*pair) for pair in pairwise(edges)]
 
 
-def check_statistics(found: pb.Statistics, array: np.ndarray) -> None:
+def check_statistics(found: Statistics, array: np.ndarray) -> None:
     oracle = torch.from_numpy(array).to(torch.float64)
     expected = {
         "min": oracle.min().item(),

@@ -30,10 +30,10 @@ from tests.trainings import run_of, train, weights_hash
 from training.config import Recipe, TrainingSettings
 from training.data import FASHION_LABELS, Data, load
 from training.errors import DatasetError
-from training.fit import Fit
 from training.history import Epoch
 from training.publish import publish
 from training.train import train as train_here
+from training.trainer import Trainer
 
 STAGES = mlp((28, 28), [128], 10)
 
@@ -201,13 +201,13 @@ def test_the_threads_of_the_settings_compute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    run = Fit.run
+    run = Trainer.run
 
-    def watched(fit: Fit, on_step: Callable[[], None]) -> Iterator[Epoch]:
+    def watched(trainer: Trainer, on_step: Callable[[], None]) -> Iterator[Epoch]:
         seen.append(torch.get_num_threads())
-        return run(fit, on_step)
+        return run(trainer, on_step)
 
-    monkeypatch.setattr(Fit, "run", watched)
+    monkeypatch.setattr(Trainer, "run", watched)
     arguments = ["--dataset", "digits", "--epochs", "1", "--models-dir", str(tmp_path)]
     train_here(read_settings(TrainingSettings, [*arguments, "--threads", "3"]), Console(quiet=True))
     assert seen == [3]

@@ -18,14 +18,21 @@ from export.bundle import Bundle, open_bundle
 from export.errors import BundleError, ParityError
 from export.settings import read_settings
 from forward.v1 import forward_pb2 as pb
+from server.api.forward_v1.service import ForwardService
 from server.config import ServerSettings
-from server.host import ActiveModel, ModelHost
-from server.loader import ModelLoader
-from server.metrics import ServerMetrics
-from server.reload import Reloader
-from server.room import QueueRoom
-from server.service import ForwardService, Limits
-from server.versions import RETRY_SECONDS, SETTLE_SECONDS, Look, VersionFinder, preferred
+from server.engine.admission import AdmissionControl
+from server.limits import RequestLimits
+from server.observability.metrics import ServerMetrics
+from server.repository.current import ActiveModel, CurrentModel
+from server.repository.loader import ModelLoader
+from server.repository.poller import RepositoryPoller
+from server.repository.versions import (
+    RETRY_SECONDS,
+    SETTLE_SECONDS,
+    Look,
+    ModelRepository,
+    preferred,
+)
 from tests.bundles import publish_random_bundle, random_images
 from tests.servers import BareCall
 
@@ -63,7 +70,7 @@ class Finder:
         self.served = served
         self.loads: list[int] = []
         self.failure: Exception | None = None
-        self._finder = VersionFinder(
+        self._finder = ModelRepository(
             served.path.parent.parent, served.manifest.name, pinned, self._load, self.clock
         )
 
@@ -167,24 +174,27 @@ def test_with_no_version_that_can_be_loaded_the_start_tells_of_the_newest(tiny: 
     newer = publish(tiny)
     for bundle in (tiny, newer):
         (bundle.path / "model.onnx").unlink()
-    finder = VersionFinder(tiny.path.parent.parent, "tiny", None, Bundle.verify_files)
+    finder = ModelRepository(tiny.path.parent.parent, "tiny", None, Bundle.verify_files)
     with pytest.raises(BundleError, match=r"tiny/2/model\.onnx"):
         finder.first()
 
 
-def host_of(bundle: Bundle) -> tuple[ModelHost, ModelLoader, ServerMetrics]:
+def host_of(bundle: Bundle) -> tuple[CurrentModel, ModelLoader, ServerMetrics]:
     settings = read_settings(ServerSettings, ["--device", "cpu", "--max-batch-images", "8"])
     metrics = ServerMetrics()
-    loader = ModelLoader(settings, Limits(8, 1 << 20), QueueRoom(64), metrics)
-    return ModelHost(loader.load(bundle)), loader, metrics
+    loader = ModelLoader(settings, RequestLimits(8, 1 << 20), AdmissionControl(64), metrics)
+    return CurrentModel(loader.load(bundle)), loader, metrics
 
 
 def reloader_of(
-    bundle: Bundle, host: ModelHost, load: Callable[[Bundle], ActiveModel], metrics: ServerMetrics
-) -> tuple[Reloader, asyncio.Event]:
-    finder = VersionFinder(bundle.path.parent.parent, "tiny", None, load)
+    bundle: Bundle,
+    host: CurrentModel,
+    load: Callable[[Bundle], ActiveModel],
+    metrics: ServerMetrics,
+) -> tuple[RepositoryPoller, asyncio.Event]:
+    finder = ModelRepository(bundle.path.parent.parent, "tiny", None, load)
     asked = asyncio.Event()
-    return Reloader(host, finder, metrics, 0, asked), asked
+    return RepositoryPoller(host, finder, metrics, 0, asked), asked
 
 
 def test_the_old_version_is_freed_when_its_last_answer_has_left_without_the_garbage_collector(
@@ -193,7 +203,7 @@ def test_the_old_version_is_freed_when_its_last_answer_has_left_without_the_garb
     host, loader, metrics = host_of(tiny)
     newer = publish(tiny)
     old = weakref.ref(host.active.model.runner)
-    service = ForwardService(host, Limits(8, 1 << 20))
+    service = ForwardService(host, RequestLimits(8, 1 << 20))
     images = tensor_of(random_images(2, (3, 5)))
 
     async def swap() -> None:
@@ -239,14 +249,14 @@ def test_jumps_of_the_wall_clock_change_no_look(
     looks: list[bool] = []
     host, _, metrics = host_of(tiny)
 
-    class Counting(VersionFinder[ActiveModel]):
+    class Counting(ModelRepository[ActiveModel]):
         def look(self, served: object, *, asked: bool) -> Look[ActiveModel]:  # noqa: ARG002 (the interface)
             looks.append(asked)
             return Look(None, None, 0)
 
     async def run() -> None:
         finder = Counting(Path(), "tiny", None, lambda _: host.active)
-        reloader = Reloader(host, finder, metrics, 0.2, asyncio.Event())
+        reloader = RepositoryPoller(host, finder, metrics, 0.2, asyncio.Event())
         running = asyncio.create_task(reloader.run())
         await asyncio.sleep(1.1)
         running.cancel()

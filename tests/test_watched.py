@@ -7,10 +7,10 @@ import pytest
 import structlog
 from structlog.typing import EventDict
 
-from server import watched
 from server.errors import StartError
-from server.metrics import ServerMetrics
-from server.watched import Watched, follow, read_file
+from server.observability.metrics import ServerMetrics
+from server.security import reloading
+from server.security.reloading import Watched, follow, read_file
 from tests.servers import wait_until
 
 
@@ -127,7 +127,7 @@ def test_files_that_change_while_they_are_read_are_no_fault(tmp_path: Path) -> N
 def test_followed_files_are_looked_at_without_being_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watched, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(reloading, "LOOK_SECONDS", 0.01)
     file = tmp_path / "number"
     file.write_text("1")
     number = Watched("numbers", [file], number_in(file))

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from forward.v1 import forward_pb2 as pb
-from server import wire
-from server.wire import LEAST_BYTES, LargeRequest, parse
+from server.api.forward_v1 import zero_copy
+from server.api.forward_v1.zero_copy import LEAST_BYTES, LargeRequest, parse
 
 LARGE = bytes(range(256)) * (LEAST_BYTES // 256 + 1)
 TYPES = (pb.PredictRequest, pb.PredictStreamRequest, pb.TraceRequest)
@@ -141,7 +141,7 @@ def test_a_request_that_is_large_by_something_else_is_protobufs_own() -> None:
 def test_a_flood_of_tiny_fields_is_left_to_protobuf_soon() -> None:
     request = b"\x78\x00" * 1_000_000 + large_request().SerializeToString()
     steps = 0
-    original = wire._read_varint
+    original = zero_copy._read_varint
 
     def counted(*arguments: Any, **options: Any) -> tuple[int, int]:  # noqa: ANN401 (passed on)
         nonlocal steps
@@ -149,6 +149,6 @@ def test_a_flood_of_tiny_fields_is_left_to_protobuf_soon() -> None:
         return original(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "_read_varint", counted)
+        patch.setattr(zero_copy, "_read_varint", counted)
         assert_same(parse(pb.TraceRequest, request), pb.TraceRequest.FromString(request))
     assert steps <= 2 * LEAST_BYTES

@@ -14,9 +14,9 @@ from tests.bundles import REPOSITORY
 from training.config import Recipe
 from training.data import Data
 from training.evaluate import evaluate
-from training.fit import Fit, deterministic
 from training.history import Epoch
-from training.seeds import Run
+from training.seeds import TrainingResult
+from training.trainer import Trainer, deterministic
 
 
 def training_command(*arguments: str | Path) -> list[str | Path]:
@@ -33,13 +33,13 @@ def train(
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
-def fitted(data: Data, **recipe: object) -> Fit:
+def fitted(data: Data, **recipe: object) -> Trainer:
     """Train in this process; 2 epochs of 32 images a step unless told."""
     settings = {"dataset": "digits", "epochs": 2, "batch_images": 32, **recipe}
-    fit = Fit(Recipe.model_validate(settings), data)
-    with deterministic(fit.recipe.threads):
-        assert len(list(fit.run(on_step=lambda: None))) == fit.recipe.epochs
-    return fit
+    trainer = Trainer(Recipe.model_validate(settings), data)
+    with deterministic(trainer.recipe.threads):
+        assert len(list(trainer.run(on_step=lambda: None))) == trainer.recipe.epochs
+    return trainer
 
 
 def epoch(number: int, loss: float, accuracy: float, dead_units: int = 0) -> Epoch:
@@ -58,9 +58,11 @@ def epoch(number: int, loss: float, accuracy: float, dead_units: int = 0) -> Epo
     )
 
 
-def run_of(network: Network, data: Data, epochs: Sequence[Epoch] = (), seed: int = 0) -> Run:
+def run_of(
+    network: Network, data: Data, epochs: Sequence[Epoch] = (), seed: int = 0
+) -> TrainingResult:
     """Return a run that ended with this network."""
-    return Run(
+    return TrainingResult(
         recipe=Recipe(dataset="digits", epochs=1, seed=seed),
         epochs=tuple(epochs) or (epoch(1, 1.0, 0.5),),
         network=network,
@@ -74,6 +76,6 @@ def weights_hash(models_dir: Path, version: int) -> str:
     return next(file.sha256 for file in manifest.files if file.name == WEIGHTS_FILE)
 
 
-def parameters_of(fit: Fit) -> torch.Tensor:
+def parameters_of(trainer: Trainer) -> torch.Tensor:
     """Return the published weights, all in one vector."""
-    return torch.cat([parameter.detach().flatten() for parameter in fit.average.parameters()])
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.average.parameters()])

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from export.manifest import TEST_IMAGES, Manifest
 from training.evaluate import Evaluation
-from training.seeds import HEADINGS, Run, seeds_rows
+from training.seeds import HEADINGS, TrainingResult, seeds_rows
 
 SOURCES = {
     "mnist": "MNIST, Yann LeCun, Corinna Cortes, Christopher Burges (CC BY-SA 3.0)",
@@ -23,7 +23,7 @@ CONFUSIONS = 5  # pairs of classes that are named
 WEAK = 0.9  # accuracy below which a condition is called a failure
 
 
-def model_card(manifest: Manifest, run: Run, runs: Sequence[Run]) -> str:
+def model_card(manifest: Manifest, run: TrainingResult, runs: Sequence[TrainingResult]) -> str:
     """Return `MODEL_CARD.md`."""
     sections = (
         _what_it_is(manifest),
@@ -64,7 +64,7 @@ layer.
 """
 
 
-def _how_it_was_made(manifest: Manifest, run: Run) -> str:
+def _how_it_was_made(manifest: Manifest, run: TrainingResult) -> str:
     dataset, recipe = manifest.dataset, run.recipe
     tools = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
     hardware = ", ".join(filter(None, manifest.hardware.values()))
@@ -89,7 +89,7 @@ The weights of the first layer, each unit as an image:
 """
 
 
-def _over_seeds(run: Run, runs: Sequence[Run]) -> str:
+def _over_seeds(run: TrainingResult, runs: Sequence[TrainingResult]) -> str:
     if len(runs) == 1:
         return ""
     return f"""## Over seeds

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from training.config import Recipe
 from training.data import Data
 from training.errors import CheckpointError
-from training.fit import Fit
+from training.trainer import Trainer
 from training.history import Epoch
 
 
@@ -60,16 +60,16 @@ class Checkpoint:
         """Say whether there is a training to continue."""
         return self.path.exists()
 
-    def save(self, fit: Fit) -> None:
+    def save(self, trainer: Trainer) -> None:
         """Put the state of the training in the place of an older one.
 
         Raises:
             CheckpointError: it can't be written; the older one stays.
         """
-        tensors = {name: value.cpu().contiguous() for name, value in fit.state().items()}
+        tensors = {name: value.cpu().contiguous() for name, value in trainer.state().items()}
         metadata = {
             "identity": json.dumps(self._identity),
-            "epochs": json.dumps([asdict(epoch) for epoch in fit.epochs]),
+            "epochs": json.dumps([asdict(epoch) for epoch in trainer.epochs]),
         }
         beside = self.path.with_name(f"{self.path.name}.new")
         try:
@@ -83,7 +83,7 @@ class Checkpoint:
                 "was published. Mend that; --resume then continues after the epoch that was saved"
             ) from error
 
-    def restore(self, fit: Fit) -> None:
+    def restore(self, trainer: Trainer) -> None:
         """Bring a training to the state that was saved.
 
         Raises:
@@ -108,7 +108,7 @@ class Checkpoint:
                 f"{self.path}: is of another training: {'; '.join(differences)}. "
                 "Give the same settings, or leave out --resume to start anew"
             )
-        fit.restore(tensors, epochs)
+        trainer.restore(tensors, epochs)
 
     def remove(self) -> None:
         """Remove the file, if there is one."""

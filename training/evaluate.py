@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from training.augment import affine_maps, warp
 from training.data import Split
-from training.fit import share_right
+from training.trainer import accuracy_of
 
 CALIBRATION_BINS = 15
 # The conditions of robustness and their levels; an image is never cut at level 0.
@@ -80,10 +80,10 @@ def evaluate(network: nn.Module, split: Split) -> Evaluation:
     pairs = split.labels * classes + predictions
 
     def accuracy(images: torch.Tensor) -> float:
-        return share_right(network(images), split.labels)
+        return accuracy_of(network(images), split.labels)
 
     return Evaluation(
-        accuracy=share_right(logits, split.labels),
+        accuracy=accuracy_of(logits, split.labels),
         loss=functional.cross_entropy(logits.double(), split.labels).item(),
         calibration_error=calibration_error(bins),
         bins=bins,

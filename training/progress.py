@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from training.errors import ConfigurationError
-from training.fit import Fit
+from training.trainer import Trainer
 from training.history import Epoch, observation
 
 HEADINGS = (
@@ -24,7 +24,7 @@ CHART_ROWS, CHART_COLUMNS = 8, 72
 BLOCKS, ASCII_BLOCKS = " ▁▂▃▄▅▆▇█", " ..::||##"  # an eighth to all of a row
 
 
-class Watcher(Protocol):
+class Callback(Protocol):
     """Sees the steps and the epochs of a training."""
 
     def step(self) -> None:
@@ -48,7 +48,7 @@ def table_row(epochs: Sequence[Epoch]) -> str:
 def chart(title: str, values: Sequence[float], blocks: str = BLOCKS) -> str:
     """Draw positive values by epoch as columns of blocks, on a logarithmic scale.
 
-    A column is the mean of as many epochs as it takes to fit, or an epoch is several columns.
+    A column is the mean of as many epochs as it takes to trainer, or an epoch is several columns.
     """
     per_column, repeats = -(-len(values) // CHART_COLUMNS), CHART_COLUMNS // len(values)
     columns = [
@@ -70,15 +70,15 @@ def chart(title: str, values: Sequence[float], blocks: str = BLOCKS) -> str:
 class Terminal:
     """Prints a line for each epoch; on a terminal a chart and a bar stand below them."""
 
-    def __init__(self, console: Console, fit: Fit) -> None:
+    def __init__(self, console: Console, trainer: Trainer) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         self._console = console
-        self._epochs: Sequence[Epoch] = fit.epochs
+        self._epochs: Sequence[Epoch] = trainer.epochs
         self._progress = Progress(*columns, console=console, auto_refresh=False)
         self._task = self._progress.add_task(
-            f"seed {fit.recipe.seed}",
-            total=fit.recipe.epochs * fit.steps_per_epoch,
-            completed=len(fit.epochs) * fit.steps_per_epoch,
+            f"seed {trainer.recipe.seed}",
+            total=trainer.recipe.epochs * trainer.steps_per_epoch,
+            completed=len(trainer.epochs) * trainer.steps_per_epoch,
         )
         self._live = Live(self._progress, console=console, transient=True, refresh_per_second=4)
 

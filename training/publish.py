@@ -22,12 +22,12 @@ from training.config import Recipe
 from training.data import Data
 from training.history import history_lines
 from training.pictures import evaluation_picture, history_picture, weights_picture
-from training.seeds import Run, best_run
+from training.seeds import TrainingResult, best_run
 
 PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "safetensors")
 
 
-def publish(models_dir: Path, runs: Sequence[Run], data: Data) -> Bundle:
+def publish(models_dir: Path, runs: Sequence[TrainingResult], data: Data) -> Bundle:
     """Write the best run as the next version of the model `data.name`; return the bundle.
 
     The parity of every runtime, on all test images, decides: a bundle appears
@@ -50,7 +50,7 @@ def publish(models_dir: Path, runs: Sequence[Run], data: Data) -> Bundle:
     return open_bundle(models_dir / data.name / str(version))
 
 
-def _records(run: Run, data: Data, title: str) -> dict[str, bytes]:
+def _records(run: TrainingResult, data: Data, title: str) -> dict[str, bytes]:
     """Return what a person reads of the training, by the file's name."""
     weights = [value for name, value in weights_of(run.network).items() if name.endswith("weight")]
     first, second = (torch.from_numpy(weight) for weight in weights[:2])
@@ -82,7 +82,7 @@ def _prove(
     return tuple(records)
 
 
-def _manifest(run: Run, data: Data, version: int) -> Manifest:
+def _manifest(run: TrainingResult, data: Data, version: int) -> Manifest:
     stages = run.network.stages
     return Manifest(
         name=data.name,

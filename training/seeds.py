@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingResult:
     """A training that is done, and what its network is worth."""
 
     recipe: Recipe
@@ -40,7 +40,7 @@ class Run:
         return hashlib.sha256(write_weights(weights_of(self.network))).hexdigest()
 
 
-def best_run(runs: Sequence[Run]) -> Run:
+def best_run(runs: Sequence[TrainingResult]) -> TrainingResult:
     """Return the run of the best accuracy on held-out images; at a tie, of the smaller loss."""
     return max(runs, key=lambda run: (run.held_out.accuracy, -run.held_out.loss))
 
@@ -66,7 +66,7 @@ def spread(values: Sequence[float]) -> Spread:
 HEADINGS = ("seed", "held-out", "test", "s to 98%", "to 99%", "in all", "SHA-256")
 
 
-def seeds_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+def seeds_rows(runs: Sequence[TrainingResult]) -> list[tuple[str, ...]]:
     """Return a row for each run under `HEADINGS`, then mean, deviation and interval."""
     rows = [
         (
@@ -104,7 +104,7 @@ def _seconds(value: float | None) -> str:
     return "never" if value is None else f"{value:.1f}"
 
 
-def seeds_table(runs: Sequence[Run]) -> Table:
+def seeds_table(runs: Sequence[TrainingResult]) -> Table:
     """Return the rows as a table for the terminal."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in HEADINGS:

@@ -16,16 +16,16 @@ from training.config import TrainingSettings
 from training.data import Data, load
 from training.errors import ConfigurationError, TrainingError
 from training.evaluate import evaluate
-from training.fit import Fit, deterministic
+from training.trainer import Trainer, deterministic
 from training.history import seconds_to
 from training.memory import check_memory, out_of_memory_named
-from training.progress import TensorBoard, Terminal, Watcher
+from training.progress import TensorBoard, Terminal, Callback
 from training.publish import publish
-from training.seeds import Run, best_run, seeds_table
+from training.seeds import TrainingResult, best_run, seeds_table
 
 
 def train(settings: TrainingSettings, console: Console) -> None:
-    """Load, fit, publish; once for each seed, and the best is published.
+    """Load, trainer, publish; once for each seed, and the best is published.
 
     Raises:
         TrainingError: data, checkpoint or machine stand in the way.
@@ -54,11 +54,11 @@ def train(settings: TrainingSettings, console: Console) -> None:
 def _train(
     settings: TrainingSettings, data: Data, checkpoints: Sequence[Checkpoint], console: Console
 ) -> None:
-    """Fit and publish, on data that are there and with checkpoints that are ours."""
+    """Trainer and publish, on data that are there and with checkpoints that are ours."""
     with deterministic(settings.threads):
-        fits = [_fit(settings, data, checkpoint, console) for checkpoint in checkpoints]
+        trainers = [_trainer(settings, data, checkpoint, console) for checkpoint in checkpoints]
         # The test images are looked at here, when every choice is made but that by held-out images.
-        runs = [_run_of(fit, data) for fit in fits]
+        runs = [_result_of(trainer, data) for trainer in trainers]
     if len(runs) > 1:
         console.print(seeds_table(runs))
     _print_published(_publish(settings, runs, data), best_run(runs), console)
@@ -66,45 +66,47 @@ def _train(
         checkpoint.remove()
 
 
-def _fit(settings: TrainingSettings, data: Data, checkpoint: Checkpoint, console: Console) -> Fit:
-    """Return the fit after all its epochs."""
-    fit, path = Fit(checkpoint.recipe, data), printable(str(checkpoint.path))
+def _trainer(
+    settings: TrainingSettings, data: Data, checkpoint: Checkpoint, console: Console
+) -> Trainer:
+    """Return the trainer after all its epochs."""
+    trainer, path = Trainer(checkpoint.recipe, data), printable(str(checkpoint.path))
     if settings.resume and checkpoint.exists():
-        checkpoint.restore(fit)
-        console.print(f"{path}: continues after epoch {len(fit.epochs)}")
+        checkpoint.restore(trainer)
+        console.print(f"{path}: continues after epoch {len(trainer.epochs)}")
     elif settings.resume:
         console.print(f"{path}: no checkpoint to continue; starts with epoch 1")
     elif checkpoint.exists():
         console.print(f"{path}: overwritten; --resume would have continued it")
-    terminal = Terminal(console, fit)
-    watchers: list[Watcher] = [terminal]
+    terminal = Terminal(console, trainer)
+    callbacks: list[Callback] = [terminal]
     if settings.tensorboard:
-        watchers.append(TensorBoard(settings.tensorboard / f"seed-{fit.recipe.seed}"))
+        callbacks.append(TensorBoard(settings.tensorboard / f"seed-{trainer.recipe.seed}"))
 
     def step() -> None:
-        for watcher in watchers:
-            watcher.step()
+        for callback in callbacks:
+            callback.step()
 
     with terminal.shown():
-        for _ in fit.run(on_step=step):
-            checkpoint.save(fit)
-            for watcher in watchers:
-                watcher.epoch(fit.epochs)
-    return fit
+        for _ in trainer.run(on_step=step):
+            checkpoint.save(trainer)
+            for callback in callbacks:
+                callback.epoch(trainer.epochs)
+    return trainer
 
 
-def _run_of(fit: Fit, data: Data) -> Run:
-    network = fit.average.cpu().folded()
-    return Run(
-        recipe=fit.recipe,
-        epochs=tuple(fit.epochs),
+def _result_of(trainer: Trainer, data: Data) -> TrainingResult:
+    network = trainer.average.cpu().folded()
+    return TrainingResult(
+        recipe=trainer.recipe,
+        epochs=tuple(trainer.epochs),
         network=network,
         held_out=evaluate(network, data.held_out),
         test=evaluate(network, data.test),
     )
 
 
-def _publish(settings: TrainingSettings, runs: Sequence[Run], data: Data) -> Bundle:
+def _publish(settings: TrainingSettings, runs: Sequence[TrainingResult], data: Data) -> Bundle:
     try:
         return publish(settings.models_dir, runs, data)
     except OSError as error:
@@ -114,7 +116,7 @@ def _publish(settings: TrainingSettings, runs: Sequence[Run], data: Data) -> Bun
         ) from error
 
 
-def _print_published(bundle: Bundle, run: Run, console: Console) -> None:
+def _print_published(bundle: Bundle, run: TrainingResult, console: Console) -> None:
     manifest = bundle.manifest
     console.print(figures_table(r for r in manifest.parity if r.image_set == TEST_IMAGES))
     reached = {

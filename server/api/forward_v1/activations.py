@@ -1,0 +1,102 @@
+"""What a trace returns: which stages, in how much detail, at what size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.architecture import Stage
+from forward.v1 import forward_pb2 as pb
+from server.api.forward_v1.codec import encode_into, put_statistics
+from server.api.sizes import ENTRY_OVERHEAD_BYTES, MOST_VIOLATIONS, STAGE_OVERHEAD_BYTES
+from server.engine.activations import TracedRun, largest
+from server.errors import Violation, quote
+
+DEFAULT_TOP_K = 5
+
+
+@dataclass(frozen=True)
+class TracePlan:
+    """The stages to return, in the model's order, each with its detail."""
+
+    details: dict[str, pb.Detail]
+    top_k: int
+
+
+def plan_trace(
+    request: pb.TraceRequest, stages: Sequence[Stage], violations: list[Violation]
+) -> TracePlan:
+    """Return the plan of a request; append what is wrong with it to `violations`."""
+    default = request.detail or pb.DETAIL_STATISTICS
+    _check_detail("detail", request.detail, violations)
+    if request.top_k_count < 0:
+        violations.append(
+            Violation("top_k_count", f"expected 0 (the default) or more, got {request.top_k_count}")
+        )
+    names = [stage.name for stage in stages]
+    chosen: dict[str, pb.Detail] = {}
+    for index, selection in enumerate(request.stages):
+        path = f"stages[{index}]"
+        _check_detail(f"{path}.detail", selection.detail, violations)
+        if selection.name not in names:
+            violations.append(
+                Violation(
+                    f"{path}.name",
+                    f"expected one of {', '.join(names)}, got {quote(selection.name)}",
+                )
+            )
+        elif selection.name in chosen:
+            violations.append(Violation(f"{path}.name", f"{quote(selection.name)} is named twice"))
+        chosen[selection.name] = selection.detail or default
+        if len(violations) >= MOST_VIOLATIONS:
+            break
+    if not request.stages:
+        chosen = dict.fromkeys(names, default)
+    details = {name: chosen[name] for name in names if name in chosen}
+    return TracePlan(details, request.top_k_count or DEFAULT_TOP_K)
+
+
+def _check_detail(path: str, detail: int, violations: list[Violation]) -> None:
+    if detail not in pb.Detail.values():
+        names = ", ".join(pb.Detail.keys())
+        violations.append(Violation(path, f"expected one of {names}, got {detail}"))
+
+
+def response_bytes(plan: TracePlan, stages: Sequence[Stage], images: int) -> int:
+    """Return an upper limit of the bytes of the answer, from shapes alone."""
+    total = 2 * STAGE_OVERHEAD_BYTES + images * stages[-1].size * 4  # the logits and the rest
+    for stage in stages:
+        detail = plan.details.get(stage.name)
+        if detail is None:
+            continue
+        total += STAGE_OVERHEAD_BYTES
+        if detail == pb.DETAIL_FULL:
+            total += images * stage.size * 4
+        elif detail == pb.DETAIL_TOP_K:
+            index_bytes = (stage.size.bit_length() + 6) // 7  # a varint holds 7 bits a byte
+            entry = min(plan.top_k, stage.size) * (4 + index_bytes) + ENTRY_OVERHEAD_BYTES
+            total += images * entry
+    return total
+
+
+def put_stage(
+    stage: Stage, plan: TracePlan, run: TracedRun, rows: slice, into: pb.TracedStage
+) -> None:
+    """Put what the plan says of a run's rows into an empty message."""
+    detail = plan.details[stage.name]
+    values = run.values(stage.name)[rows]
+    into.name, into.operation = stage.name, stage.operation
+    into.shape.extend(values.shape)
+    put_statistics(run.statistics.of(stage.name, rows), into.statistics)
+    if detail == pb.DETAIL_FULL:
+        encode_into(into.values, values)
+    elif detail == pb.DETAIL_TOP_K:
+        into.top_values.extend(top_values(values, plan.top_k))
+
+
+def top_values(values: np.ndarray, count: int) -> list[pb.TopK]:
+    """Return the `count` largest values of each image with their positions, largest first."""
+    return [
+        pb.TopK(indices=indices.tolist(), values=row.tolist())
+        for indices, row in zip(*largest(values, count), strict=True)
+    ]

@@ -1,0 +1,214 @@
+"""The calls of the Open Inference Protocol, pure of any transport: unpack, compute, pack.
+
+A second door to the model of forward.v1: the same checks, the same instance.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+
+import numpy as np
+
+from export.architecture import Runtime
+from inference import open_inference_pb2 as oip
+from server.api.open_inference.codec import (
+    INPUT_NAME,
+    LOGITS,
+    WantedOutput,
+    are_logits_alone,
+    decode_images,
+    known_outputs,
+    plan_outputs,
+    put_outputs,
+    response_bytes,
+)
+from server.api.sizes import check_response_size
+from server.context import CallContext
+from server.engine.activations import TracedRun
+from server.errors import InvalidArgumentError, Violation, model_not_found, quote
+from server.limits import RequestLimits
+from server.repository.current import ActiveModel, CurrentModel
+
+PACKAGE = "forward-server"
+# By runtime, in Triton's words: the platform and the backend. Of pt2 Triton has only a form that
+# is compiled for one machine, so its platform is made up as the protocol says.
+PLATFORMS: dict[Runtime, tuple[str, str]] = {
+    "onnx": ("onnxruntime_onnx", "onnxruntime"),
+    "torchscript": ("pytorch_libtorch", "pytorch"),
+    "pt2": ("pytorch_pt2", "pytorch"),
+}
+# The protocol has one type for an input. Both are taken; this one is smaller, and every byte of
+# it is a pixel, also those that a load generator makes up.
+INPUT_DATATYPE = "UINT8"
+ADVICE = "send fewer images, name fewer outputs, or ask for fewer classes"
+
+
+class InferenceService:
+    """Answers each call with the model that is active when it comes.
+
+    Every method raises ServiceError and nothing else that a caller may cause.
+    """
+
+    def __init__(
+        self, host: CurrentModel, limits: RequestLimits, is_draining: Callable[[], bool]
+    ) -> None:
+        self._host = host
+        self._limits = limits
+        self._is_draining = is_draining
+        self._version = version(PACKAGE)  # read from files, with garbage
+
+    async def server_live(
+        self,
+        request: oip.ServerLiveRequest,  # noqa: ARG002 (the signature of a call)
+        call: CallContext,  # noqa: ARG002 (the signature of a call)
+    ) -> oip.ServerLiveResponse:
+        """Tell that the server is alive."""
+        return oip.ServerLiveResponse(live=True)
+
+    async def server_ready(
+        self,
+        request: oip.ServerReadyRequest,  # noqa: ARG002 (the signature of a call)
+        call: CallContext,  # noqa: ARG002 (the signature of a call)
+    ) -> oip.ServerReadyResponse:
+        """Tell if the server takes requests."""
+        return oip.ServerReadyResponse(ready=not self._is_draining())
+
+    async def model_ready(
+        self,
+        request: oip.ModelReadyRequest,
+        call: CallContext,  # noqa: ARG002 (the signature of a call)
+    ) -> oip.ModelReadyResponse:
+        """Tell if a model takes requests; one that is not served does not."""
+        is_served = _is_served(self._host.active, request.name, request.version, "version")
+        return oip.ModelReadyResponse(ready=is_served and not self._is_draining())
+
+    async def server_metadata(
+        self,
+        request: oip.ServerMetadataRequest,  # noqa: ARG002 (the signature of a call)
+        call: CallContext,  # noqa: ARG002 (the signature of a call)
+    ) -> oip.ServerMetadataResponse:
+        """Describe the server."""
+        return oip.ServerMetadataResponse(
+            name="forward",
+            version=self._version,
+            extensions=["classification", "model_configuration"],
+        )
+
+    async def model_metadata(
+        self,
+        request: oip.ModelMetadataRequest,
+        call: CallContext,  # noqa: ARG002 (the signature of a call)
+    ) -> oip.ModelMetadataResponse:
+        """Describe the served model's input and outputs."""
+        active = self._host.active
+        _check_model(active, request.name, request.version, "version")
+        manifest, metadata = active.model.manifest, oip.ModelMetadataResponse.TensorMetadata
+        platform, _ = PLATFORMS[active.model.runner.runtime]
+        images = metadata(
+            name=INPUT_NAME, datatype=INPUT_DATATYPE, shape=(-1, *manifest.input_shape)
+        )
+        return oip.ModelMetadataResponse(
+            name=manifest.name,
+            versions=[str(manifest.version)],
+            platform=platform,
+            inputs=[images],
+            outputs=[
+                metadata(name=name, datatype="FP32", shape=(-1, *stage.shape))
+                for name, stage in known_outputs(manifest).items()
+            ],
+        )
+
+    async def model_config(
+        self,
+        request: oip.ModelConfigRequest,
+        call: CallContext,  # noqa: ARG002 (the signature of a call)
+    ) -> oip.ModelConfigResponse:
+        """Describe the served model as Triton configures one."""
+        active = self._host.active
+        _check_model(active, request.name, request.version, "version")
+        manifest = active.model.manifest
+        platform, backend = PLATFORMS[active.model.runner.runtime]
+        images = oip.ModelInput(
+            name=INPUT_NAME,
+            data_type=f"TYPE_{INPUT_DATATYPE}",
+            dims=manifest.input_shape,
+        )
+        config = oip.ModelConfig(
+            name=manifest.name,
+            platform=platform,
+            backend=backend,
+            max_batch_size=self._limits.max_batch_images,
+            input=[images],
+            output=[
+                oip.ModelOutput(name=name, data_type=oip.TYPE_FP32, dims=stage.shape)
+                for name, stage in known_outputs(manifest).items()
+            ],
+        )
+        return oip.ModelConfigResponse(config=config)
+
+    async def model_infer(
+        self, request: oip.ModelInferRequest, call: CallContext
+    ) -> oip.ModelInferResponse:
+        """Return the outputs that the request names, of its images."""
+        active = self._host.active
+        _check_model(active, request.model_name, request.model_version, "model_version")
+        decoded = decode_images(request, active.decoder)
+        violations = decoded if isinstance(decoded, list) else []
+        outputs = plan_outputs(request, active.model.manifest, violations)
+        if not (isinstance(decoded, list) or are_logits_alone(outputs)):
+            # Logits alone are as many bytes as the answer of Predict, which has no limit.
+            needed = response_bytes(outputs, len(decoded))
+            check_response_size(needed, self._limits, "outputs", ADVICE, violations)
+        if isinstance(decoded, list) or violations:
+            raise InvalidArgumentError(violations)
+        images = decoded
+        stages = [wanted.stage.name for wanted in outputs if wanted.name != LOGITS]
+        if not stages:
+            done = await active.instance.predict(images, call)
+            logits = {active.model.manifest.stages[-1].name: done.result}
+            return _response(active, request.id, outputs, logits)
+
+        def pack(run: TracedRun, rows: slice) -> oip.ModelInferResponse:
+            values = {
+                name: run.values(name)[rows] for name in {wanted.stage.name for wanted in outputs}
+            }
+            return _response(active, request.id, outputs, values)
+
+        return (await active.instance.trace(images, stages, pack, call)).result
+
+
+def _is_served(active: ActiveModel, name: str, asked_version: str, field: str) -> bool:
+    """Tell if a model and version are the active ones; an empty version is any.
+
+    Raises:
+        InvalidArgumentError: the version is no number.
+    """
+    manifest = active.model.manifest
+    if not asked_version:
+        return name == manifest.name
+    if not (asked_version.isascii() and asked_version.isdigit()):
+        text = f"expected a whole number from 1 on, or nothing, got {quote(asked_version)}"
+        raise InvalidArgumentError([Violation(field, text)])
+    # As text: Python refuses to read a number of thousands of digits.
+    return name == manifest.name and asked_version == str(manifest.version)
+
+
+def _check_model(active: ActiveModel, name: str, asked_version: str, field: str) -> None:
+    if not _is_served(active, name, asked_version, field):
+        manifest = active.model.manifest
+        asked = quote(asked_version).strip("'") or "any"
+        raise model_not_found(name, asked, manifest.name, manifest.version)
+
+
+def _response(
+    active: ActiveModel,
+    request_id: str,
+    outputs: Sequence[WantedOutput],
+    values: Mapping[str, np.ndarray],
+) -> oip.ModelInferResponse:
+    response = oip.ModelInferResponse(
+        model_name=active.identity.name,
+        model_version=str(active.identity.version),
+        id=request_id,
+    )
+    put_outputs(outputs, values, response)
+    return response

@@ -1,0 +1,21 @@
+"""Bounds of what an answer may hold, the same for every protocol."""
+
+from server.errors import Violation
+from server.limits import RequestLimits
+
+MOST_VIOLATIONS = 100  # a client may name millions of stages; a status holds fewer still
+# Bytes that a stage takes beside its values: names, shape, statistics, tags and lengths.
+STAGE_OVERHEAD_BYTES = 256
+ENTRY_OVERHEAD_BYTES = 32  # the same for an image's top values
+
+
+def check_response_size(
+    needed: int, limits: RequestLimits, field: str, advice: str, violations: list[Violation]
+) -> None:
+    """Append a violation if an answer would need more bytes than allowed."""
+    if needed > limits.max_response_bytes:
+        text = (
+            f"the answer needs up to {needed} bytes, allowed are "
+            f"{limits.max_response_bytes}; {advice}"
+        )
+        violations.append(Violation(field, text))

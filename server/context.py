@@ -1,0 +1,31 @@
+"""What a service may know of a call, whatever the transport."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+
+class CallContext(Protocol):
+    """A call beside its request; cancellation cancels the coroutine that answers it."""
+
+    @property
+    def peer(self) -> str:
+        """Where it comes from, for the log."""
+        ...
+
+    @property
+    def metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        """Its headers."""
+        ...
+
+    @property
+    def deadline(self) -> float | None:
+        """When the caller stops waiting, a time of time.monotonic; None: never."""
+        ...
+
+    def add_done_callback(self, callback: Callable[[], None]) -> None:
+        """Call back once, when the answer has left or the call has ended without one."""
+        ...
+
+    def when_draining(self, callback: Callable[[], None]) -> None:
+        """Call back, while the call goes on, when the server wants it to end soon."""
+        ...

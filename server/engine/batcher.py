@@ -1,0 +1,299 @@
+"""Dynamic batching: requests wait a moment for concurrent ones and share a run.
+
+Independent of any transport and of what a run computes. The rules are a contract for any
+other implementation; the tests take one as a parameter.
+
+1. Admission. A request is admitted if its images and those that wait or run, over all batchers
+   that share the admission control, are at most the limit; otherwise it fails with
+   QueueFullError at once. Images are released when their run has ended.
+2. In flight. A request is in flight from `submit` to `complete`, which the caller calls once for
+   each admitted request, when its answer has left.
+3. Concurrency. The next batch is expected to hold as many requests as the peak concurrency since
+   the previous batch was formed. A single sequential client is therefore never delayed. If a wait
+   expires short of that, the requests in flight that are not in the batch count as stalled and
+   leave the estimate.
+4. One run at a time. Requests wait while it goes on. One full batch may be prefetched: its run
+   begins when the previous one ends, however busy the event loop is with new requests.
+5. Start. A batch is formed when none runs and a) as many requests wait as are expected, or b)
+   AMPLE_IMAGES, or as many as a batch may have, or c) the oldest has waited for the delay limit.
+   From time to time a batch of several waits a moment longer than for (a), and for as long as more
+   requests keep coming: a transport may hold back concurrent requests until it is polled. Such
+   probes become rarer where they find nothing.
+6. Order. First come, first served, up to `max_batch_images`; a request is never split, and the
+   oldest always runs, alone if it is larger. Requests cancelled before the run begins are left
+   out; those whose deadline has passed fail with DeadlineExceededError and are not computed.
+7. Results. Every request ends exactly once, with its own result or error. If a run of several
+   fails, each is run alone, and only those that fail again fail.
+8. Threads. Small requests, up to `inline_images` in a batch, run on the event loop, because the
+   hand-over to a thread costs more. A larger batch, or one with a request of over LARGE_IMAGES,
+   runs in a thread; other requests are admitted or refused meanwhile.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from server.engine.admission import AdmissionControl
+from server.engine.concurrency import ConcurrencyEstimator
+from server.errors import DeadlineExceededError, without_frames
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AMPLE_IMAGES = 512  # in a batch: its weights, read once, cost each image little
+LARGE_IMAGES = 64  # more of them in a request are never run on the event loop
+PATIENCE = 2  # mean times between the arrivals of a batch
+LEAST_PATIENCE_SECONDS = 0.001  # an event loop's timers are no finer
+
+
+class Done(NamedTuple, Generic[Result]):
+    """A request's own result, and the seconds that it waited for its run."""
+
+    result: Result
+    queue_seconds: float
+
+
+class _Waiting(NamedTuple, Generic[Item, Result]):
+    item: Item
+    images: int
+    deadline: float | None
+    arrived: float
+    done: asyncio.Future[Done[Result]]
+
+
+class _Ran(NamedTuple, Generic[Item, Result]):
+    """A batch that was run, with an outcome for each request that was still wanted."""
+
+    started: float
+    wanted: Sequence[_Waiting[Item, Result]]
+    given_up: Sequence[_Waiting[Item, Result]]
+    outcomes: Sequence[Result | Exception]
+
+
+@dataclass(frozen=True)
+class BatchingConfig:
+    """How a batcher forms batches."""
+
+    max_batch_images: int
+    max_queue_delay_seconds: float
+    inline_images: int
+    merge: bool = True  # False: every request runs alone
+
+
+class DynamicBatcher(Generic[Item, Result]):
+    """Batches requests and runs them; see the module for its rules.
+
+    `run` takes the items of a batch and returns a result for each, in order;
+    `observe_wait` is told the seconds that each request waited for its run.
+    All methods belong to one event loop; times are those of time.monotonic.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], Sequence[Result]],
+        admission: AdmissionControl,
+        limits: BatchingConfig,
+        observe_wait: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self._run = run
+        self._observe_wait = observe_wait
+        self._admission = admission
+        self._limits = limits
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="forward-run")
+        self._thread.submit(int).result()  # where threads are short, the start fails, not a run
+        self._waiting: deque[_Waiting[Item, Result]] = deque()
+        self._waiting_images = 0
+        self._in_thread = 0  # batches: one runs, and one may be prefetched
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._concurrency = ConcurrencyEstimator()
+
+    def submit(
+        self, item: Item, images: int, deadline: float | None = None
+    ) -> asyncio.Future[Done[Result]]:
+        """Take a request; its future may be cancelled.
+
+        Raises:
+            QueueFullError: there is no room for its images; it is not in flight.
+        """
+        self._admission.acquire(images)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Done[Result]] = loop.create_future()
+        waiting = _Waiting(item, images, deadline, time.monotonic(), done)
+        self._concurrency.arrive()
+        if self._is_single(waiting):
+            self._concurrency.renew()
+            self._finish([waiting], waiting.arrived, self._outcomes([waiting]))
+            return done
+        self._waiting.append(waiting)
+        self._waiting_images += images
+        if not self._is_gathering():
+            self._consider()
+        return done
+
+    def _is_single(self, waiting: _Waiting[Item, Result]) -> bool:
+        """Tell whether a newcomer is a batch by itself: the short way for a lone caller."""
+        return (
+            self._concurrency.requests == 1
+            and not self._waiting
+            and not self._in_thread
+            and waiting.deadline is None
+            and waiting.images <= min(self._limits.inline_images, LARGE_IMAGES)
+        )
+
+    def _can_form(self) -> bool:
+        """Tell whether a batch could be taken: none runs, or one and the next would be full."""
+        if self._in_thread != 1:
+            return not self._in_thread
+        return self._waiting_images >= self._limits.max_batch_images or not self._limits.merge
+
+    def _is_gathering(self) -> bool:
+        """Tell whether a newcomer changes nothing: others are still expected, the timer is set."""
+        return (
+            self._timer is not None
+            and len(self._waiting) < self._concurrency.requests
+            and not self._is_ample()
+        )
+
+    def _is_ample(self) -> bool:
+        """Tell whether so many images wait that more company makes none of them cheaper."""
+        return self._waiting_images >= min(self._limits.max_batch_images, AMPLE_IMAGES)
+
+    def complete(self) -> None:
+        """Tell that the answer to a request has left, whatever it was."""
+        self._concurrency.complete()
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether no request waits, runs or has an answer that has not left."""
+        return not (self._concurrency.in_flight or self._waiting or self._in_thread)
+
+    def close(self) -> None:
+        """Let the batches that were taken finish, end the thread, and let go of what it ran."""
+        self._thread.shutdown(wait=True)
+        del self._run  # a method of its owner: the two would wait for the garbage collector
+
+    def _consider(self) -> None:
+        """Take a batch if its time has come, else when it will have."""
+        if not self._waiting or not self._can_form():
+            return
+        loop = asyncio.get_running_loop()
+        now = time.monotonic()
+        until = self._taken_at(now)
+        if until <= now:
+            self._start(loop)
+        elif self._timer is None or self._timer_at != until:
+            self._stop_timer()
+            self._timer, self._timer_at = loop.call_later(until - now, self._wake), until
+
+    def _wake(self) -> None:
+        self._timer = None  # clocks differ: it may be a moment too early, and is set again then
+        self._consider()
+
+    def _taken_at(self, now: float) -> float:
+        """Return when the batch shall be taken if nobody else comes."""
+        count, came_first = len(self._waiting), self._waiting[0].arrived
+        if self._is_ample() or not self._limits.merge:
+            return now
+        due = came_first + self._limits.max_queue_delay_seconds
+        if count < self._concurrency.requests:
+            return due
+        if count > 1 and self._concurrency.is_probe_due:
+            newest = self._waiting[-1].arrived
+            gap = (newest - came_first) / (count - 1)
+            return min(due, newest + max(PATIENCE * gap, LEAST_PATIENCE_SECONDS))
+        return now
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._stop_timer()
+        self._concurrency.learn(len(self._waiting), is_ample=self._is_ample())
+        batch = self._take_batch()
+        if self._runs_inline(batch):
+            self._end(self._run_batch(batch))
+        else:
+            self._in_thread += 1
+            running = loop.run_in_executor(self._thread, self._run_batch, batch)
+
+            def end(ended: asyncio.Future[_Ran[Item, Result]]) -> None:
+                self._in_thread -= 1
+                self._end(ended.result())
+                self._consider()
+
+            running.add_done_callback(end)
+        if self._waiting:
+            loop.call_soon(self._consider)  # after those that have arrived meanwhile
+
+    def _runs_inline(self, batch: Sequence[_Waiting[Item, Result]]) -> bool:
+        images = [waiting.images for waiting in batch]
+        is_small = sum(images) <= self._limits.inline_images and max(images) <= LARGE_IMAGES
+        return is_small and not self._in_thread
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _take_batch(self) -> list[_Waiting[Item, Result]]:
+        batch = [self._waiting.popleft()]
+        images = batch[0].images
+        most = self._limits.max_batch_images if self._limits.merge else 0
+        while self._waiting and images + self._waiting[0].images <= most:
+            batch.append(self._waiting.popleft())
+            images += batch[-1].images
+        self._waiting_images -= images
+        return batch
+
+    def _run_batch(self, batch: Sequence[_Waiting[Item, Result]]) -> _Ran[Item, Result]:
+        """Run, in whatever thread, those of a batch that nobody has given up by now."""
+        now = time.monotonic()
+        wanted, given_up = list[_Waiting[Item, Result]](), list[_Waiting[Item, Result]]()
+        for waiting in batch:
+            is_late = waiting.deadline is not None and now >= waiting.deadline
+            (given_up if is_late or waiting.done.done() else wanted).append(waiting)
+        return _Ran(now, wanted, given_up, self._outcomes(wanted))
+
+    def _outcomes(self, batch: Sequence[_Waiting[Item, Result]]) -> list[Result | Exception]:
+        """Run a batch; return a result or an error for each request."""
+        if not batch:
+            return []
+        try:
+            return list(self._run([waiting.item for waiting in batch]))
+        except Exception as error:  # noqa: BLE001 (whatever a runtime raises ends its requests)
+            if len(batch) == 1:
+                return [error]
+        return [outcome for waiting in batch for outcome in self._outcomes([waiting])]
+
+    def _end(self, ran: _Ran[Item, Result]) -> None:
+        for waiting in ran.given_up:
+            self._admission.release(waiting.images)
+            if not waiting.done.done():
+                seconds = f"{ran.started - waiting.arrived:.3f} s"
+                text = f"the deadline passed after {seconds} in the queue; nothing was computed"
+                waiting.done.set_exception(DeadlineExceededError(text))
+        self._finish(ran.wanted, ran.started, ran.outcomes)
+
+    def _finish(
+        self,
+        batch: Sequence[_Waiting[Item, Result]],
+        started: float,
+        outcomes: Sequence[Result | Exception],
+    ) -> None:
+        seconds = time.monotonic() - started
+        images = sum(waiting.images for waiting in batch)
+        if images:
+            self._admission.release(images, seconds)
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            self._observe_wait(started - waiting.arrived)
+            if waiting.done.done():  # cancelled while it ran
+                if isinstance(outcome, Exception):
+                    without_frames(outcome)  # as whoever takes one does
+            elif isinstance(outcome, StopIteration):  # which no future takes
+                waiting.done.set_exception(RuntimeError(f"the run raised {outcome!r}"))
+            elif isinstance(outcome, Exception):
+                waiting.done.set_exception(outcome)
+            else:
+                waiting.done.set_result(Done(outcome, started - waiting.arrived))

@@ -1,0 +1,87 @@
+"""The served model: a bundle, checked, opened in a runtime and warm."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import structlog
+
+from export.architecture import Device, Runtime, flops_per_image, parameter_counts
+from export.bundle import Bundle
+from export.errors import RuntimeUnavailableError
+from export.manifest import Manifest
+from export.runners import Runner, open_runner
+from export.vectors import check_vectors
+from server.observability.metrics import ServerMetrics
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A manifest, the runner that computes it, and what follows from its stages."""
+
+    manifest: Manifest
+    runner: Runner
+    flops_per_image: dict[str, int]
+    parameter_counts: dict[str, int]
+
+    def show(self, metrics: ServerMetrics) -> None:
+        """Publish that this is the model that is served from now on."""
+        metrics.show_model(
+            name=self.manifest.name,
+            version=self.manifest.version,
+            runtime=self.runner.runtime,
+            device=self.runner.device,
+            provider=self.runner.provider,
+        )
+
+    no_gpu: str = ""  # why "auto" did not get one; empty if it did or was not asked
+
+
+def load_verified(
+    bundle: Bundle, runtime: Runtime, device: Device | Literal["auto"], threads: int
+) -> ServedModel:
+    """Open a bundle in a runtime and let it prove itself.
+
+    Every file is checked, and every stage of the recorded vectors is computed
+    and compared before anybody is served.
+
+    Raises:
+        BundleError: a file is not what the manifest says.
+        ParityError: the runtime does not compute the recorded vectors; it names the stage.
+        RuntimeUnavailableError: the runtime is not installed, or "cuda" is not to be had.
+    """
+    bundle.verify_files()
+    runner, no_gpu = _open_runner(bundle, runtime, device, threads)
+    vectors = check_vectors(bundle, runner)
+    log.info("self-check passed", runtime=runtime, provider=runner.provider, vectors=vectors)
+    stages = bundle.manifest.stages
+    return ServedModel(
+        manifest=bundle.manifest,
+        runner=runner,
+        flops_per_image=flops_per_image(stages),
+        parameter_counts=parameter_counts(stages),
+        no_gpu=no_gpu,
+    )
+
+
+def _open_runner(
+    bundle: Bundle, runtime: Runtime, device: Device | Literal["auto"], threads: int
+) -> tuple[Runner, str]:
+    """Return the runner, and why "auto" did not get a GPU."""
+    if device != "auto":
+        return open_runner(bundle, runtime, device, threads=threads), ""
+    try:
+        return open_runner(bundle, runtime, "cuda", threads=threads), ""
+    except RuntimeUnavailableError as error:
+        return open_runner(bundle, runtime, "cpu", threads=threads), str(error)
+
+
+def warm_up(model: ServedModel, max_batch_images: int) -> None:
+    """Run the smallest and the largest batch, so that no caller pays for first allocations."""
+    names = [stage.name for stage in model.manifest.stages]
+    for images in (1, max_batch_images):
+        batch = np.zeros((images, *model.manifest.input_shape), np.float32)
+        model.runner.predict(batch)
+        model.runner.trace(batch, names)

@@ -1,0 +1,61 @@
+"""SIGTERM, SIGINT and SIGHUP, as the event loop takes them."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+from export.signals import end_at_once_on
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS_APART_SECONDS = 0.1
+
+
+def stop_signal() -> asyncio.Future[str]:
+    """Return the name of the first SIGTERM or SIGINT to come; a second ends the process at once."""
+    loop = asyncio.get_running_loop()
+    received: asyncio.Future[str] = loop.create_future()
+
+    def receive(number: signal.Signals) -> None:
+        if received.done():
+            end_at_once_on(*STOP_SIGNALS)
+            signal.raise_signal(number)
+            return
+        # Not at once: a second one that is on its way to the loop by now would be lost.
+        # The loop keeps its own handlers: without one, process 1 would lose a signal.
+        loop.call_later(SIGNALS_APART_SECONDS, end_at_once_on, *STOP_SIGNALS)
+        received.set_result(number.name)
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, receive, number)
+    return received
+
+
+def on_hangup(callback: Callable[[], None]) -> None:
+    """Call back at each SIGHUP; one that tells that the terminal is gone ends the process."""
+    had_terminal = _has_terminal()
+
+    def receive() -> None:
+        if had_terminal and not _has_terminal():
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGHUP)
+        callback()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, receive)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def leave_signals() -> None:
+    """Take the signals from the event loop, which is about to end: SIGHUP does nothing any more."""
+    loop = asyncio.get_running_loop()
+    for number in (*STOP_SIGNALS, signal.SIGHUP):
+        loop.remove_signal_handler(number)
+    end_at_once_on(*STOP_SIGNALS)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,0 +1,32 @@
+"""What the server says of itself, whatever the transport: serving, draining, stopping."""
+
+import asyncio
+
+
+class ServingState:
+    """Serving, then draining, then stopping; there is no way back."""
+
+    def __init__(self) -> None:
+        self._draining = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    @property
+    def is_draining(self) -> bool:
+        """Tell if the server takes no more work soon, or takes none now."""
+        return self._draining.is_set()
+
+    def drain(self) -> None:
+        """Begin to drain: the server is not ready any more."""
+        self._draining.set()
+
+    def stop(self) -> None:
+        """Begin to stop: whoever watches the state is told no more."""
+        self._stopping.set()
+
+    async def wait_until_draining(self) -> None:
+        """Return when the server drains."""
+        await self._draining.wait()
+
+    async def wait_until_stopping(self) -> None:
+        """Return when the server stops."""
+        await self._stopping.wait()

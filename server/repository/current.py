@@ -1,0 +1,56 @@
+"""The active model: what answers calls now. Another version may take its place at any time."""
+
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from server.engine.images import ImageDecoder
+from server.engine.instance import ModelInstance
+from server.engine.model import ServedModel
+from server.repository.versions import Failure
+
+
+class ModelIdentity(NamedTuple):
+    """What every answer names its model by."""
+
+    name: str
+    version: int
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveModel:
+    """A served version with its instance, and what its manifest says of requests and answers."""
+
+    model: ServedModel
+    instance: ModelInstance
+    decoder: ImageDecoder
+    identity: ModelIdentity
+
+
+def activate(instance: ModelInstance, max_batch_images: int) -> ActiveModel:
+    """Return an instance's model, ready to answer."""
+    manifest, runner = instance.model.manifest, instance.model.runner
+    identity = ModelIdentity(manifest.name, manifest.version, runner.runtime)
+    decoder = ImageDecoder(manifest, max_batch_images)
+    return ActiveModel(instance.model, instance, decoder, identity)
+
+
+class CurrentModel:
+    """Holds the active model for every service.
+
+    Whoever answers a call reads `active` once and stays with what it got: from
+    there to the instance nothing is awaited, so no version is left with a request
+    that its instance does not know of.
+    """
+
+    def __init__(self, active: ActiveModel) -> None:
+        self.active = active
+        self.active_since = time.time()  # to be shown
+        self.failure: Failure | None = None  # of a version that should be active and is not
+
+    def swap(self, active: ActiveModel) -> ActiveModel:
+        """Let another answer from now on; return the one that did."""
+        before, self.active = self.active, active
+        self.active_since = time.time()
+        return before

@@ -1,0 +1,229 @@
+"""Which version to serve: what lies in the folder of a model, and what came of it before.
+
+The rules:
+
+1. Without a pinned version the newest is wanted. One that can't be loaded gives way
+   to the next older one, down to the version that is served, which stays. If that
+   one's folder is gone, the newest that is left is loaded: so a version is rolled back.
+2. With a pinned version that one alone is wanted, and again if its content changes.
+3. What is served goes on being served until another is ready, also when its folder is
+   gone or damaged: it lies in memory.
+4. A folder whose files are not all there, or not yet what the manifest says, may be
+   on its way: that is a failure only if nothing in it has changed for a while, or
+   if somebody asks.
+5. A folder whose name is no version, however much like one, is ignored and logged once.
+6. What failed is tried again when anything in its folder changes, when somebody
+   asks, and now and then: a disk may have failed and not the bundle.
+
+Times are of a monotonic clock, but for those that are shown. No event loop here.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import structlog
+
+from export.bundle import EXPECTED_VERSION, Bundle, find_bundle, model_folders
+from export.errors import BundleError, ExportError, ParityError
+from export.manifest import Manifest
+from server.errors import NeedsRestartError
+
+Loaded = TypeVar("Loaded")
+
+SETTLE_SECONDS = 10
+RETRY_SECONDS = 60
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a version that should be served is not."""
+
+    version: int
+    text: str
+    time: float  # in seconds since 1970, to be shown
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Generic[Loaded]):
+    """What a look at the folder found."""
+
+    loaded: Loaded | None  # None: what is served stays
+    failure: Failure | None  # of what should be served in its place; None: all is as it should be
+    failed: int  # attempts that failed in this look
+
+
+@dataclass(slots=True)
+class _Tried:
+    """What is known of a version that could not be loaded."""
+
+    state: object
+    since: float  # when it was first seen in this state
+    is_announced: bool = False  # as one that is not complete yet
+    failure: Failure | None = None
+    due: float = 0.0  # until then it is not tried again in this state
+
+
+def preferred(there: Sequence[int], served: int | None, pinned: int | None) -> list[int]:
+    """Return the versions that are to be tried, best first; the served one, if there, is last."""
+    wanted = sorted((v for v in there if pinned in (None, v)), reverse=True)
+    return wanted[: wanted.index(served) + 1] if served in wanted else wanted
+
+
+class ModelRepository(Generic[Loaded]):
+    """Finds the version to serve and loads it; remembers what failed.
+
+    `load` makes of a bundle what serves it, or raises. One look at a time.
+    """
+
+    def __init__(
+        self,
+        models_dir: Path,
+        name: str,
+        pinned: int | None,
+        load: Callable[[Bundle], Loaded],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._models_dir = models_dir
+        self._name = name
+        self._pinned = pinned
+        self._load = load
+        self._clock = clock
+        self._tried: dict[int, _Tried] = {}
+        self._missing: Failure | None = None
+        self._unusable: list[str] = []
+        self._failed = 0
+
+    def first(self) -> tuple[Loaded, Failure | None]:
+        """Load the version to begin with; return it, and why it is not a better one.
+
+        Raises:
+            ExportError: none can be loaded; it is that of the most wanted one.
+        """
+        errors: list[ExportError] = []
+        wanted = preferred(self._versions(), None, self._pinned)
+        sought: Sequence[int | None] = wanted or [self._pinned]  # the error tells what there is
+        for version in sought:
+            state = _state(self._folder(version)) if version else None
+            try:
+                loaded = self._load(find_bundle(self._models_dir, self._name, version))
+                return loaded, self._standing(wanted, version)
+            except (BundleError, ParityError) as error:
+                errors.append(error)
+                if version and len(wanted) > 1:
+                    tried = self._tried[version] = _Tried(state, self._clock())
+                    self._fail(tried, version, error, serving=None)
+        raise errors[0]
+
+    def look(self, served: Manifest, *, asked: bool) -> Look[Loaded]:
+        """See whether another version should be served, and load it if it can be."""
+        self._failed = 0
+        try:
+            there = self._versions()
+        except BundleError as error:
+            return Look(None, self._miss(served, str(error)), self._failed)
+        wanted = preferred(there, served.version, self._pinned)
+        self._tried = {
+            version: self._tried[version] for version in wanted if version in self._tried
+        }
+        if not wanted:
+            text = (
+                f"{self._folder(served.version)}: is gone, and there is no other version to serve; "
+                "what was loaded of it is served on: put it back, or publish another"
+            )
+            return Look(None, self._miss(served, text), self._failed)
+        self._missing = None
+        for version in wanted:
+            loaded = self._try(version, served, asked=asked)
+            if loaded is not None:
+                self._tried.pop(version, None)
+                return Look(loaded, self._standing(wanted, version), self._failed)
+        return Look(None, self._standing(wanted, None), self._failed)
+
+    def _versions(self) -> list[int]:
+        """Return the versions that are there; log what only looks like one."""
+        there = model_folders(self._models_dir, self._name)
+        for folder in there.unusable:
+            if folder not in self._unusable:
+                log.warning(
+                    "folder ignored, it is no version",
+                    folder=ascii(folder),
+                    expected=EXPECTED_VERSION,
+                )
+        self._unusable = there.unusable
+        return there.versions
+
+    def _try(self, version: int, served: Manifest, *, asked: bool) -> Loaded | None:
+        """Return what serves a version; None if it is the served one or can't be loaded."""
+        now, state = self._clock(), _state(self._folder(version))
+        tried = self._tried.setdefault(version, _Tried(state, now))
+        if tried.state != state:
+            tried.state, tried.since, tried.due = state, now, 0.0
+        if now < tried.due and not asked:
+            return None
+        try:
+            bundle = find_bundle(self._models_dir, self._name, version)
+            bundle.check_sizes()
+            if (version, bundle.manifest.sha256) == (served.version, served.sha256):
+                del self._tried[version]
+                return None
+            return self._load(bundle)
+        except Exception as error:  # noqa: BLE001 (whatever it is, what is served stays)
+            on_its_way = isinstance(error, BundleError) and now < tried.since + SETTLE_SECONDS
+            if on_its_way and not asked:
+                if not tried.is_announced:
+                    log.info("version is not complete yet", version=version, reason=str(error))
+                tried.is_announced = True
+            else:
+                tried.due = now + RETRY_SECONDS
+                self._fail(tried, version, error, serving=served.version)
+        return None
+
+    def _fail(self, tried: _Tried, version: int, error: Exception, serving: int | None) -> None:
+        """Note a failure; log it if it is another than before."""
+        self._failed += 1
+        foreseen = isinstance(error, ExportError | NeedsRestartError)
+        text = str(error) if foreseen else f"unforeseen: {error!r}; the server's log has the cause"
+        if tried.failure is None or tried.failure.text != text:
+            cause = None if foreseen else error
+            log.warning(
+                "reload failed", version=version, serving=serving, reason=text, exc_info=cause
+            )
+        tried.failure = Failure(version, text, time.time())
+
+    def _miss(self, served: Manifest, text: str) -> Failure:
+        """Return that there is nothing to serve but what is served; say it when it is new."""
+        if self._missing is None or self._missing.text != text:
+            self._failed += 1
+            self._missing = Failure(served.version, text, time.time())
+            log.warning(
+                "reload failed", version=served.version, serving=served.version, reason=text
+            )
+        return self._missing
+
+    def _standing(self, wanted: Sequence[int], loaded: int | None) -> Failure | None:
+        """Return the failure of the most wanted version, unless a better one was loaded."""
+        better = wanted[: wanted.index(loaded)] if loaded in wanted else wanted
+        failures = (self._tried[version].failure for version in better if version in self._tried)
+        return next((failure for failure in failures if failure is not None), None)
+
+    def _folder(self, version: int) -> Path:
+        return self._models_dir / self._name / str(version)
+
+
+def _state(folder: Path) -> object:
+    """Return what differs when anything in a folder has changed, without reading a file."""
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                status = entry.stat()
+                found.append((entry.name, status.st_ino, status.st_size, status.st_ctime_ns))
+    except OSError as error:
+        found.append((error.strerror or "", 0, 0, 0))
+    return sorted(found)

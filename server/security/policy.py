@@ -1,0 +1,58 @@
+"""Who may connect and call: what the settings say of it, and what they leave open."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from export.loopback import is_loopback
+from server.addresses import unix_path
+from server.config import ServerSettings
+from server.observability.metrics import ServerMetrics
+from server.security.reloading import Watched, follow
+from server.security.tls import ServerTls, TlsFiles
+from server.security.tokens import Tokens
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Security:
+    """TLS and tokens, each None where it was not asked for."""
+
+    tls: ServerTls | None
+    tokens: Tokens | None
+
+    def follow(self, metrics: ServerMetrics) -> None:
+        """Follow the files while the server runs, and show in the metrics whether all is well."""
+        files: dict[str, Watched[Any]] = {}
+        if self.tls:
+            files["tls"] = self.tls.watched
+        if self.tokens:
+            files["tokens"] = self.tokens.watched
+        if files:
+            metrics.watch_files({name: each.is_current for name, each in files.items()})
+            follow(list(files.values()), metrics.count_failure)
+        if self.tls:
+            metrics.watch_certificate(self.tls.expiry_timestamp)
+
+
+def open_security(settings: ServerSettings) -> Security:
+    """Read the files that the settings name; warn if the port is open to more than this machine.
+
+    Raises:
+        StartError: a file is missing or wrong; the text names it.
+    """
+    tls = None
+    if settings.tls_cert and settings.tls_key:
+        tls = ServerTls(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+    tokens = Tokens(settings.token_file) if settings.token_file else None
+    if tls is None and not unix_path(settings.host) and not is_loopback(settings.host):
+        missing = ["--tls-cert and --tls-key"] + ([] if tokens else ["--token-file"])
+        log.warning(
+            "listening beyond this machine without TLS: "
+            + ("tokens and images can be read on the way" if tokens else "anybody may call"),
+            host=settings.host,
+            missing=missing,
+        )
+    return Security(tls, tokens)

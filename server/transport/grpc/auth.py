@@ -1,0 +1,52 @@
+"""Bearer tokens of gRPC calls."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+import grpc
+from grpc_status import rpc_status
+
+from server.errors import UnauthenticatedError, rich_status
+from server.observability.metrics import ServerMetrics
+from server.security.tokens import Tokens
+from server.transport.grpc.ending import abort
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # of the stubs alone generic
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]]
+
+
+class TokenInterceptor(grpc.aio.ServerInterceptor):
+    """Lets a call of any service through to its handler if it has a token.
+
+    Args:
+        tokens: what it is checked by.
+        exempt: services by their full names whose calls need none.
+        metrics: counts the refused calls of the methods that it knows.
+    """
+
+    def __init__(self, tokens: Tokens, exempt: Sequence[str], metrics: ServerMetrics) -> None:
+        self._tokens = tokens
+        self._exempt = tuple(f"/{service}/" for service in exempt)
+        self._metrics = metrics
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> "Handler | None":
+        """Return the call's handler, or one that refuses it."""
+        method = handler_call_details.method
+        if not method.startswith(self._exempt):
+            try:
+                self._tokens.check(handler_call_details.invocation_metadata)
+            except UnauthenticatedError as error:
+                return self._refusal(error, method)
+        return await continuation(handler_call_details)
+
+    def _refusal(self, error: UnauthenticatedError, method: str) -> Handler:
+        status = rpc_status.to_status(rich_status(error))
+
+        async def refuse(_requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            self._metrics.count_unauthenticated(method)
+            await abort(context, status.code, status.details, status.trailing_metadata)
+
+        # Of a stream, whatever the method is: no request is waited for.
+        return grpc.stream_stream_rpc_method_handler(refuse)

@@ -1,0 +1,156 @@
+"""gRPC's server of all services: what it takes, whom it lets in, where it listens."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from forward.v1 import forward_pb2 as pb
+from inference import open_inference_pb2 as oip
+from server.addresses import UNIX_PREFIX, bind_all, claim_socket, is_wildcard, unix_path
+from server.api.forward_v1.service import ForwardService
+from server.api.open_inference.service import InferenceService
+from server.errors import StartError
+from server.lifecycle.gate import CallGate
+from server.lifecycle.state import ServingState
+from server.limits import RequestLimits
+from server.observability.metrics import ServerMetrics
+from server.repository.current import CurrentModel
+from server.security.tls import ServerTls
+from server.transport.grpc.credentials import server_credentials
+from server.transport.grpc.handlers import Method, StreamMethod, generic_handler
+from server.transport.grpc.health import Health
+from server.transport.grpc.reflection import REFLECTION_SERVICES, ReflectionService
+
+FORWARD_SERVICE = pb.DESCRIPTOR.services_by_name["ForwardService"]
+INFERENCE_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+SERVICES = (FORWARD_SERVICE.full_name, INFERENCE_SERVICE.full_name)
+REMEDY = "choose another with --host or --grpc-port"
+HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+
+def service_handlers(
+    host: CurrentModel,
+    limits: RequestLimits,
+    metrics: ServerMetrics,
+    gate: CallGate,
+    state: ServingState,
+) -> Sequence[grpc.GenericRpcHandler]:
+    """Return what answers the calls of each service."""
+    forward = ForwardService(host, limits)
+    forward_methods: dict[str, Method | StreamMethod] = {
+        "Predict": forward.predict,
+        "PredictStream": forward.predict_stream,
+        "Trace": forward.trace,
+        "GetModel": forward.get_model,
+    }
+    inference = InferenceService(host, limits, lambda: state.is_draining)
+    # Who asks for health while the server drains is to get the answer.
+    inference_health: dict[str, Method | StreamMethod] = {
+        "ServerLive": inference.server_live,
+        "ServerReady": inference.server_ready,
+        "ModelReady": inference.model_ready,
+    }
+    inference_methods: dict[str, Method | StreamMethod] = {
+        **inference_health,
+        "ServerMetadata": inference.server_metadata,
+        "ModelMetadata": inference.model_metadata,
+        "ModelConfig": inference.model_config,
+        "ModelInfer": inference.model_infer,
+    }
+    return (
+        generic_handler(FORWARD_SERVICE, forward_methods, metrics, gate),
+        generic_handler(
+            INFERENCE_SERVICE, inference_methods, metrics, gate, ungated=inference_health
+        ),
+        *_reflection_handlers(metrics, gate),
+    )
+
+
+def _reflection_handlers(
+    metrics: ServerMetrics, gate: CallGate
+) -> Sequence[grpc.GenericRpcHandler]:
+    names = (*SERVICES, HEALTH_SERVICE, *(service.full_name for service in REFLECTION_SERVICES))
+    handlers = []
+    for service in REFLECTION_SERVICES:
+        reflection = ReflectionService(names, service)
+        methods = {"ServerReflectionInfo": reflection.server_reflection_info}
+        handlers.append(generic_handler(service, methods, metrics, gate, ungated=methods))
+    return handlers
+
+
+def build_server(
+    handlers: Sequence[grpc.GenericRpcHandler],
+    state: ServingState,
+    options: Sequence[tuple[str, int]],
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+) -> grpc.aio.Server:
+    """Return a server of the services and health; it listens nowhere yet."""
+    server = grpc.aio.server(
+        interceptors=interceptors or None,
+        options=[
+            ("grpc.so_reuseport", 0),  # a second server on the port shall fail, not share it
+            *options,
+        ],
+    )
+    server.add_generic_rpc_handlers(handlers)
+    generic: Any = GenericOnly(server)
+    health_pb2_grpc.add_HealthServicer_to_server(Health(SERVICES, state), generic)
+    return server
+
+
+class GenericOnly:
+    """Takes services as generated code adds them, without registering their methods one by one.
+
+    For each registered method grpc.aio has one more future to wait for at every
+    call of any method: health would make each Predict slower.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Add them."""
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, *_names_and_handlers: object) -> None:
+        """Leave it at the generic ones."""
+
+
+def listen(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = None) -> int:
+    """Listen on every address of a host; return the port, which for 0 is one that was free.
+
+    For a Unix domain socket it is 0: that has none.
+
+    Raises:
+        StartError: an address can't be had; the text names it.
+    """
+    if path := unix_path(host):
+        claim_socket(path, REMEDY)
+        _add(server, UNIX_PREFIX + quote(os.fsencode(path)), tls)
+        return 0
+    bound = bind_all(host, port, "gRPC", REMEDY)
+    addresses = [address for address, _ in bound]
+    if len(bound) > 1:
+        port = bound[0][1].getsockname()[1]
+    for _, each in bound:  # gRPC binds them itself
+        each.close()
+    if is_wildcard(addresses[-1].ip):
+        addresses = addresses[-1:]  # from one of them gRPC listens on both by itself
+    ports = [_add(server, address.at(port), tls) for address in addresses]
+    return ports[0]
+
+
+def _add(server: grpc.aio.Server, address: str, tls: ServerTls | None) -> int:
+    try:
+        if tls:
+            return server.add_secure_port(address, server_credentials(tls))
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartError(
+            f"can't listen for gRPC on {address}: gRPC does not get it, though it was free or its "
+            f"folder is there and writable; {REMEDY}"
+        ) from error
