@@ -1,4 +1,4 @@
-"""What can be wrong with a bundle or the machine that shall run it."""
+"""What can be wrong with a bundle or the machine that runs it."""
 
 HOW_TO_GET_TORCH = "install the train extra: make train, or pip install --editable '.[train]'"
 

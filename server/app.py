@@ -45,7 +45,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     """Serve until a signal, then drain.
 
     Raises:
-        StartError: a port can't be had, the limits are too large, or a file of certificates,
+        StartError: a port cannot be bound, the limits are too large, or a file of certificates,
             keys or tokens is wrong.
         ExportError: the model can't be loaded.
     """

@@ -189,7 +189,7 @@ def test_a_full_disk_keeps_the_checkpoint_that_was_there(tmp_path: Path, digits:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert os.strerror(errno.EFBIG) in str(refused.value)
-    assert "--resume then continues" in str(refused.value)
+    assert "rerun with --resume: it continues" in str(refused.value)
     assert checkpoint.path.read_bytes() == before
     assert [path.name for path in checkpoint.path.parent.iterdir()] == [checkpoint.path.name]
 
@@ -210,7 +210,7 @@ def test_a_disk_that_is_full_when_it_publishes_costs_no_training(tmp_path: Path)
     done = train(*arguments, file_bytes=35_000)
     assert done.returncode == 1
     assert "can't be written: File too large" in done.stderr
-    assert "--resume then publishes" in done.stderr
+    assert "rerun with --resume: it publishes" in done.stderr
     assert "Traceback" not in done.stderr
     left = [path.name for path in (tmp_path / "digits").iterdir()]
     assert left == [".checkpoint-0"]

@@ -80,7 +80,7 @@ class Checkpoint:
                 beside.unlink(missing_ok=True)
             raise CheckpointError(
                 f"{self.path}: can't be written: {error.strerror}; the training stopped, nothing "
-                "was published. Mend that; --resume then continues after the epoch that was saved"
+                "was published. Fix this, then rerun with --resume: it continues after the epoch that was saved"
             ) from error
 
     def restore(self, trainer: Trainer) -> None:

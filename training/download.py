@@ -14,7 +14,7 @@ CHUNK_BYTES = 1 << 20
 
 
 class DownloadError(Exception):
-    """A file that can't be had; the text says why, without the address."""
+    """A file that cannot be downloaded; the text says why, without the address."""
 
 
 def download(url: str) -> bytes:

@@ -6,7 +6,7 @@ class TrainingError(Exception):
 
 
 class DatasetError(TrainingError):
-    """The dataset can't be had."""
+    """The dataset is not available."""
 
 
 class CheckpointError(TrainingError):

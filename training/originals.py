@@ -47,7 +47,7 @@ class Originals:
         """Return the images, uint8 [N, 28, 28], and labels, uint8 [N], of "train" or "t10k".
 
         Raises:
-            DatasetError: they can't be had, or are not what they should be.
+            DatasetError: they are not available, or not what they should be.
         """
         (images_path, images), (labels_path, labels) = (
             self._array(f"{part}-images-idx3-ubyte", dimensions=3),
@@ -167,7 +167,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DatasetError(
-            f"{path}: can't be read: {error.strerror}; mend that or move it away"
+            f"{path}: can't be read: {error.strerror}; fix that or move it away"
         ) from error
 
 

@@ -112,7 +112,7 @@ def _publish(settings: TrainingSettings, runs: Sequence[TrainingResult], data: D
     except OSError as error:
         raise TrainingError(
             f"{settings.models_dir}: can't be written: {error.strerror or error}; nothing was "
-            "published. Mend that; --resume then publishes without training again"
+            "published. Fix this, then rerun with --resume: it publishes without training again"
         ) from error
 
 

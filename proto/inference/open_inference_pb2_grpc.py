@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GRPCInferenceServiceStub:
-    """A second door to the model that forward.v1.ForwardService serves.
+    """A second protocol for the model that forward.v1.ForwardService serves.
     """
 
     def __init__(self, channel):
@@ -73,7 +73,7 @@ class GRPCInferenceServiceStub:
 
 
 class GRPCInferenceServiceServicer:
-    """A second door to the model that forward.v1.ForwardService serves.
+    """A second protocol for the model that forward.v1.ForwardService serves.
     """
 
     def ServerLive(self, request, context):
@@ -172,7 +172,7 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GRPCInferenceService:
-    """A second door to the model that forward.v1.ForwardService serves.
+    """A second protocol for the model that forward.v1.ForwardService serves.
     """
 
     @staticmethod

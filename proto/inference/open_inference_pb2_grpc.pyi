@@ -30,7 +30,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GRPCInferenceServiceStub:
-    """A second door to the model that forward.v1.ForwardService serves."""
+    """A second protocol for the model that forward.v1.ForwardService serves."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -53,7 +53,7 @@ class GRPCInferenceServiceStub:
 
 @_typing.type_check_only
 class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
-    """A second door to the model that forward.v1.ForwardService serves."""
+    """A second protocol for the model that forward.v1.ForwardService serves."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ServerLive: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ServerLiveRequest, _open_inference_pb2.ServerLiveResponse]  # type: ignore[assignment]
@@ -72,7 +72,7 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """Describes a model as Triton configures one; load generators read it. An extension of Triton's."""
 
 class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """A second door to the model that forward.v1.ForwardService serves."""
+    """A second protocol for the model that forward.v1.ForwardService serves."""
 
     @_abc_1.abstractmethod
     def ServerLive(

@@ -118,7 +118,7 @@ class DynamicBatcher(Generic[Item, Result]):
         """Take a request; its future may be cancelled.
 
         Raises:
-            QueueFullError: there is no room for its images; it is not in flight.
+            QueueFullError: the queue is full; the request is not in flight.
         """
         self._admission.acquire(images)
         loop = asyncio.get_running_loop()
@@ -136,7 +136,7 @@ class DynamicBatcher(Generic[Item, Result]):
         return done
 
     def _is_single(self, waiting: _Waiting[Item, Result]) -> bool:
-        """Tell whether a newcomer is a batch by itself: the short way for a lone caller."""
+        """Tell whether a new request is a batch by itself: the fast path of a single caller."""
         return (
             self._concurrency.requests == 1
             and not self._waiting
@@ -152,7 +152,7 @@ class DynamicBatcher(Generic[Item, Result]):
         return self._waiting_images >= self._limits.max_batch_images or not self._limits.merge
 
     def _is_gathering(self) -> bool:
-        """Tell whether a newcomer changes nothing: others are still expected, the timer is set."""
+        """Tell whether a new request changes nothing: others are still expected, the timer is set."""
         return (
             self._timer is not None
             and len(self._waiting) < self._concurrency.requests
@@ -195,7 +195,7 @@ class DynamicBatcher(Generic[Item, Result]):
         self._consider()
 
     def _taken_at(self, now: float) -> float:
-        """Return when the batch shall be taken if nobody else comes."""
+        """Return when the batch is formed if no other request comes."""
         count, came_first = len(self._waiting), self._waiting[0].arrived
         if self._is_ample() or not self._limits.merge:
             return now

@@ -35,7 +35,7 @@ class _TraceItem(Generic[Packed]):
 class ModelInstance:
     """A model with its two batchers: Predict and Trace run apart, each with a session of its own.
 
-    The batchers share the room for images that wait or run.
+    The batchers share the admission control.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ModelInstance:
         DeadlineExceededError, or what the runtime raised.
 
         Raises:
-            QueueFullError: there is no room for the images.
+            QueueFullError: the queue is full.
         """
         done = self._predict.submit(images, len(images), call.deadline)
         call.add_done_callback(self._predict.complete)
@@ -94,7 +94,7 @@ class ModelInstance:
         return self._predict.is_idle and self._trace.is_idle
 
     def close(self) -> None:
-        """Let the running groups finish; nothing can be submitted any more."""
+        """Let the running batches finish; nothing can be submitted any more."""
         self._predict.close()
         self._trace.close()
 

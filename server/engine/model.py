@@ -50,7 +50,7 @@ def load_verified(
     Raises:
         BundleError: a file is not what the manifest says.
         ParityError: the runtime does not compute the recorded vectors; it names the stage.
-        RuntimeUnavailableError: the runtime is not installed, or "cuda" is not to be had.
+        RuntimeUnavailableError: the runtime is not installed, or "cuda" is not available.
     """
     bundle.verify_files()
     runner, no_gpu = _open_runner(bundle, runtime, device, threads)

@@ -34,7 +34,7 @@ class LineWriter:
         self._has_thread = True
         try:
             thread.start()
-        except RuntimeError:  # no thread is to be had; better to wait than to say nothing
+        except RuntimeError:  # no thread is available; waiting is better than losing the line
             self._has_thread = False
 
     def write(self, text: str) -> None:

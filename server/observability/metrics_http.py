@@ -101,7 +101,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Selectable(Collector):
-    """A registry, of which prometheus_client shall show what `name[]` names.
+    """A registry of which prometheus_client shows what `name[]` selects.
 
     Its own registry finds by the names of samples alone, and by those only of collectors that
     describe themselves before they have any.
@@ -156,7 +156,7 @@ def serve_metrics(metrics: ServerMetrics, host: str, port: int) -> int:
     """Serve /metrics on every address of a host, from threads; return the port.
 
     Raises:
-        StartError: an address can't be had.
+        StartError: an address cannot be bound.
     """
     app, connections = _metrics_app(metrics.registry), _Connections()
     servers = [

@@ -50,7 +50,7 @@ class _Span(NamedTuple):
 
 
 class _IrregularError(Exception):
-    """What is rare or wrong; protobuf shall judge it."""
+    """Rare or malformed; fall back to protobuf."""
 
 
 def parse(message_type: type[MessageT], request: bytes) -> MessageT | LargeRequest:

@@ -1,6 +1,6 @@
 """The calls of the Open Inference Protocol, pure of any transport: unpack, compute, pack.
 
-A second door to the model of forward.v1: the same checks, the same instance.
+A second protocol for the model of forward.v1: the same checks, the same model instance.
 """
 
 from collections.abc import Callable, Mapping, Sequence

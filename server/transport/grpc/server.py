@@ -92,7 +92,7 @@ def build_server(
     server = grpc.aio.server(
         interceptors=interceptors or None,
         options=[
-            ("grpc.so_reuseport", 0),  # a second server on the port shall fail, not share it
+            ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
             *options,
         ],
     )
@@ -126,7 +126,7 @@ def listen(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None 
     For a Unix domain socket it is 0: that has none.
 
     Raises:
-        StartError: an address can't be had; the text names it.
+        StartError: an address cannot be bound; the text names it.
     """
     if path := unix_path(host):
         claim_socket(path, REMEDY)
