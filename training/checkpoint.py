@@ -15,8 +15,8 @@ from safetensors.torch import save
 from training.config import Recipe
 from training.data import Data
 from training.errors import CheckpointError
-from training.trainer import Trainer
 from training.history import Epoch
+from training.trainer import Trainer
 
 
 class Checkpoint:
@@ -80,7 +80,8 @@ class Checkpoint:
                 beside.unlink(missing_ok=True)
             raise CheckpointError(
                 f"{self.path}: can't be written: {error.strerror}; the training stopped, nothing "
-                "was published. Fix this, then rerun with --resume: it continues after the epoch that was saved"
+                "was published. Fix this, then rerun with --resume: it continues after the epoch "
+                "that was saved"
             ) from error
 
     def restore(self, trainer: Trainer) -> None:

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from training.errors import ConfigurationError
-from training.trainer import Trainer
 from training.history import Epoch, observation
+from training.trainer import Trainer
 
 HEADINGS = (
     f"{'epoch':>5}  {'loss':>7}  {'accuracy':>8}  {'held-out loss':>13}  {'accuracy':>8}  "

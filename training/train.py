@@ -16,12 +16,12 @@ from training.config import TrainingSettings
 from training.data import Data, load
 from training.errors import ConfigurationError, TrainingError
 from training.evaluate import evaluate
-from training.trainer import Trainer, deterministic
 from training.history import seconds_to
 from training.memory import check_memory, out_of_memory_named
-from training.progress import TensorBoard, Terminal, Callback
+from training.progress import Callback, TensorBoard, Terminal
 from training.publish import publish
 from training.seeds import TrainingResult, best_run, seeds_table
+from training.trainer import Trainer, deterministic
 
 
 def train(settings: TrainingSettings, console: Console) -> None:

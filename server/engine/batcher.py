@@ -152,7 +152,7 @@ class DynamicBatcher(Generic[Item, Result]):
         return self._waiting_images >= self._limits.max_batch_images or not self._limits.merge
 
     def _is_gathering(self) -> bool:
-        """Tell whether a new request changes nothing: others are still expected, the timer is set."""
+        """Tell whether a new request changes nothing: more are expected, the timer is set."""
         return (
             self._timer is not None
             and len(self._waiting) < self._concurrency.requests
