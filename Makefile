@@ -8,7 +8,7 @@ PROTOS := proto/forward/v1/forward.proto proto/inference/open_inference.proto
 PEERS := $(patsubst bench/peers/requirements/%.txt,%,$(wildcard bench/peers/requirements/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test train lint audit format proto bench bench-peers fuzz pictures picture clean
+.PHONY: docs help serve test train lint audit format proto bench bench-peers fuzz pictures picture clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -53,6 +53,9 @@ fuzz: .venv/.develop ## throw random and mutated bytes at a server (flags: ARGS=
 
 pictures: .venv/.develop ## measure which forms of pictures the client reads; half an hour; writes docs/pictures.md (flags: ARGS="--count 100")
 	$(BIN)/python -m bench.pictures $(ARGS)
+
+docs: .venv/.develop ## generate the reference of the settings
+	$(BIN)/python -m docs.settings
 
 picture: .venv/.develop ## draw the README's pictures
 	$(BIN)/python -m docs.picture

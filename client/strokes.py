@@ -8,7 +8,7 @@ FINE = 8  # pixels of the working picture for one of MNIST's
 # Width of strokes in MNIST's pixels as `stroke_width` measures it on MNIST's own digits
 # enlarged: 1 in 1,000 is thinner than the first, or thicker than the last. Thinner ones
 # are made as wide as GOAL_WIDTH, which of 2.4 (MNIST's median), 2.8 and 3.2 is read best
-# on digits that docs/pictures.md does not show.
+# on digits that docs/guides/pictures.md does not show.
 LEAST_WIDTH, GOAL_WIDTH, MOST_WIDTH = 1.35, 3.2, 4.8
 
 

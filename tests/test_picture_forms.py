@@ -12,7 +12,7 @@ from client.pictures import PictureError, read_images
 from export.runners import Runner
 from training.data import Data
 
-HARDEST = "hard shadow over a part"  # the one whose goal is not met; docs/pictures.md
+HARDEST = "hard shadow over a part"  # the one whose goal is not met; docs/guides/pictures.md
 SURE = 0.9999  # of the model, on the digits that the forms are tried with
 
 

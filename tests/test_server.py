@@ -303,15 +303,15 @@ def test_a_call_is_counted_before_its_caller_has_the_answer(served: RunningServe
                 assert counted(code) == before + count
 
 
-def test_the_readme_lists_every_metric(served: RunningServer) -> None:
-    readme = (REPOSITORY / "README.md").read_text()
+def test_the_reference_lists_every_metric(served: RunningServer) -> None:
+    reference = (REPOSITORY / "docs/reference/metrics.md").read_text()
     names = {
         re.sub("_(bucket|sum|count)$", "", name)
         for name, _ in scrape(served)
         if name.startswith(("forward_", "grpc_")) and not name.endswith("_created")
     }
     assert len(names) == 13
-    assert {name for name in names if f"`{name}`" not in readme} == set()
+    assert {name for name in names if f"`{name}`" not in reference} == set()
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "pt2", "torchscript"])

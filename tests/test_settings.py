@@ -126,17 +126,18 @@ def test_help_lists_every_setting(
 
 
 @pytest.mark.parametrize("settings_type", COMMANDS)
-def test_the_readme_lists_every_setting_with_its_default(
+def test_the_reference_lists_every_setting_with_its_default(
     settings_type: type[CommandSettings],
 ) -> None:
-    readme = (REPOSITORY / "README.md").read_text()
+    page = "server" if settings_type is ServerSettings else "training"
+    reference = (REPOSITORY / "docs" / "reference" / f"{page}-settings.md").read_text()
     for name, field in settings_type.model_fields.items():
         value = field.default
         if isinstance(value, tuple):
             value = ",".join(map(str, value))
         default = "" if value is None else f"`{value}`"
         row = f"| `{settings_type.flag(name)}` | `{settings_type.variable(name)}` | {default}"
-        assert row.rstrip() in readme, row
+        assert row.rstrip() in reference, row
 
 
 def file_of(folder: Path, text: str) -> str:

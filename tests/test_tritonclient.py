@@ -169,9 +169,9 @@ def triton_python() -> str:
     return str((REPOSITORY / target).parent / "bin/python")
 
 
-def test_the_readmes_example_runs(served: RunningServer, triton_python: str) -> None:
-    readme = (REPOSITORY / "README.md").read_text()
-    (example,) = re.findall(r"^```python\n(import tritonclient.*?)^```$", readme, re.M | re.S)
+def test_the_example_of_the_guide_runs(served: RunningServer, triton_python: str) -> None:
+    guide = (REPOSITORY / "docs/guides/open-inference.md").read_text()
+    (example,) = re.findall(r"^```python\n(import tritonclient.*?)^```$", guide, re.M | re.S)
     assert "localhost:8001" in example
     program = f"""import numpy as np
 pixels = np.zeros((2, 28, 28), np.uint8)

@@ -1,7 +1,7 @@
 """Measure how many of MNIST's test digits are read right in each form: `make pictures`.
 
 The digits are rendered in each form, saved to a file, read by the client and
-classified by the bundled model; docs/pictures.md gets the table. `--before FILE`
+classified by the bundled model; docs/guides/pictures.md gets the table. `--before FILE`
 measures the `client/pictures.py` of an older checkout, of one file, beside it.
 """
 
@@ -21,7 +21,7 @@ from export.settings import read_settings
 from training.config import TrainingSettings
 from training.data import load
 
-PAGE = Path("docs/pictures.md")
+PAGE = Path("docs/guides/pictures.md")
 START = "<!-- the table: make pictures -->\n"
 END = "<!-- end of the table -->\n"
 Reader = Callable[[Path], np.ndarray]
