@@ -7,9 +7,10 @@ from server.config import ServerSettings
 from training.config import TrainingSettings
 
 REFERENCE = Path(__file__).parent / "reference"
-INTRODUCTION = """A flag takes precedence over its environment variable, and that over the default.
-An unknown or malformed setting stops the start and is named. An empty variable sets nothing. Neither
-do the variables that Kubernetes sets in a pod for services named `forward` or `forward-anything`.
+INTRODUCTION = """\
+A flag takes precedence over its environment variable, and that over the default.
+An unknown or malformed setting stops the start and is named. An empty variable sets nothing.
+Neither do those that Kubernetes sets in a pod for services named `forward` or `forward-anything`.
 
 This page is generated from `{source}` by `make docs`.
 """
