@@ -14,7 +14,7 @@ from rich.console import Console
 from client import ForwardClient, Model, Trace
 from client.display import show_prediction, show_trace
 from client.pictures import load_images
-from tests.servers import start_server
+from tests.support.servers import start_server
 
 DIGIT = Path("docs/digit.png")
 PICTURE = Path("docs/trace.svg")

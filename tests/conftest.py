@@ -12,8 +12,8 @@ from export.bundle import Bundle, open_bundle
 from export.runners import Runner, open_runner
 from export.settings import read_settings
 from export.weights import read_weights
-from tests.bundles import MODELS_DIR, publish_random_bundle
-from tests.servers import RunningServer, start_server
+from tests.support.bundles import MODELS_DIR, publish_random_bundle
+from tests.support.servers import RunningServer, start_server
 from training.config import TrainingSettings
 from training.data import Data, load
 from training.errors import DatasetError

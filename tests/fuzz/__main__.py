@@ -11,10 +11,10 @@ from rich.table import Table
 from client import ForwardClient
 from export.bundle import find_bundle
 from export.runners import open_runner
-from tests.bundles import MODELS_DIR, random_images
 from tests.fuzz.judgement import PredictJudge
 from tests.fuzz.run import Findings, fuzz
-from tests.servers import RunningServer, start_server
+from tests.support.bundles import MODELS_DIR, random_images
+from tests.support.servers import RunningServer, start_server
 
 WARM_SHARE = 0.1  # of the inputs, before memory is looked at
 MOST_SHOWN = 20

@@ -1,0 +1,293 @@
+"""Every option of the server, and starts that can not be."""
+
+import re
+import socket
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import onnxruntime
+import pytest
+import structlog
+import torch
+
+from client import ForwardClient, ForwardError
+from client.connection import tensor_of
+from export.bundle import Bundle
+from export.settings import read_settings
+from forward.v1 import forward_pb2 as pb
+from forward.v1 import forward_pb2_grpc
+from server.config import ServerSettings
+from server.engine.admission import AdmissionControl
+from server.engine.model import load_verified
+from server.errors import StartError
+from server.limits import RequestLimits
+from server.observability.logging import configure_logs
+from server.observability.metrics import ServerMetrics
+from server.repository.loader import GPU_DRIVER, INLINE_IMAGES, ModelLoader, receive_limit
+from tests.support.bundles import REPOSITORY, publish_random_bundle, random_images
+from tests.support.servers import (
+    RunningServer,
+    metric,
+    run_server_until_it_ends,
+    server_command,
+    start_server,
+)
+from tests.support.streams import stuck_answers
+
+
+def test_limits_that_grpc_can_not_carry_stop_the_start(bundle: Bundle) -> None:
+    model = load_verified(bundle, "onnx", "cpu", threads=1)
+    assert receive_limit(model, RequestLimits(600_000, 1)) == 2**31 - 1
+    with pytest.raises(StartError, match="--max-batch-images 700000"):
+        receive_limit(model, RequestLimits(700_000, 1))
+
+
+def test_each_limit_is_the_one_that_was_set() -> None:
+    arguments = ("--max-batch-images", "3", "--max-queue-images", "4")
+    with (
+        start_server(*arguments, FORWARD_MAX_RESPONSE_BYTES="9000") as server,
+        ForwardClient(server.address) as caller,
+    ):
+        assert caller.model().max_batch_images == 3
+        caller.predict(random_images(3, (28, 28)))
+        with pytest.raises(ForwardError, match="expected 1 to 3 images, got 4; split"):
+            caller.predict(random_images(4, (28, 28)))
+        caller.trace(random_images(2, (28, 28)), {"flatten": "full"})
+        with pytest.raises(ForwardError, match=r"needs up to 1\d{4} bytes, allowed are 9000"):
+            caller.trace(random_images(3, (28, 28)), {"flatten": "full"})
+
+
+def test_the_length_of_the_queue_is_the_one_that_was_set() -> None:
+    count = 8 * INLINE_IMAGES  # in a thread, and for long: others can come while they run
+    images = np.zeros((count, 28, 28), np.uint8)
+    ended = threading.Event()
+
+    def call_until_refused(server: RunningServer) -> str:
+        with ForwardClient(server.address) as caller:
+            while not ended.is_set():
+                try:
+                    caller.predict(images)
+                except ForwardError as error:
+                    ended.set()
+                    return str(error)
+        return ""
+
+    limit = count + 88
+    arguments = ("--max-batch-images", str(count), "--max-queue-images", str(limit))
+    with start_server(*arguments) as server, ThreadPoolExecutor(4) as pool:
+        callers = [pool.submit(call_until_refused, server) for _ in range(4)]
+        ended.wait(20)  # two requests will soon be there at a time
+        ended.set()
+        refusals = {caller.result() for caller in callers} - {""}
+    assert refusals
+    assert all(f"holds {count} of at most {limit} images" in refusal for refusal in refusals)
+
+
+@pytest.mark.parametrize(("delay_ms", "least", "most"), [("0", 0, 0.2), ("400", 0.39, 5)])
+def test_the_longest_wait_for_others_is_the_one_that_was_set(
+    delay_ms: str, least: float, most: float
+) -> None:
+    """While answers to others have not left, somebody waits for company that does not come."""
+    images = random_images(1, (28, 28))
+    with (
+        start_server("--max-queue-delay-ms", delay_ms) as server,
+        ForwardClient(server.address, timeout_seconds=60) as caller,
+        stuck_answers(server),
+    ):
+        before = queue_seconds(server)
+        for _ in range(3):
+            caller.predict(images)
+        assert least <= queue_seconds(server) - before < most
+
+
+def queue_seconds(server: RunningServer) -> float:
+    return metric(server, "forward_queue_seconds_sum", batcher="predict")
+
+
+def test_a_full_trace_that_fits_the_default_limit_reaches_a_stock_client(
+    served: RunningServer,
+) -> None:
+    with grpc.insecure_channel(served.address) as channel:
+        service = forward_pb2_grpc.ForwardServiceStub(channel)
+        images = tensor_of(random_images(560, (28, 28)))
+        answer = service.Trace(pb.TraceRequest(images=images, detail=pb.DETAIL_FULL))
+    assert 0.95 * 2**22 < answer.ByteSize() <= 2**22
+
+
+def test_a_request_that_is_far_too_large_is_refused_and_the_server_goes_on(
+    client: ForwardClient,
+) -> None:
+    with pytest.raises(ForwardError) as refused:
+        client.predict(np.zeros((20_000, 28, 28), np.uint8))
+    assert refused.value.code == "RESOURCE_EXHAUSTED"
+    assert client.health() == "SERVING"
+
+
+def test_versions_are_chosen_by_the_settings(tiny: Bundle) -> None:
+    models_dir = tiny.path.parent.parent
+    publish_random_bundle(models_dir, "tiny")
+    arguments = ("--models-dir", str(models_dir), "--model", "tiny")
+    for pinned, expected in ((), 2), (("--model-version", "1"), 1):
+        with start_server(*arguments, *pinned) as server, ForwardClient(server.address) as caller:
+            assert caller.model().version == caller.predict(random_images(1, (3, 5))).model_version
+            assert server.ready["version"] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--model", "resnet"), "no model 'resnet' in models (models there: mnist)"),
+        (("--model-version", "9999"), "no version 9999 of model 'mnist'"),
+        (("--device", "cuda"), "CUDA"),
+        (("--device", "cuda", "--runtime", "torchscript"), "finds no CUDA device"),
+        (("--device", "cuda", "--runtime", "pt2"), "finds no CUDA device"),
+        (("--host", "192.0.2.1"), "can't listen for gRPC on 192.0.2.1:"),
+    ],
+)
+def test_a_start_that_can_not_be_is_ended_with_the_reason(
+    arguments: tuple[str, ...], reason: str
+) -> None:
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    done = run_server_until_it_ends("--grpc-port", "0", "--metrics-port", "0", *arguments)
+    assert done.returncode == 1
+    assert f"can't start: {'' if 'CUDA' in reason else reason}" in done.stderr
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_auto_without_a_gpu_is_said_in_the_line_ready_alone(served: RunningServer) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers() or GPU_DRIVER.exists():
+        pytest.skip("this machine has CUDA")
+    assert (served.ready["device"], served.ready["device_setting"]) == ("cpu", "auto")
+    assert {"self-check passed", "ready"} == {entry["event"] for entry in served.log()}
+    with start_server("--device", "cpu") as server:
+        assert (server.ready["device"], server.ready["device_setting"]) == ("cpu", "cpu")
+
+
+def test_why_a_machine_with_a_gpu_computes_on_its_cpu_is_logged_once(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has CUDA")
+    monkeypatch.setattr("server.repository.loader.GPU_DRIVER", tmp_path)  # it is there
+    loader = ModelLoader(
+        read_settings(ServerSettings, []),
+        RequestLimits(8, 1 << 20),
+        AdmissionControl(8),
+        ServerMetrics(),
+    )
+    with structlog.testing.capture_logs() as log:
+        for turn in range(3):  # as at each reload
+            loaded = loader.load(bundle)
+            loaded.instance.close()
+            assert bool(loaded.model.no_gpu) == (turn == 0), "it was looked for again"
+    reasons = [entry["reason"] for entry in log if "falls back" in entry["event"]]
+    assert len(reasons) == 1
+    assert "no CUDAExecutionProvider" in reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("port", "name"), [("grpc_port", "--grpc-port"), ("metrics_port", "--metrics-port")]
+)
+def test_a_port_that_is_taken_stops_the_start_by_its_setting(
+    served: RunningServer, port: str, name: str
+) -> None:
+    ports = {"--grpc-port": "0", "--metrics-port": "0", name: str(served.ready[port])}
+    done = run_server_until_it_ends(*(word for item in ports.items() for word in item))
+    assert done.returncode == 1
+    assert name in done.stderr
+    assert str(served.ready[port]) in done.stderr
+
+
+def test_onnx_runtime_keeps_no_telemetry(tmp_path: Path) -> None:
+    """Where it may report, it leaves a device's identifier in the home and a session beside it."""
+    with start_server(HOME=str(tmp_path), TMPDIR=str(tmp_path)) as server:
+        assert server.stop() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ports_and_host_are_those_that_were_set() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as two,
+    ):
+        grpc_port, metrics_port = (str(s.getsockname()[1]) for s in (one, two))
+    arguments = ("--grpc-port", grpc_port, "--metrics-port", metrics_port, "--host", "127.0.0.2")
+    with start_server(*arguments) as server:
+        assert (str(server.ready["grpc_port"]), server.ready["host"]) == (grpc_port, "127.0.0.2")
+        with ForwardClient(f"127.0.0.2:{grpc_port}") as caller:
+            assert caller.health() == "SERVING"
+        with socket.create_connection(("127.0.0.2", int(metrics_port))):
+            pass
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(grpc_port)))
+
+
+@pytest.mark.parametrize(
+    ("level", "form", "line"),
+    [
+        ("info", "json", r'\{.*"event": "heard".*\}'),
+        ("info", "console", r"[^{]*heard[^}]*"),
+        ("info", "auto", r'\{.*"event": "heard".*\}'),  # standard error is no terminal here
+        ("warning", "json", None),
+    ],
+)
+def test_the_log_has_the_level_and_the_form_that_were_set(
+    level: str, form: str, line: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        configure_logs(level, form)
+        structlog.get_logger().info("heard", x=1)
+    finally:
+        structlog.reset_defaults()
+    written = capsys.readouterr().err
+    assert re.fullmatch(line, written.strip()) if line else written == ""
+    assert "\x1b" not in written, "colours are for terminals"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_logged_failure_has_its_cause_but_no_data(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(secret: str) -> None:
+        raise RuntimeError(f"the cause, of {len(secret)} letters")
+
+    try:
+        configure_logs("info", form)
+        try:
+            fail("a token " * 2)
+        except RuntimeError:
+            structlog.get_logger().exception("call failed")
+    finally:
+        structlog.reset_defaults()
+    written = capsys.readouterr().err
+    assert "the cause" in written
+    assert "test_options.py" in written
+    assert "a token a token" not in written
+
+
+def test_the_settings_of_the_log_reach_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    quiet = ("--log-level", "error", "--log-format", "console", "--grpc-port", port)
+    command = server_command([*quiet, "--metrics-port", "0", "--device", "cpu"])
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE) as process:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            grpc.channel_ready_future(channel).result(60)
+        process.terminate()
+        _, written = process.communicate(timeout=30)
+    assert (process.returncode, written) == (0, b"")
+
+
+def test_the_runtime_has_as_many_threads_as_were_set() -> None:
+    def threads(*arguments: str) -> int:
+        with start_server(*arguments) as server:
+            return len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
+
+    # Each of the two sessions has one thread less than that beside the caller's.
+    assert threads("--threads", "21") >= threads() + 30

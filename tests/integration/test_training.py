@@ -1,0 +1,384 @@
+"""Training: from data to a published bundle, by the real command."""
+
+import gzip
+import hashlib
+import json
+import re
+import shutil
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torchvision import datasets
+
+from client import ForwardClient
+from export.architecture import Runtime, Stage, mlp
+from export.bundle import open_bundle, versions
+from export.errors import ParityError
+from export.network import Network
+from export.runners import open_runner
+from export.settings import read_settings
+from export.writers import write_all, write_pt2
+from tests.support.bundles import MODELS_DIR
+from tests.support.servers import start_server
+from tests.support.trainings import run_of, train, weights_hash
+from training.config import Recipe, TrainingSettings
+from training.data import FASHION_LABELS, Data, load
+from training.errors import DatasetError
+from training.history import Epoch
+from training.publish import publish
+from training.train import train as train_here
+from training.trainer import Trainer
+
+STAGES = mlp((28, 28), [128], 10)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load("digits", Path(), None)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A models folder with digits trained for three epochs, and what the command printed."""
+    models_dir = tmp_path_factory.mktemp("trained")
+    done = train("--dataset", "digits", "--epochs", "3", "--models-dir", models_dir)
+    assert done.returncode == 0, done.stderr
+    return models_dir, done.stdout
+
+
+def test_the_command_prints_table_and_chart_and_publishes_a_whole_bundle(
+    trained: tuple[Path, str],
+) -> None:
+    models_dir, printed = trained
+    for heading in ("epoch", "loss", "accuracy", "rate", "gradient", "dead", "observation"):
+        assert heading in printed
+    assert len(re.findall(r"^ +[123]  +\d\.\d{4} +\d+\.\d\d%", printed, re.MULTILINE)) == 3
+    assert "starts learning, loss high" in printed
+    assert "error on held-out images" in printed
+    bundle = open_bundle(models_dir / "digits" / "1")
+    bundle.verify_files()
+    assert {file.name for file in bundle.manifest.files} == {
+        "MODEL_CARD.md",
+        "evaluation.png",
+        "history.jsonl",
+        "history.png",
+        "model.onnx",
+        "model.pt2",
+        "model.ts",
+        "recipe.toml",
+        "trace.onnx",
+        "vectors.npz",
+        "weights.png",
+        "weights.safetensors",
+    }
+    recorded = {(record.runtime, record.image_set) for record in bundle.manifest.parity}
+    assert recorded == set(product(get_args(Runtime), ("test", "synthetic")))
+    assert weights_hash(models_dir, 1) in printed
+    left = {path.name for path in (models_dir / "digits").iterdir()}
+    assert left == {"1"}, "the checkpoint goes when the bundle is there"
+
+
+def test_the_history_has_an_object_for_each_epoch(trained: tuple[Path, str]) -> None:
+    folder = trained[0] / "digits" / "1"
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert [epoch["epoch"] for epoch in history] == [1, 2, 3]
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    assert set(history[0]) == {
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "held_out_loss",
+        "held_out_accuracy",
+        "learning_rate",
+        "augmentation",
+        "gradient_norm",
+        "dead_units",
+        "weight_norms",
+        "seconds",
+        "observation",
+    }
+
+
+def test_the_card_says_how_it_was_made_and_how_far_to_trust_it(trained: tuple[Path, str]) -> None:
+    bundle = open_bundle(trained[0] / "digits" / "1")
+    card = (bundle.path / "MODEL_CARD.md").read_text()
+    metrics, hardware = bundle.manifest.metrics, bundle.manifest.hardware
+    expected = [
+        "MLP 784-128-10",
+        bundle.manifest.dataset.sha256,
+        weights_hash(trained[0], 1),
+        f"{metrics['test_accuracy']:.2%}",
+        f"calibration error: {metrics['test_calibration_error']:.2%}",
+        hardware["processor"],
+        "| shifted, pixels | 0 | 1 |",
+        "| rotated, degrees |",
+        "| noisy, ",
+        "Most often confused",
+    ]
+    for text in expected:
+        assert text in card
+    for picture in re.findall(r"\]\((\w+\.png)\)", card):
+        assert (bundle.path / picture).is_file()
+    assert "Over seeds" not in card
+
+
+def test_the_accuracy_of_the_manifest_is_that_of_the_exported_model(
+    trained: tuple[Path, str], digits: Data
+) -> None:
+    bundle = open_bundle(trained[0] / "digits" / "1")
+    logits = open_runner(bundle, "onnx", "cpu").predict(digits.test.pixels().numpy())
+    share = float((logits.argmax(axis=1) == digits.test.labels.numpy()).mean())
+    assert share == bundle.manifest.metrics["test_accuracy"]
+    assert share > 0.5
+
+
+def test_a_seed_gives_the_same_weights_and_another_seed_others(trained: tuple[Path, str]) -> None:
+    models_dir, _ = trained
+    arguments = ("--dataset", "digits", "--epochs", "3", "--models-dir", models_dir)
+    assert train(*arguments).returncode == 0
+    assert train(*arguments, "--seed", "1").returncode == 0
+    assert weights_hash(models_dir, 1) == weights_hash(models_dir, 2) != weights_hash(models_dir, 3)
+    assert open_bundle(models_dir / "digits" / "3").manifest.seed == 1
+
+
+def test_the_recipe_of_a_bundle_trains_its_weights_again(
+    trained: tuple[Path, str], tmp_path: Path
+) -> None:
+    models_dir, _ = trained
+    recipe = models_dir / "digits" / "1" / "recipe.toml"
+    done = train("--config", recipe, "--models-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert weights_hash(tmp_path, 1) == weights_hash(models_dir, 1)
+    assert (tmp_path / "digits" / "1" / "recipe.toml").read_text() == recipe.read_text()
+
+
+def test_seeds_prints_the_figures_and_publishes_the_best_on_held_out_images(
+    trained: tuple[Path, str], tmp_path: Path
+) -> None:
+    arguments = ("--dataset", "digits", "--epochs", "3", "--models-dir", tmp_path)
+    done = train(*arguments, "--seeds", "3")
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^ ([012]) +(\d+\.\d\d)% +(\d+\.\d\d)% .* (\w{8}) *$", done.stdout, re.M)
+    assert [row[0] for row in rows] == ["0", "1", "2"]
+    assert rows[0][3] == weights_hash(trained[0], 1)[:8], "as if it were trained alone"
+    for label in ("mean", "deviation", "95% interval"):
+        assert re.search(rf"^ {label} ", done.stdout, re.M)
+    manifest = open_bundle(tmp_path / "digits" / "1").manifest
+    chosen = next(row for row in rows if row[0] == str(manifest.seed))
+    assert float(chosen[1]) == max(float(row[1]) for row in rows)
+    card = (tmp_path / "digits" / "1" / "MODEL_CARD.md").read_text()
+    assert "Over seeds" in card
+    for row in rows:
+        assert f"| {row[0]} | {row[1]}% | {row[2]}% |" in card
+
+
+def test_hidden_layers_are_exported_proven_and_served_without_a_change(tmp_path: Path) -> None:
+    arguments = ("--dataset", "digits", "--epochs", "1", "--models-dir", tmp_path)
+    done = train(*arguments, "--hidden", "24,12")
+    assert done.returncode == 0, done.stderr
+    bundle = open_bundle(tmp_path / "digits" / "1")
+    names = ["input", "flatten", "linear1", "relu1", "linear2", "relu2", "linear3", "output"]
+    assert [stage.name for stage in bundle.manifest.stages] == names
+    assert bundle.manifest.architecture == "MLP 784-24-12-10"
+    image = np.zeros((28, 28), np.uint8)
+    with (
+        start_server("--models-dir", str(tmp_path), "--model", "digits") as server,
+        ForwardClient(server.address, timeout_seconds=60) as client,
+    ):
+        traced = client.trace(image)
+    assert [stage.name for stage in traced.stages] == names
+    expected = open_runner(bundle, "eager", "cpu").predict(np.zeros((1, 28, 28), np.float32))
+    np.testing.assert_allclose(traced.logits, expected, rtol=0, atol=1e-5)
+
+
+def test_the_threads_of_the_settings_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    run = Trainer.run
+
+    def watched(trainer: Trainer, on_step: Callable[[], None]) -> Iterator[Epoch]:
+        seen.append(torch.get_num_threads())
+        return run(trainer, on_step)
+
+    monkeypatch.setattr(Trainer, "run", watched)
+    arguments = ["--dataset", "digits", "--epochs", "1", "--models-dir", str(tmp_path)]
+    train_here(read_settings(TrainingSettings, [*arguments, "--threads", "3"]), Console(quiet=True))
+    assert seen == [3]
+    assert "threads = 3" in (tmp_path / "digits" / "1" / "recipe.toml").read_text()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
+    done = train("--dataset", "digits", "--device", "cuda", "--models-dir", tmp_path)
+    assert done.returncode == 1
+    assert "--device cuda: torch finds no GPU" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_mnist_reaches_97_percent_in_3_epochs_from_the_mirror(tmp_path: Path, mnist: Data) -> None:
+    assert len(mnist.train) == 55_000
+    done = train("--epochs", "3", "--models-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    manifest = open_bundle(tmp_path / "mnist" / "1").manifest
+    assert manifest.metrics["test_accuracy"] >= 0.97
+    assert manifest.dataset.sha256 == mnist.sha256
+    assert (manifest.dataset.train_images, manifest.dataset.held_out_images) == (55_000, 5_000)
+
+
+@pytest.fixture(scope="module")
+def mirror(mnist: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mirror of MNIST: the four original files, as the mnist fixture downloaded them."""
+    assert mnist.name == "mnist"
+    folder = tmp_path_factory.mktemp("mirror")
+    for path in (read_settings(TrainingSettings, []).data_dir / "MNIST" / "raw").glob("*.gz"):
+        shutil.copy(path, folder)
+    assert len(list(folder.iterdir())) == 4
+    return folder
+
+
+def test_a_mirror_is_downloaded_checked_and_kept(mirror: Path, tmp_path: Path) -> None:
+    arguments = ("--epochs", "1", "--models-dir", tmp_path / "models", "--data-dir", tmp_path)
+    done = train(*arguments, "--mirror", mirror.as_uri())
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
+    done = train(*arguments, "--mirror", "file:///nowhere")
+    assert done.returncode == 0, "what lies in --data-dir needs no mirror"
+
+
+@pytest.mark.parametrize("fault", ["missing", "corrupt"])
+@pytest.mark.parametrize("dataset", ["mnist", "fashion-mnist"])
+def test_a_mirror_without_the_right_files_is_one_clear_error(
+    mirror: Path, tmp_path: Path, fault: str, dataset: str
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(mirror, broken)
+    # MNIST's own files are the wrong ones for Fashion-MNIST, under the same names.
+    named = "t10k-labels-idx1-ubyte.gz" if dataset == "mnist" else "train-images-idx3-ubyte.gz"
+    if fault == "missing":
+        (broken / named).unlink()
+    elif dataset == "mnist":
+        (broken / named).write_bytes(gzip.compress(b"not labels"))
+    arguments = ("--dataset", dataset, "--data-dir", tmp_path / "data", "--models-dir", tmp_path)
+    done = train(*arguments, "--mirror", broken.as_uri())
+    assert done.returncode == 1
+    assert named in done.stderr
+    for text in (f"{dataset} is not in", "--mirror URL", "--dataset digits"):
+        assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def idx_file(array: np.ndarray) -> bytes:
+    """Return uint8 values in MNIST's file format, gzipped."""
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    return gzip.compress(header + array.tobytes())
+
+
+def test_fashion_mnist_is_loaded_with_its_own_labels_from_a_mirror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real download and its checks, of files made here, for the real ones are not at hand."""
+    random = np.random.default_rng(0)
+    arrays = {
+        "train-images-idx3-ubyte.gz": random.integers(0, 256, (24, 28, 28), np.uint8),
+        "train-labels-idx1-ubyte.gz": random.integers(0, 10, 24).astype(np.uint8),
+        "t10k-images-idx3-ubyte.gz": random.integers(0, 256, (6, 28, 28), np.uint8),
+        "t10k-labels-idx1-ubyte.gz": random.integers(0, 10, 6).astype(np.uint8),
+    }
+    resources = []
+    for name, array in arrays.items():
+        content = idx_file(array)
+        (tmp_path / name).write_bytes(content)
+        resources.append((name, hashlib.md5(content, usedforsecurity=False).hexdigest()))
+    assert [name for name, _ in datasets.FashionMNIST.resources] == list(arrays)
+    monkeypatch.setattr(datasets.FashionMNIST, "resources", resources)
+    data = load("fashion-mnist", tmp_path / "data", tmp_path.as_uri())
+    assert (data.name, data.labels) == ("fashion-mnist", FASHION_LABELS)
+    assert (len(data.train), len(data.held_out), len(data.test)) == (22, 2, 6)
+    together = torch.cat([data.train.images, data.held_out.images]).numpy()
+    assert np.array_equal(together, arrays["train-images-idx3-ubyte.gz"])
+    assert np.array_equal(data.test.labels.numpy(), arrays["t10k-labels-idx1-ubyte.gz"])
+    torch.manual_seed(0)
+    bundle = publish(tmp_path, [run_of(Network(STAGES), data)], data)
+    assert bundle.manifest.labels[9] == "Ankle boot"
+    with pytest.raises(DatasetError, match="fashion-mnist is not in"):
+        load("fashion-mnist", tmp_path / "empty", "file:///nowhere")
+
+
+def test_a_folder_that_can_not_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("a file where the folder should be")
+    done = train("--dataset", "digits", "--epochs", "1", "--models-dir", tmp_path / "models")
+    assert done.returncode == 1
+    assert done.stdout == "", "before it trains"
+    assert str(tmp_path / "models") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_runtime_that_departs_keeps_the_bundle_from_being_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Data
+) -> None:
+    def write_wrongly(
+        stages: Sequence[Stage], weights: dict[str, np.ndarray], low: float, high: float
+    ) -> dict[str, bytes]:
+        wrong = {**weights, "linear2.bias": weights["linear2.bias"] + np.float32(1)}
+        right = write_all(stages, weights, low, high)
+        return {**right, "model.pt2": write_pt2(stages, wrong)}
+
+    runs = [run_of(Network(STAGES), digits)]
+    publish(tmp_path, runs, digits)
+    assert versions(tmp_path, "digits") == [1]
+    monkeypatch.setattr("training.publish.write_all", write_wrongly)
+    with pytest.raises(ParityError, match="pt2 cpu float32: stage 'linear2'"):
+        publish(tmp_path, runs, digits)
+    assert [entry.name for entry in (tmp_path / "digits").iterdir()] == ["1"]
+
+
+def test_a_decision_that_is_not_certain_does_not_keep_it_from_being_published(
+    tmp_path: Path, digits: Data
+) -> None:
+    """All logits are alike: that is the model's affair, and its runtimes agree on it."""
+    network = Network(STAGES)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    bundle = publish(tmp_path, [run_of(network, digits)], digits)
+    assert {record.certified_share for record in bundle.manifest.parity} == {0.0}
+
+
+def test_digits_have_the_form_of_mnist(digits: Data) -> None:
+    assert digits.train.images.shape[1:] == (28, 28)
+    assert digits.train.images.dtype == torch.uint8
+    assert digits.train.images.max() > 250
+    assert not digits.train.images[:, :4].any(), "the border must be dark"
+    assert len(digits.train) + len(digits.held_out) + len(digits.test) == 1797
+    again = load("digits", Path(), None)
+    assert torch.equal(again.held_out.images, digits.held_out.images)
+
+
+def test_mean_and_deviation_are_those_of_the_pixels(digits: Data) -> None:
+    pixels = digits.train.images.double().numpy() / 255
+    assert digits.train.mean_and_deviation() == pytest.approx((pixels.mean(), pixels.std()))
+
+
+def test_the_test_split_is_the_original_one_and_never_trained_on(mnist: Data) -> None:
+    assert mnist.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    held_out = {image.tobytes() for image in mnist.held_out.images.numpy()}
+    train_images = {image.tobytes() for image in mnist.train.images.numpy()}
+    test_images = {image.tobytes() for image in mnist.test.images.numpy()}
+    assert not test_images & (train_images | held_out)
+    assert not train_images & held_out
+    assert np.bincount(mnist.held_out.labels.numpy()).min() > 400
+
+
+def test_the_bundled_model_is_the_one_of_the_default_recipe() -> None:
+    """`python -m training --seed N` trains it again; only the seed was chosen."""
+    folder = MODELS_DIR / "mnist" / "1"
+    recipe = (folder / "recipe.toml").read_text()
+    assert recipe == Recipe(seed=open_bundle(folder).manifest.seed).toml()

@@ -1,0 +1,271 @@
+"""Real servers: a process on free ports, and one in this process whose runtime can be held."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from export.bundle import Bundle
+from export.runners import Runner
+from export.settings import read_settings
+from server.app import connection_limits
+from server.config import ServerSettings
+from server.engine.admission import AdmissionControl
+from server.engine.batcher import BatchingConfig
+from server.engine.instance import ModelInstance
+from server.engine.model import ServedModel, load_verified
+from server.lifecycle.gate import CallGate
+from server.lifecycle.shutdown import drain
+from server.lifecycle.state import ServingState
+from server.limits import RequestLimits
+from server.observability.metrics import ServerMetrics
+from server.repository.current import CurrentModel, activate
+from server.repository.loader import receive_limit
+from server.transport.grpc.options import connection_options
+from server.transport.grpc.server import build_server, listen, service_handlers
+from tests.support.bundles import REPOSITORY
+
+START_SECONDS = 60
+HELD_BATCH_IMAGES = 8
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@dataclass
+class RunningServer:
+    """A server process that said that it is ready."""
+
+    process: subprocess.Popen[bytes]
+    log_path: Path
+    ready: dict[str, Any]
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.ready['grpc_port']}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.ready['metrics_port']}/metrics"
+
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log_path.read_text().splitlines()]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+def scrape(server: RunningServer) -> Series:
+    """Return every series of a server's metrics."""
+    with urllib.request.urlopen(server.metrics_url, timeout=30) as response:  # noqa: S310 (the test's own server)
+        text = response.read().decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def metric(server: RunningServer, name: str, **labels: str) -> float:
+    """Return one series of a server's metrics as it is now."""
+    return scrape(server)[name, frozenset(labels.items())]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Return when the condition holds; fail if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.01)
+
+
+def server_command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-W", "error", "-m", "server", *arguments]
+
+
+@contextmanager
+def start_server(
+    *arguments: str, prefix: Sequence[str] = (), **environment: str
+) -> Iterator[RunningServer]:
+    """Start `python -m server`, after the words of `prefix`, on free ports; end it at the end."""
+    ports = ("--grpc-port", "0", "--metrics-port", "0", "--log-format", "json")
+    with tempfile.TemporaryDirectory() as folder:
+        log_path = Path(folder) / "log"
+        with (
+            log_path.open("wb") as log,
+            subprocess.Popen(
+                [*prefix, *server_command([*ports, *arguments])],
+                cwd=REPOSITORY,
+                stderr=log,
+                env={**os.environ, **environment},
+            ) as process,
+        ):
+            try:
+                yield RunningServer(process, log_path, _wait_until_ready(process, log_path))
+            finally:
+                process.kill()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log_path: Path) -> dict[str, Any]:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        for line in log_path.read_text().splitlines():
+            if '"event": "ready"' in line:
+                entry: dict[str, Any] = json.loads(line)
+                return entry
+        if process.poll() is not None:
+            break
+        time.sleep(0.02)
+    raise AssertionError(f"the server did not become ready:\n{log_path.read_text()}")
+
+
+def run_server_until_it_ends(
+    *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a server that is expected not to start."""
+    return subprocess.run(
+        server_command(arguments),
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+
+
+class HeldRunner:
+    """A runner whose runs wait until they are let go; it counts them."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.runtime, self.device = runner.runtime, runner.device
+        self.provider, self.precision = runner.provider, runner.precision
+        self.batch_invariant = runner.batch_invariant
+        self.let_go = threading.Event()
+        self.started = threading.Semaphore(0)
+        self.runs = 0
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        self.runs += 1
+        self.started.release()
+        assert self.let_go.wait(30)
+        return self._runner.predict(images)
+
+    def trace(self, images: np.ndarray, stages: Sequence[str]) -> dict[str, np.ndarray]:  # noqa: ARG002 (the interface)
+        raise MemoryError("the secret cause")  # a failure that nobody foresaw
+
+
+@dataclass
+class HeldServer:
+    """A server in this process, in a thread with an event loop of its own."""
+
+    address: str
+    runner: HeldRunner
+    admission: AdmissionControl
+    metrics: ServerMetrics
+    drain: Any  # starts a drain, returns a concurrent future
+    loop: asyncio.AbstractEventLoop
+
+
+class BareCall:
+    """A call of a service without a transport."""
+
+    peer = "test"
+    metadata: Sequence[tuple[str, str | bytes]] = ()
+    deadline: float | None = None
+
+    def __init__(self) -> None:
+        self._when_left: list[Callable[[], None]] = []
+        self._when_draining: list[Callable[[], None]] = []
+
+    def add_done_callback(self, callback: Callable[[], None]) -> None:
+        self._when_left.append(callback)
+
+    def when_draining(self, callback: Callable[[], None]) -> None:
+        self._when_draining.append(callback)
+
+    def leave(self) -> None:
+        """Tell that the answer has left."""
+        self._when_draining.clear()
+        for callback in self._when_left:
+            callback()
+
+    def drain(self) -> None:
+        """Tell that the server wants the call to end."""
+        for callback in self._when_draining:
+            callback()
+
+
+def threaded_instance(
+    model: ServedModel, admission: AdmissionControl, metrics: ServerMetrics, max_batch_images: int
+) -> ModelInstance:
+    """Return a instance whose every run is in a thread, so that a held one holds nothing else."""
+    limits = BatchingConfig(
+        max_batch_images=max_batch_images,
+        max_queue_delay_seconds=0.005,
+        inline_images=0,
+        merge=model.runner.batch_invariant,
+    )
+    return ModelInstance(model, admission, limits, metrics)
+
+
+@contextmanager
+def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[HeldServer]:
+    """Serve a bundle through a HeldRunner."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    manifest = bundle.manifest
+    opened = load_verified(bundle, "onnx", "cpu", threads=1)
+    runner = HeldRunner(opened.runner)
+    model = ServedModel(manifest, runner, opened.flops_per_image, opened.parameter_counts)
+    admission, metrics = AdmissionControl(max_queue_images), ServerMetrics()
+    limits = RequestLimits(max_batch_images=HELD_BATCH_IMAGES, max_response_bytes=1 << 20)
+    instance = threaded_instance(model, admission, metrics, limits.max_batch_images)
+    state, gate = ServingState(), CallGate()
+
+    async def start() -> tuple[Any, int]:
+        host = CurrentModel(activate(instance, limits.max_batch_images))
+        handlers = service_handlers(host, limits, metrics, gate, state)
+        connections = connection_limits(
+            read_settings(ServerSettings, []), receive_limit(model, limits)
+        )
+        server = build_server(handlers, state, connection_options(connections))
+        port = listen(server, "127.0.0.1", 0)
+        await server.start()
+        return server, port
+
+    server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    try:
+        yield HeldServer(
+            f"127.0.0.1:{port}",
+            runner,
+            admission,
+            metrics,
+            lambda seconds: asyncio.run_coroutine_threadsafe(
+                drain(server, state, gate, seconds), loop
+            ),
+            loop,
+        )
+    finally:
+        runner.let_go.set()
+        asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(30)
+        instance.close()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -1,0 +1,257 @@
+"""The error bound is never exceeded, in no order and at no precision, and is its formula."""
+
+from fractions import Fraction
+from math import prod
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, target
+from hypothesis import strategies as st
+
+from export.architecture import Operation, Precision, Stage, check_chain, mlp
+from export.runners.numpy import NumpyRunner
+from tests.support.arithmetic import DEVICES, EXACT, FLOAT32, Device, Format, fractions
+from tests.support.bundles import random_images, reference_of
+
+Weights = dict[str, np.ndarray]
+
+# Magnitudes far apart make sums cancel and absorb; 0 makes terms that round nothing.
+ELEMENTS = st.one_of(
+    st.just(0.0),
+    st.floats(-1e3, 1e3, width=32),
+    st.floats(-(2.0**-10), 2.0**-10, width=32),
+    st.sampled_from(
+        [1.0, -1.0, 2.0**24, -(2.0**24), 1 + 2.0**-23, 2.0**-149, 2.0**-127, 2.0**-126]
+    ),
+)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[list[Stage], Weights, np.ndarray]:
+    """Any stack of Linear and ReLU behind a Flatten, its weights and one image."""
+
+    def stage(name: str, operation: Operation, *shape: int) -> Stage:
+        return Stage(name=name, operation=operation, description="", shape=shape, values={})
+
+    def values(*shape: int) -> np.ndarray:
+        numbers = draw(st.lists(ELEMENTS, min_size=prod(shape), max_size=prod(shape)))
+        return np.array(numbers, np.float32).reshape(shape)
+
+    width = draw(st.integers(1, 4))
+    stages = [stage("input", "Input", 1, width), stage("flatten", "Flatten", width)]
+    weights: Weights = {}
+    image = values(1, 1, width)
+    for number, out in enumerate(draw(st.lists(st.integers(0, 4), min_size=1, max_size=5))):
+        if out == 0:
+            stages.append(stage(f"relu{number}", "ReLU", width))
+            continue
+        name = f"linear{number}"
+        weights[f"{name}.weight"], weights[f"{name}.bias"] = values(out, width), values(out)
+        stages.append(stage(name, "Linear", out))
+        width = out
+    stages.append(stage("output", "Output", width))
+    check_chain(stages)
+    return stages, weights, image
+
+
+def simulate(
+    device: Device, stages: list[Stage], weights: Weights, image: np.ndarray, random: Random
+) -> dict[str, list[Fraction]]:
+    """Return every stage of one image on a simulated device."""
+    values = fractions(image)
+    outputs = {}
+    for stage in stages:
+        if stage.operation == "Linear":
+            rows = [fractions(row) for row in weights[f"{stage.name}.weight"]]
+            values = device.linear(rows, fractions(weights[f"{stage.name}.bias"]), values, random)
+        elif stage.operation == "ReLU":
+            values = [max(value, Fraction(0)) for value in values]
+        outputs[stage.name] = values
+    return outputs
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@settings(max_examples=150)
+@given(network=networks(), random=st.randoms(use_true_random=False))
+def test_no_arithmetic_of_its_precision_exceeds_the_bound(
+    device: str, network: tuple[list[Stage], Weights, np.ndarray], random: Random
+) -> None:
+    stages, weights, image = network
+    precision: Precision = next(p for p in ("float32", "tf32", "bfloat16") if p in device)
+    exact = simulate(EXACT, stages, weights, image, random)
+    found = simulate(DEVICES[device], stages, weights, image, random)
+    reference = reference_of(stages, weights, image, precision)
+    used = 0.0
+    for stage in stages:
+        # Both the exact value and the float64 oracle must be that near.
+        if np.isinf(reference.bounds[stage.name]).any():
+            break  # float32 could overflow, and the simulated formats can not
+        oracle = fractions(reference.values[stage.name])
+        bounds = fractions(reference.bounds[stage.name])
+        for value, truth, near, bound in zip(
+            found[stage.name], exact[stage.name], oracle, bounds, strict=True
+        ):
+            assert abs(value - truth) <= bound, stage.name
+            assert abs(value - near) <= bound, stage.name
+            used = max(used, float(abs(value - truth) / bound) if bound else 0.0)
+    target(used)  # hypothesis looks for what uses most of the bound
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "expected"),
+    [
+        (FLOAT32, Fraction(0.1), float(np.float32(0.1))),
+        (FLOAT32, Fraction(1) + Fraction(3, 2**24), 1 + 2.0**-22),
+        (FLOAT32, Fraction(3, 2**150), 2.0**-148),
+        (Format(8), Fraction(1) + Fraction(1, 2**8), 1.0),
+        (Format(11, truncates=True), -Fraction(4095, 2048), -2047 / 1024),
+        (Format(24, flushes_subnormals=True), Fraction(1, 2**127), 0.0),
+    ],
+)
+def test_the_simulated_formats_round_as_the_real_ones(
+    form: Format, value: Fraction, expected: float
+) -> None:
+    assert form.round(value) == Fraction(expected)
+
+
+@given(st.floats(width=64, allow_nan=False, allow_infinity=False, min_value=-1e38, max_value=1e38))
+def test_the_simulated_float32_is_numpys(value: float) -> None:
+    assert FLOAT32.round(Fraction(value)) == Fraction(float(np.float32(value)))
+
+
+def test_sums_that_cancel_stay_within_the_bound_and_show_that_it_is_needed() -> None:
+    """1e8 + 1 - 1e8 is 0 in float32 though it is 1."""
+    stages = [s for s in mlp((1, 2), [1], 1) if s.name in {"input", "flatten", "linear1"}]
+    stages.append(stages[-1].model_copy(update={"name": "output", "operation": "Output"}))
+    weights = {
+        "linear1.weight": np.array([[1e8, 1.0]], np.float32),
+        "linear1.bias": np.array([-1e8], np.float32),
+    }
+    reference = reference_of(stages, weights, np.ones((1, 1, 2)))
+    assert reference.values["linear1"] == [[1.0]]
+    assert (np.float32(1e8) + np.float32(1)) - np.float32(1e8) == 0
+    assert 1 <= reference.bounds["linear1"] <= 50
+
+
+@pytest.mark.parametrize(
+    ("precision", "v", "u"),
+    [
+        ("float32", 0, 2.0**-24),
+        ("tf32", 2.0**-10, 2.0**-22),
+        ("bfloat16", 2.0**-8, 2.0**-22),
+    ],
+)
+def test_the_bound_of_two_linear_layers_is_its_formula(
+    precision: Precision, v: float, u: float
+) -> None:
+    weights = {
+        "linear1.weight": np.array([[1.0, -2.0, 4.0]], np.float32),
+        "linear1.bias": np.array([0.5], np.float32),
+        "linear2.weight": np.array([[-3.0]], np.float32),
+        "linear2.bias": np.array([0.25], np.float32),
+    }
+    image = np.array([[[2.0, 0.25, 0.0]]], np.float32)  # the third product rounds nothing
+    reference = reference_of(mlp((1, 3), [1], 1), weights, image, precision)
+
+    def gamma(n: int) -> float:
+        both = n * (u + 2.0**-53)  # the runtime's roundings and the oracle's
+        return both / (1 - both)
+
+    c = 2 * v + v**2
+    magnitude = 1 * 2 + 2 * 0.25
+    first = c * magnitude + gamma(3) * ((1 + c) * magnitude + 0.5)  # two live products and the bias
+    first *= 1 + 2.0**-30  # what computing the bound may lose
+    np.testing.assert_allclose(reference.bounds["linear1"], [[first]], rtol=1e-14)
+    assert reference.values["relu"] == [[2.0]]
+    reach = 3 * (2.0 + first)
+    second = 3 * first + c * reach + gamma(2) * ((1 + c) * reach + 0.25)
+    second *= 1 + 2.0**-30
+    np.testing.assert_allclose(reference.bounds["output"], [[second]], rtol=1e-14)
+    assert not reference.bounds["flatten"].any()
+
+
+def tiny_network(
+    weight: list[float], bias: float, then: float = 1.0
+) -> tuple[tuple[Stage, ...], Weights]:
+    """Return a network of one unit: weight · x + bias, ReLU, times `then`."""
+    weights = {
+        "linear1.weight": np.array([weight], np.float32),
+        "linear1.bias": np.array([bias], np.float32),
+        "linear2.weight": np.array([[then]], np.float32),
+        "linear2.bias": np.array([0.0], np.float32),
+    }
+    return mlp((1, len(weight)), [1], 1), weights
+
+
+def test_a_unit_that_only_rounding_turns_on_is_within_the_bound() -> None:
+    """1e8 + 1 - 2 - 1e8 is -1, but ((-1e8 - 2) + 1e8) + 1 is 1 in float32, and ReLU passes it."""
+    stages, weights = tiny_network([1e8, 1.0, -2.0], bias=-1e8, then=0.5)
+    reference = reference_of(stages, weights, np.ones((1, 1, 3)))
+    assert reference.values["linear1"] == [[-1.0]]
+    big, one, two = np.float32(1e8), np.float32(1), np.float32(-2)
+    assert ((-big + two) + big) + one == 1
+    assert reference.bounds["relu"] >= 1
+    assert reference.bounds["output"] >= 0.5
+
+
+def test_an_input_that_may_be_off_still_counts_among_those_that_round() -> None:
+    """The hidden unit is 0 exactly; what a runtime has in its place is rounded once more."""
+    stages, weights = tiny_network([1.0, -1.0], bias=0.0, then=3.0)
+    reference = reference_of(stages, weights, np.ones((1, 1, 2)))
+    assert reference.values["relu"] == [[0.0]]
+    carried = 3 * reference.bounds["relu"][0, 0]
+    one_product = carried * (1 + 2 * 2.0**-24)  # it and its sum with the bias
+    assert reference.bounds["output"][0, 0] >= one_product
+
+
+def test_a_subnormal_that_is_flushed_before_a_large_weight_is_within_the_bound() -> None:
+    stages, weights = tiny_network([1000.0], bias=0.0)
+    image = np.full((1, 1, 1), 2.0**-127, np.float32)
+    found = simulate(DEVICES["tf32 flushing"], list(stages), weights, image, Random(0))  # noqa: S311 (an order, no secret)
+    assert found["linear1"] == [0]
+    bound = reference_of(stages, weights, image, "tf32").bounds["linear1"]
+    assert 1000 * 2.0**-127 <= bound <= 3000 * 2.0**-126
+
+
+def test_what_can_overflow_has_no_finite_bound() -> None:
+    """3e38 + 3e38 - 3e38 is 3e38, or infinity on the way."""
+    stages, weights = tiny_network([3e38, 3e38, -3e38], bias=0.0, then=0.0)
+    reference = reference_of(stages, weights, np.ones((1, 1, 3)))
+    assert np.isfinite(reference.values["linear1"]).all()
+    for name in ("linear1", "relu", "output"):
+        assert np.isinf(reference.bounds[name]).all(), name
+    stages, weights = tiny_network([1e38, 1e38, -1e38], bias=0.0)
+    assert np.isfinite(reference_of(stages, weights, np.ones((1, 1, 3))).bounds["output"]).all()
+
+
+def test_a_unit_that_is_surely_off_carries_no_error() -> None:
+    weights = {
+        "linear1.weight": np.array([[-1.0]], np.float32),
+        "linear1.bias": np.array([-1.0], np.float32),
+        "linear2.weight": np.array([[7.0]], np.float32),
+        "linear2.bias": np.array([0.0], np.float32),
+    }
+    bounds = reference_of(mlp((1, 1), [1], 1), weights, np.ones((1, 1, 1))).bounds
+    assert bounds["linear1"][0, 0] > 0
+    assert bounds["relu"][0, 0] == 0
+    assert bounds["output"][0, 0] == 0
+
+
+def test_the_oracle_is_the_exact_forward_pass() -> None:
+    """NumPy's float64 against fractions, on a network larger than hypothesis draws."""
+    stages = list(mlp((3, 5), [4], 2))
+    generator = np.random.default_rng(0)
+    weights = {
+        "linear1.weight": generator.normal(size=(4, 15)).astype(np.float32),
+        "linear1.bias": generator.normal(size=4).astype(np.float32),
+        "linear2.weight": generator.normal(size=(2, 4)).astype(np.float32),
+        "linear2.bias": generator.normal(size=2).astype(np.float32),
+    }
+    for image in random_images(20, (3, 5)):
+        exact = simulate(EXACT, stages, weights, image, Random(0))  # noqa: S311 (an order, no secret)
+        oracle = NumpyRunner(stages, weights).trace(image[None])
+        for stage in stages:
+            np.testing.assert_allclose(
+                oracle[stage.name].ravel(), [float(v) for v in exact[stage.name]], atol=1e-14
+            )

@@ -1,0 +1,136 @@
+"""What goes on in the background is started again when it fails, and not too often."""
+
+import asyncio
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from export.bundle import Bundle
+from server.observability import metrics_http, supervision
+from server.observability.metrics import ServerMetrics
+from server.observability.metrics_http import serve_metrics
+from server.observability.supervision import MOST_PAUSE_SECONDS, Restarts
+from server.repository.current import ActiveModel
+from server.repository.poller import RepositoryPoller
+from server.repository.versions import Look, ModelRepository
+from tests.support.servers import wait_until
+from tests.unit.server.test_repository import host_of, publish
+
+
+def sample(metrics: ServerMetrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+@given(st.lists(st.floats(0, 200), min_size=1, max_size=30))
+def test_pauses_grow_to_a_bound_and_shrink_after_a_long_time(lasted: list[float]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        now = 1000.0
+        patch.setattr(time, "monotonic", lambda: now)
+        restarts, before = Restarts(), 0.0
+        for seconds in lasted:
+            now += seconds
+            pause = restarts.pause_seconds()
+            if seconds > MOST_PAUSE_SECONDS or not before:
+                assert pause == 1
+            else:
+                assert pause == min(2 * before, MOST_PAUSE_SECONDS)
+            now, before = now + pause, pause
+
+
+def test_a_reload_task_that_fails_is_seen_and_goes_on(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "FIRST_PAUSE_SECONDS", 0.2)
+    host, loader, metrics = host_of(tiny)
+    seen: list[float | None] = []
+
+    class Failing(ModelRepository[ActiveModel]):
+        def look(self, served: object, *, asked: bool) -> Look[ActiveModel]:
+            if len(seen) < 2:
+                seen.append(sample(metrics, "forward_model_last_reload_successful"))
+                raise RuntimeError("nobody foresaw it")
+            return super().look(served, asked=asked)  # type: ignore[arg-type] # a manifest
+
+    async def run() -> None:
+        metrics.observe_look(loaded=False, failed=0, is_well=True)
+        finder = Failing(tiny.path.parent.parent, "tiny", None, loader.load)
+        asked = asyncio.Event()
+        reloader = RepositoryPoller(host, finder, metrics, 0, asked)
+        running = asyncio.create_task(reloader.keep_running())
+        asked.set()
+        await until(lambda: host.failure is not None)
+        assert host.failure is not None
+        assert "the server's log has the cause" in host.failure.text
+        await until(lambda: host.failure is None)
+        publish(tiny)
+        asked.set()
+        await until(lambda: host.active.model.manifest.version == 2)
+        running.cancel()
+        reloader.close()
+
+    asyncio.run(run())
+    assert seen == [1, 0], "it stayed at 1 after the failure"
+    assert sample(metrics, "forward_model_last_reload_successful") == 1
+    assert sample(metrics, "forward_background_failures_total", task="reload") == 2
+    assert sample(metrics, "forward_model_reloads_total", result="failure") == 2
+
+
+async def until(condition: object) -> None:
+    assert callable(condition)
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come true in time")
+
+
+def test_an_old_version_that_can_not_be_closed_is_counted(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, loader, metrics = host_of(tiny)
+    old = host.active.instance
+
+    def fail() -> None:
+        raise RuntimeError("it does not close")
+
+    async def run() -> None:
+        finder = ModelRepository(tiny.path.parent.parent, "tiny", None, loader.load)
+        asked = asyncio.Event()
+        reloader = RepositoryPoller(host, finder, metrics, 0, asked)
+        running = asyncio.create_task(reloader.keep_running())
+        with monkeypatch.context() as patch:
+            patch.setattr(old, "close", fail)
+            publish(tiny)
+            asked.set()
+            await until(
+                lambda: sample(metrics, "forward_background_failures_total", task="retire") == 1
+            )
+        running.cancel()
+        reloader.close()
+
+    asyncio.run(run())
+    old.close()
+
+
+def test_the_port_of_the_metrics_answers_again_after_its_thread_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervision, "FIRST_PAUSE_SECONDS", 0.05)
+    failures = [RuntimeError("nobody foresaw it")]
+    ports: list[int] = []  # of this test alone: those of others may still be served
+
+    def fail_once(server: metrics_http._Server) -> None:
+        if failures and server.server_port in ports:
+            raise failures.pop()
+
+    monkeypatch.setattr(metrics_http._Server, "service_actions", fail_once, raising=False)
+    metrics = ServerMetrics()
+    port = serve_metrics(metrics, "127.0.0.1", 0)
+    ports.append(port)
+    wait_until(lambda: sample(metrics, "forward_background_failures_total", task="metrics") == 1)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as response:
+        assert b'forward_background_failures_total{task="metrics"} 1.0' in response.read()

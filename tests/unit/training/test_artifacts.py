@@ -1,0 +1,153 @@
+"""What a training leaves to read: words, chart, pictures, TensorBoard's events."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from hypothesis import strategies as st
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from export.architecture import mlp
+from export.bundle import open_bundle
+from export.network import Network
+from tests.support.trainings import epoch, fitted, run_of, train
+from training.data import Data, load
+from training.errors import ConfigurationError
+from training.evaluate import Evaluation
+from training.history import observation
+from training.pictures import evaluation_picture, history_picture, weights_picture
+from training.progress import CHART_COLUMNS, CHART_ROWS, TensorBoard, chart, table_row
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load("digits", Path(), None)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ([], (1.2, 0.55), "starts learning, loss high"),
+        ([], (0.05, 0.98), "starts learning, loss low"),
+        ([(1.2, 0.55)], (0.8, 0.72), "improves fast, loss falls"),
+        ([(0.5, 0.97)], (0.4, 0.972), "improves, loss falls"),
+        ([(0.5, 0.97)], (0.6, 0.9702), "improves slightly, loss rises"),
+        ([(0.5, 0.98)], (0.4, 0.9798), "converges, loss falls"),
+        ([(0.5, 0.99), (0.4, 0.98)], (0.3, 0.985), "below its best of 99.00%, loss falls"),
+        ([(0.5, 0.98, 1)], (0.4, 0.9798, 2), "converges, loss falls, 1 unit died"),
+        ([(0.5, 0.98, 1)], (0.4, 0.9798, 5), "converges, loss falls, 4 units died"),
+    ],
+)
+def test_observations_say_what_the_figures_say(
+    before: Sequence[tuple[float, float, int]], now: tuple[float, float, int], expected: str
+) -> None:
+    earlier = [epoch(index, *figures) for index, figures in enumerate(before, start=1)]
+    assert observation(earlier, epoch(9, *now)) == expected
+
+
+def test_the_row_of_an_epoch_has_its_figures() -> None:
+    row = table_row([epoch(1, 0.5, 0.97), epoch(2, 0.25, 0.985, dead_units=7)])
+    for figure in (" 2 ", "0.2500", "98.50%", "0.001", " 0.5 ", " 7 ", "1.00", "7 units died"):
+        assert figure in row
+
+
+@hypothesis.given(values=st.lists(st.floats(0, 100), min_size=1, max_size=500))
+def test_a_chart_fits_and_its_columns_stand_as_high_as_their_values(values: list[float]) -> None:
+    heading, *rows = chart("error", values).split("\n")
+    assert heading.startswith("error: ")
+    assert len(rows) == CHART_ROWS
+    assert {len(row) for row in rows} <= set(range(1, CHART_COLUMNS + 1))
+    heights = [
+        sum(" ▁▂▃▄▅▆▇█".index(row[column]) for row in rows) for column in range(len(rows[0]))
+    ]
+    assert min(heights) >= 1
+    if len(values) <= CHART_COLUMNS:
+        repeats = CHART_COLUMNS // len(values)
+        assert len(heights) == repeats * len(values)
+        order = np.argsort(values, kind="stable")
+        assert (np.diff(np.array(heights)[::repeats][order]) >= 0).all()
+
+
+def picture_of(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def evaluation_of(digits: Data, seed: int) -> Evaluation:
+    torch.manual_seed(seed)
+    return run_of(Network(mlp((28, 28), [16], 10)), digits).test
+
+
+@pytest.mark.parametrize("labels", [[str(digit) for digit in range(10)], ["a long name"] * 10])
+def test_the_history_is_drawn_from_its_figures(digits: Data, labels: list[str]) -> None:
+    epochs = [epoch(1, 0.5, 0.9), epoch(2, 0.4, 0.95), epoch(3, 0.3, 1.0)]
+    evaluation = evaluation_of(digits, 0)
+    drawn = picture_of(history_picture(epochs, evaluation, digits.test, labels, "title"))
+    assert drawn.shape[1] > 1000
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 50, "an empty picture"
+    fewer = history_picture(epochs[:1], evaluation, digits.test, labels, "title")
+    half = drawn.shape[0] // 3
+    assert not np.array_equal(picture_of(fewer)[:half], drawn[:half]), "the curves"
+    other = history_picture(epochs, evaluation_of(digits, 1), digits.test, labels, "title")
+    assert not np.array_equal(picture_of(other)[half + 50 :], drawn[half + 50 :]), "the mistakes"
+
+
+def test_reliability_and_robustness_are_drawn_from_their_figures(digits: Data) -> None:
+    one, other = (
+        picture_of(evaluation_picture(evaluation_of(digits, seed), "title")) for seed in (0, 1)
+    )
+    for part in range(4):  # the reliability plot, then three conditions
+        columns = slice(one.shape[1] * part // 4, one.shape[1] * (part + 1) // 4)
+        assert not np.array_equal(one[:, columns], other[:, columns])
+
+
+@pytest.mark.parametrize(("units", "following"), [(1, 10), (128, 10), (300, 10), (20, 7)])
+def test_the_weights_are_drawn_whatever_their_number(units: int, following: int) -> None:
+    torch.manual_seed(units)
+    weight, outgoing = torch.randn(units, 784), torch.randn(following, units)
+    labels = [str(digit) for digit in range(10)]
+    drawn = picture_of(weights_picture(weight, outgoing, labels))
+    red, blue = (
+        (drawn[..., channel].astype(int) - drawn[..., 2 - channel] > 80).mean()
+        for channel in (0, 2)
+    )
+    assert red > 0.02
+    assert blue > 0.02
+    same = weights_picture(weight, outgoing, labels)
+    assert np.array_equal(picture_of(same), drawn)
+
+
+def test_tensorboard_gets_every_figure_of_every_epoch(tmp_path: Path) -> None:
+    arguments = ("--dataset", "digits", "--epochs", "2", "--models-dir", tmp_path)
+    done = train(*arguments, "--tensorboard", tmp_path / "events")
+    assert done.returncode == 0, done.stderr
+    events = EventAccumulator(str(tmp_path / "events" / "seed-0"))
+    events.Reload()
+    history = (open_bundle(tmp_path / "digits" / "1").path / "history.jsonl").read_text()
+    losses = [one.value for one in events.Scalars("train_loss")]
+    assert [one.step for one in events.Scalars("train_loss")] == [1, 2]
+    for loss in losses:
+        assert f'"train_loss": {loss:.4f}'[:-1] in history
+    expected = set(vars(epoch(1, 0.5, 0.5))) - {"weight_norms"}
+    expected |= {"weight_norm/linear1", "weight_norm/linear2"}
+    assert set(events.Tags()["scalars"]) == expected
+
+
+def test_tensorboard_that_is_not_installed_is_named_with_the_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "tensorboard", None)
+    for name in ("torch.utils.tensorboard", "torch.utils.tensorboard.writer"):
+        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+    with pytest.raises(ConfigurationError, match="tensorboard extra"):
+        TensorBoard(tmp_path)
+
+
+def test_the_progress_of_a_resumed_fit_goes_on(digits: Data) -> None:
+    trainer = fitted(digits)
+    assert table_row(trainer.epochs).lstrip().startswith("2 ")
