@@ -11,7 +11,7 @@ import numpy as np
 
 from client.files import LEAST_CONTRAST, PictureError, read_array, read_picture
 from client.ink import INK_SHARE, NOTHING, find_ink
-from client.strokes import BOX, LEAST_WIDTH, MOST_WIDTH, to_box
+from client.strokes import BOX, CLEAR_WIDTHS, to_box
 
 FIELD = 28
 
@@ -74,8 +74,8 @@ def _normalised(picture: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     ink = find_ink(picture)
     box, width = to_box(ink.values)
     warnings = list(ink.warnings)
-    if not LEAST_WIDTH <= width <= MOST_WIDTH:
-        kind = "thin" if width < LEAST_WIDTH else "thick"
+    if not CLEAR_WIDTHS[0] <= width <= CLEAR_WIDTHS[1]:
+        kind = "thin" if width < CLEAR_WIDTHS[0] else "thick"
         warnings.append(f"the strokes are {kind} and were brought to MNIST's width")
     return _centred(box), tuple(warnings)
 

@@ -10,6 +10,7 @@ FINE = 8  # pixels of the working picture for one of MNIST's
 # are made as wide as GOAL_WIDTH, which of 2.4 (MNIST's median), 2.8 and 3.2 is read best
 # on digits that docs/guides/pictures.md does not show.
 LEAST_WIDTH, GOAL_WIDTH, MOST_WIDTH = 1.35, 3.2, 4.8
+CLEAR_WIDTHS = (0.8, 6.0)  # within, a change of the width is no reason for a warning
 
 
 def stroke_width(ink: np.ndarray) -> float:
