@@ -29,7 +29,6 @@ from server.observability.metrics_http import MOST_CONNECTIONS, serve_metrics
 from tests.support.bundles import random_images
 from tests.support.faults import (
     ONE,
-    SPARE_MEBIBYTES,
     RawClient,
     client_process,
     connect,
@@ -91,17 +90,18 @@ def test_any_bytes_on_the_port_leave_the_server_answering(
 def test_giant_headers_are_refused_and_the_others_go_on(server: RunningServer) -> None:
     with unharmed(server), RawClient(grpc_port(server)) as faulty:
         before = mebibytes(server)
-        # 30 MB of headers of one call, which never end: each has a name of 1 byte, a value of 1000.
+        # 100 MB of headers of one call that never end: each has a name of 1 byte, a value of 1000.
         block = b"\x00\x01x\x7f\xe9\x06" + b"v" * 1000
         faulty.socket.sendall(b"\x00\x00\x00\x01\x00\x00\x00\x00\x01")
         try:
-            for _ in range(30_000):
+            for _ in range(100_000):
                 length = len(block).to_bytes(3)
                 faulty.socket.sendall(length + b"\x09\x00\x00\x00\x00\x01" + block)
         except (BrokenPipeError, ConnectionResetError, TimeoutError):
             pass
         is_prompt(server)
-        assert mebibytes(server) < before + SPARE_MEBIBYTES, "it keeps what it refuses"
+        # The allocator keeps up to 33 MiB of what was on its way.
+        assert mebibytes(server) < before + 50, "it keeps what it refuses"
 
 
 def test_clients_that_are_killed_in_a_request_leave_nothing_behind(server: RunningServer) -> None:
