@@ -51,7 +51,7 @@ bench-peers: .venv/.develop $(PEERS:%=.venv-peers/%/.done) ## measure it beside 
 fuzz: .venv/.develop ## throw random and mutated bytes at a server (flags: ARGS="--inputs 1000000")
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-pictures: .venv/.develop ## measure which forms of pictures the client reads; half an hour; writes docs/pictures.md (flags: ARGS="--count 100")
+pictures: .venv/.develop ## measure which forms of pictures the client reads; half an hour; writes docs/guides/pictures.md (flags: ARGS="--count 100")
 	$(BIN)/python -m bench.pictures $(ARGS)
 
 docs: .venv/.develop ## generate the reference of the settings

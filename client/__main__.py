@@ -140,7 +140,7 @@ def _address(text: str) -> str:
 
 def _connection_parser() -> argparse.ArgumentParser:
     """Return the settings of the connection: flag over environment variable over default."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = argparse.ArgumentParser(prog="python -m client", add_help=False)
     known: dict[str, str] = {}
     variables = set_variables(os.environ)
 

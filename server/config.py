@@ -80,7 +80,7 @@ class ServerSettings(CommandSettings):
         False, description="Let health checks need a token, too; needs --token-file."
     )
     max_batch_images: int = Field(
-        1024, ge=1, le=65536, description="Most images in one request, and in a group of requests."
+        1024, ge=1, le=65536, description="Most images in one request, and in a batch of requests."
     )
     max_queue_delay_ms: float = Field(
         5.0,

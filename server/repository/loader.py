@@ -116,7 +116,7 @@ def receive_limit(model: ServedModel, limits: RequestLimits) -> int:
 
 
 def batching_config(settings: ServerSettings, model: ServedModel) -> BatchingConfig:
-    """Return what requests are gathered by."""
+    """Return the batching configuration of a model."""
     return BatchingConfig(
         max_batch_images=settings.max_batch_images,
         max_queue_delay_seconds=settings.max_queue_delay_ms / 1000,

@@ -72,7 +72,7 @@ class RepositoryPoller:
             await self._look(asked=asked)
 
     def close(self) -> None:
-        """Let the running groups of the versions finish, after the last call."""
+        """Let the running batches of the current version finish, after the last call."""
         for task in self._retiring:
             task.cancel()
         self._host.active.instance.close()

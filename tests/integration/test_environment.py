@@ -164,7 +164,9 @@ def test_a_mistyped_variable_of_the_client_is_named(
 ) -> None:
     with environment({name: "8001"}), pytest.raises(SystemExit):
         client_settings()
-    assert said in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert said in error
+    assert "python -m client: error:" in error
 
 
 @pytest.mark.parametrize("command", COMMANDS)

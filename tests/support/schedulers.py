@@ -20,7 +20,7 @@ LONG = 30.0  # seconds; nobody waits for it where all is well
 
 
 class Gathering(Protocol):
-    """What the contract gives a caller; the module `server.scheduler` has its rules."""
+    """What the contract gives a caller; the module `server.engine.batcher` has its rules."""
 
     def submit(
         self,
