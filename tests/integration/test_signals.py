@@ -41,7 +41,8 @@ def started(
     command: Sequence[str], log_path: Path, *, first: bool
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Start a command, as process 1 or not; yield it with its number in this namespace."""
-    words = [sys.executable, "-m", *command]
+    # A shell's background job, as these tests may be one, ignores SIGINT and passes that on.
+    words = ["env", "--default-signal=INT", sys.executable, "-m", *command]
     with (
         log_path.open("wb") as log,
         subprocess.Popen(
