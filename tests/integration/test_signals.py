@@ -61,10 +61,10 @@ def only_child(pid: int) -> int:
     return int(children.read_text())
 
 
-def handled(pid: int, number: signal.Signals, kind: str = "SigCgt:") -> bool:
-    """Tell if a process has a handler for a signal, or with SigIgn ignores it."""
+def handled(pid: int, number: signal.Signals) -> bool:
+    """Tell if a process has a handler for a signal."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    mask = next(line.split()[1] for line in lines if line.startswith(kind))
+    mask = next(line.split()[1] for line in lines if line.startswith("SigCgt:"))
     return bool(int(mask, 16) & 1 << (number - 1))
 
 
