@@ -109,7 +109,7 @@ class ForwardService:
     async def get_model(
         self,
         request: pb.GetModelRequest,
-        call: CallContext,  # noqa: ARG002 (the signature of a call)
+        call: CallContext,
     ) -> pb.GetModelResponse:
         """Describe the served model."""
         active = self._host.active

@@ -58,16 +58,16 @@ class InferenceService:
 
     async def server_live(
         self,
-        request: oip.ServerLiveRequest,  # noqa: ARG002 (the signature of a call)
-        call: CallContext,  # noqa: ARG002 (the signature of a call)
+        request: oip.ServerLiveRequest,
+        call: CallContext,
     ) -> oip.ServerLiveResponse:
         """Tell that the server is alive."""
         return oip.ServerLiveResponse(live=True)
 
     async def server_ready(
         self,
-        request: oip.ServerReadyRequest,  # noqa: ARG002 (the signature of a call)
-        call: CallContext,  # noqa: ARG002 (the signature of a call)
+        request: oip.ServerReadyRequest,
+        call: CallContext,
     ) -> oip.ServerReadyResponse:
         """Tell if the server takes requests."""
         return oip.ServerReadyResponse(ready=not self._is_draining())
@@ -75,7 +75,7 @@ class InferenceService:
     async def model_ready(
         self,
         request: oip.ModelReadyRequest,
-        call: CallContext,  # noqa: ARG002 (the signature of a call)
+        call: CallContext,
     ) -> oip.ModelReadyResponse:
         """Tell if a model takes requests; one that is not served does not."""
         is_served = _is_served(self._host.active, request.name, request.version, "version")
@@ -83,8 +83,8 @@ class InferenceService:
 
     async def server_metadata(
         self,
-        request: oip.ServerMetadataRequest,  # noqa: ARG002 (the signature of a call)
-        call: CallContext,  # noqa: ARG002 (the signature of a call)
+        request: oip.ServerMetadataRequest,
+        call: CallContext,
     ) -> oip.ServerMetadataResponse:
         """Describe the server."""
         return oip.ServerMetadataResponse(
@@ -96,7 +96,7 @@ class InferenceService:
     async def model_metadata(
         self,
         request: oip.ModelMetadataRequest,
-        call: CallContext,  # noqa: ARG002 (the signature of a call)
+        call: CallContext,
     ) -> oip.ModelMetadataResponse:
         """Describe the served model's input and outputs."""
         active = self._host.active
@@ -120,7 +120,7 @@ class InferenceService:
     async def model_config(
         self,
         request: oip.ModelConfigRequest,
-        call: CallContext,  # noqa: ARG002 (the signature of a call)
+        call: CallContext,
     ) -> oip.ModelConfigResponse:
         """Describe the served model as Triton configures one."""
         active = self._host.active

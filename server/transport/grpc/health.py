@@ -48,7 +48,7 @@ class Health(health_pb2_grpc.HealthServicer):
     async def Watch(  # noqa: N802 (the proto's name)
         self,
         request: health_pb2.HealthCheckRequest,
-        context: Context,  # noqa: ARG002 (the signature of a call)
+        context: Context,
     ) -> AsyncIterator[Response]:
         """Yield the status of a service now and at its change."""
         status = self._status(request.service)

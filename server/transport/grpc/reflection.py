@@ -60,7 +60,7 @@ class ReflectionService:
     async def server_reflection_info(
         self,
         requests: AsyncIterator[Message | ServiceError],
-        call: CallContext,  # noqa: ARG002 (the signature of a call)
+        call: CallContext,
     ) -> AsyncGenerator[Message, None]:
         """Yield the answer to each request, in order; bytes that are none end the stream."""
         async with aclosing(self._servicer.ServerReflectionInfo(_alpha(requests), None)) as found:
