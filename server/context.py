@@ -1,6 +1,6 @@
 """What a service may know of a call, whatever the transport."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -10,11 +10,6 @@ class CallContext(Protocol):
     @property
     def peer(self) -> str:
         """Where it comes from, for the log."""
-        ...
-
-    @property
-    def metadata(self) -> Sequence[tuple[str, str | bytes]]:
-        """Its headers."""
         ...
 
     @property

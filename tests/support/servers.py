@@ -186,7 +186,6 @@ class BareCall:
     """A call of a service without a transport."""
 
     peer = "test"
-    metadata: Sequence[tuple[str, str | bytes]] = ()
     deadline: float | None = None
 
     def __init__(self) -> None:

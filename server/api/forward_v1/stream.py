@@ -1,7 +1,7 @@
 """A stream of requests, answered in order: read ahead within bounds, errors one by one."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence, Sized
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sized
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
@@ -27,11 +27,6 @@ class MessageCall:
     def peer(self) -> str:
         """The stream's."""
         return self._stream.peer
-
-    @property
-    def metadata(self) -> Sequence[tuple[str, str | bytes]]:
-        """The stream's."""
-        return self._stream.metadata
 
     @property
     def deadline(self) -> float | None:

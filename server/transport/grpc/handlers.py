@@ -9,7 +9,6 @@ from collections.abc import (
     Callable,
     Collection,
     Mapping,
-    Sequence,
 )
 from contextlib import aclosing, suppress
 from typing import Any, Never
@@ -111,10 +110,6 @@ class _GrpcCall:
     @property
     def peer(self) -> str:
         return self._context.peer()
-
-    @property
-    def metadata(self) -> Sequence[tuple[str, str | bytes]]:
-        return tuple(self._context.invocation_metadata() or ())
 
     def add_done_callback(self, callback: Callable[[], None]) -> None:
         # Not through the context, which would keep the callback and itself until garbage is
