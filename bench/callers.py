@@ -69,7 +69,7 @@ class Callers:
         self._ended = True
 
     async def run(self, port: int, callers: int) -> None:
-        """CallContext until the end."""
+        """Call until the end."""
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             predict: Any = channel.unary_unary(
                 f"/{SERVICE}/Predict", response_deserializer=pb.PredictResponse.FromString

@@ -58,7 +58,7 @@ class Probe:
 
 
 async def sample(port: int, images: int, rate: float, seconds: float) -> list[Outcome]:
-    """CallContext every so often, without waiting for the answers before."""
+    """Call every so often, without waiting for the answers before."""
     message = Request("Predict", images).message()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         call: Any = channel.unary_unary(f"/{SERVICE}/Predict")

@@ -27,7 +27,7 @@ class BatcherName:
     shape: Shape
 
 
-BATCHERS: Sequence[BatcherName] = (
+WORKLOADS: Sequence[BatcherName] = (
     BatcherName(Request("Predict", 1), Shape(16, 4)),
     BatcherName(Request("Predict", 64), Shape(2, 2)),
     BatcherName(Request("Trace", 1), Shape(4, 4)),
@@ -40,7 +40,7 @@ class Segment:
     """What a part of the time showed."""
 
     ended: float  # seconds since the start
-    loads: Sequence[Load]  # one a batcher
+    loads: Sequence[Load]  # one a workload
     counted: Counters
     mebibytes: float
 
@@ -48,13 +48,13 @@ class Segment:
     def failed(self) -> int:
         """Requests that failed: as the client saw it, as the server counted it, or not computed."""
         images = sum(
-            batcher.request.images * batcher.shape.messages_per_request * seen.requests
-            for batcher, seen in zip(BATCHERS, self.loads, strict=True)
+            workload.request.images * workload.shape.messages_per_request * seen.requests
+            for workload, seen in zip(WORKLOADS, self.loads, strict=True)
         )
         seen_failed = sum(seen.failed for seen in self.loads)
         counted = sum(self.counted.failures().values())
         cut = self.counted.calls("CANCELLED")
-        too_many = max(0, cut - sum(batcher.shape.callers for batcher in BATCHERS))
+        too_many = max(0, cut - sum(workload.shape.callers for workload in WORKLOADS))
         return seen_failed + counted + too_many + max(0, images - self.counted.images)
 
     @property
@@ -73,8 +73,8 @@ def soak(minutes: float) -> str:
     segments: list[Segment] = []
     with running(*OUR_SERVER) as served:
         runner = open_model()
-        for batcher in BATCHERS:
-            check("ours", served.port, batcher.request, runner)
+        for workload in WORKLOADS:
+            check("ours", served.port, workload.request, runner)
         started = time.monotonic()
         while time.monotonic() - started < minutes * 60:
             segments.append(_segment(served, seconds, started))
@@ -85,22 +85,22 @@ def soak(minutes: float) -> str:
 
 def _segment(served: Served, seconds: int, started: float) -> Segment:
     before = read_counters(served.metrics_port or 0)
-    with ThreadPoolExecutor(len(BATCHERS)) as pool:
-        loads = list(pool.map(lambda batcher: _load(served, batcher, seconds), BATCHERS))
+    with ThreadPoolExecutor(len(WORKLOADS)) as pool:
+        loads = list(pool.map(lambda workload: _load(served, workload, seconds), WORKLOADS))
     time.sleep(SETTLE_SECONDS)
     counted = read_counters(served.metrics_port or 0).since(before)
     return Segment(time.monotonic() - started, loads, counted, served.resident_mebibytes())
 
 
-def _load(served: Served, batcher: BatcherName, seconds: int) -> Load:
-    body = frame(batcher.request.message()) * batcher.shape.messages_per_request
-    url = served.url(f"/{SERVICE}/{batcher.request.method}")
-    return load(url, body, batcher.shape, seconds=seconds)
+def _load(served: Served, workload: BatcherName, seconds: int) -> Load:
+    body = frame(workload.request.message()) * workload.shape.messages_per_request
+    url = served.url(f"/{SERVICE}/{workload.request.method}")
+    return load(url, body, workload.shape, seconds=seconds)
 
 
 def _report(segments: Sequence[Segment], minutes: float, seconds: int) -> str:
-    batchers = "; ".join(
-        f"{batcher.request.title}: {batcher.shape.callers} callers" for batcher in BATCHERS
+    workloads = "; ".join(
+        f"{workload.request.title}: {workload.shape.callers} callers" for workload in WORKLOADS
     )
     warm = segments[min(WARM_SEGMENTS, len(segments)) - 1]
     failed = sum(segment.failed for segment in segments)
@@ -117,14 +117,14 @@ def _report(segments: Sequence[Segment], minutes: float, seconds: int) -> str:
     ]
     headings = (
         *("seconds", "MiB"),
-        *(f"p99, ms: {batcher.request.title}" for batcher in BATCHERS),
+        *(f"p99, ms: {workload.request.title}" for workload in WORKLOADS),
         *("requests/s", "failed"),
     )
     return "\n\n".join(
         part.strip()
         for part in (
             f"{number(minutes)} minutes, all callers at once, each with its next request when its "
-            f"last was answered ({batchers}; a stream has {STREAM_MESSAGES:,} messages and is one "
+            f"last was answered ({workloads}; a stream has {STREAM_MESSAGES:,} messages and is one "
             f"request). Every {seconds} s the clients connect anew.",
             "### Limits of the soak",
             limits_table(

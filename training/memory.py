@@ -1,4 +1,4 @@
-"""Whether a training trainers into memory: before it starts, and where it ends for want of it."""
+"""Whether a training fits into memory: before it starts, and where it ends for want of it."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""From a bundle to what answers calls: proven, warm, with a instance of its own."""
+"""From a bundle to what answers calls: proven, warm, with an instance of its own."""
 
 from math import prod
 from pathlib import Path

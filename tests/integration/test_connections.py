@@ -208,7 +208,7 @@ def test_a_client_may_ping_while_it_is_idle_but_not_too_often(
 
 
 def call_for(server: RunningServer, seconds: float) -> int:
-    """CallContext on a connection of one's own; return how often."""
+    """Call on a connection of one's own; return how often."""
     deadline, calls = time.monotonic() + seconds, 0
     request = pb.PredictRequest(images=tensor_of(ONE))
     with grpc.insecure_channel(server.address, ALONE) as channel:

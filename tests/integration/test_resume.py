@@ -205,7 +205,7 @@ def test_a_full_disk_ends_the_command_with_one_clear_error(tmp_path: Path) -> No
 
 
 def test_a_disk_that_is_full_when_it_publishes_costs_no_training(tmp_path: Path) -> None:
-    """A small network's checkpoint trainers under the limit, and the pictures do not."""
+    """A small network's checkpoint fits under the limit, and the pictures do not."""
     arguments = ("--dataset", "digits", "--epochs", "2", "--hidden", "1", "--models-dir", tmp_path)
     done = train(*arguments, file_bytes=35_000)
     assert done.returncode == 1

@@ -213,7 +213,7 @@ class BareCall:
 def threaded_instance(
     model: ServedModel, admission: AdmissionControl, metrics: ServerMetrics, max_batch_images: int
 ) -> ModelInstance:
-    """Return a instance whose every run is in a thread, so that a held one holds nothing else."""
+    """Return an instance whose every run is in a thread, so that a held one holds nothing else."""
     limits = BatchingConfig(
         max_batch_images=max_batch_images,
         max_queue_delay_seconds=0.005,
