@@ -20,18 +20,18 @@ MOST_GROWTH_MEBIBYTES = 5.0
 
 
 @dataclass(frozen=True)
-class BatcherName:
+class Workload:
     """One kind of load, beside the others."""
 
     request: Request
     shape: Shape
 
 
-WORKLOADS: Sequence[BatcherName] = (
-    BatcherName(Request("Predict", 1), Shape(16, 4)),
-    BatcherName(Request("Predict", 64), Shape(2, 2)),
-    BatcherName(Request("Trace", 1), Shape(4, 4)),
-    BatcherName(Request("PredictStream", 1), Shape(1, 1, STREAM_MESSAGES)),
+WORKLOADS: Sequence[Workload] = (
+    Workload(Request("Predict", 1), Shape(16, 4)),
+    Workload(Request("Predict", 64), Shape(2, 2)),
+    Workload(Request("Trace", 1), Shape(4, 4)),
+    Workload(Request("PredictStream", 1), Shape(1, 1, STREAM_MESSAGES)),
 )
 
 
@@ -92,7 +92,7 @@ def _segment(served: Served, seconds: int, started: float) -> Segment:
     return Segment(time.monotonic() - started, loads, counted, served.resident_mebibytes())
 
 
-def _load(served: Served, workload: BatcherName, seconds: int) -> Load:
+def _load(served: Served, workload: Workload, seconds: int) -> Load:
     body = frame(workload.request.message()) * workload.shape.messages_per_request
     url = served.url(f"/{SERVICE}/{workload.request.method}")
     return load(url, body, workload.shape, seconds=seconds)
