@@ -1,9 +1,9 @@
 """Command line of the server: `python -m server`."""
 
-from server.start import begin
+from server.start import prepare_process
 
 if __name__ == "__main__":  # before the other imports, which take a while
-    begin()
+    prepare_process()
 
 import sys
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from export.settings import read_settings
 from server.app import serve
 from server.config import ServerSettings
 from server.errors import StartError
-from server.observability.lines import take_standard_error
+from server.observability.lines import redirect_standard_error
 from server.observability.logging import configure_logs
 
 log = structlog.get_logger()
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal; return the exit status."""
-    lines = take_standard_error()
+    lines = redirect_standard_error()
     settings = read_settings(ServerSettings, arguments)
     configure_logs(settings.log_level, settings.log_format)
     if links := ServerSettings.links_named_like_settings():

@@ -15,7 +15,7 @@ from server.errors import StartError
 
 EXPECTED = "expected a name or an IP address of this machine"
 UNIX_PREFIX = "unix:"
-MOST_PATH_BYTES = 107  # sun_path of Linux has 108, the last of them 0
+MAX_PATH_BYTES = 107  # sun_path of Linux has 108, the last of them 0
 ANSWER_SECONDS = 1.0
 # A port that is free on one address may be taken on another; some such draw is free on all.
 TRIES = 20
@@ -79,8 +79,8 @@ def _parse_path(text: str) -> Path:
             raise ValueError("expected unix:/path/of/a/socket or unix:///path/of/a/socket")
     if not path or "\0" in path or path.endswith("/"):
         raise ValueError("expected unix:/path/of/a/socket")
-    if len(os.fsencode(path)) > MOST_PATH_BYTES:
-        raise ValueError(f"expected a path of at most {MOST_PATH_BYTES} bytes")
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
+        raise ValueError(f"expected a path of at most {MAX_PATH_BYTES} bytes")
     return Path(path)
 
 

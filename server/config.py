@@ -10,9 +10,9 @@ from export.manifest import MOST_VERSION
 from export.settings import CommandSettings
 from server.addresses import parse_host, unix_path
 
-MOST_SECONDS = 86_400  # a day
+MAX_SECONDS = 86_400  # a day
 # Between things done again and again: after less, the server would do little else. 0 is for never.
-LEAST_SECONDS = {"reload_interval": 0.1, "max_connection_age": 1.0, "keepalive_time": 1.0}
+MIN_SECONDS = {"reload_interval": 0.1, "max_connection_age": 1.0, "keepalive_time": 1.0}
 
 
 class ServerSettings(CommandSettings):
@@ -107,7 +107,7 @@ class ServerSettings(CommandSettings):
     drain_timeout: float = Field(
         30.0,
         ge=0,
-        le=MOST_SECONDS,
+        le=MAX_SECONDS,
         allow_inf_nan=False,
         description="Seconds that running calls get to finish after SIGTERM or SIGINT, and when "
         "their connection is older than --max-connection-age.",
@@ -115,7 +115,7 @@ class ServerSettings(CommandSettings):
     drain_delay: float = Field(
         0.0,
         ge=0,
-        le=MOST_SECONDS,
+        le=MAX_SECONDS,
         allow_inf_nan=False,
         description="Seconds to go on serving after SIGTERM or SIGINT, while health says "
         "NOT_SERVING, for load balancers that take a moment to notice.",
@@ -157,12 +157,12 @@ class ServerSettings(CommandSettings):
         "auto", description="Form of the log; auto is console on a terminal, else json."
     )
 
-    @field_validator(*LEAST_SECONDS)
+    @field_validator(*MIN_SECONDS)
     @classmethod
     def _is_no_burden(cls, seconds: float, info: ValidationInfo) -> float:
-        least = LEAST_SECONDS[info.field_name or ""]
-        if seconds != 0 and not least <= seconds <= MOST_SECONDS:  # so NaN is refused, too
-            raise ValueError(f"expected 0, for never, or {least:g} to {MOST_SECONDS} seconds")
+        least = MIN_SECONDS[info.field_name or ""]
+        if seconds != 0 and not least <= seconds <= MAX_SECONDS:  # so NaN is refused, too
+            raise ValueError(f"expected 0, for never, or {least:g} to {MAX_SECONDS} seconds")
         return seconds
 
     @field_validator("metrics_host")

@@ -21,6 +21,6 @@ class CallContext(Protocol):
         """Call back once, when the answer has left or the call has ended without one."""
         ...
 
-    def when_draining(self, callback: Callable[[], None]) -> None:
+    def add_drain_callback(self, callback: Callable[[], None]) -> None:
         """Call back, while the call goes on, when the server wants it to end soon."""
         ...

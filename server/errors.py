@@ -1,4 +1,4 @@
-"""Errors that know their gRPC status and its google.rpc details. Pure of any transport."""
+"""Errors with their gRPC status and google.rpc details, the same for every transport."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ log = structlog.get_logger()
 
 # A status travels in the trailers, of which gRPC lets through 8 KiB, its text and
 # its details alike: what a client sent is cut, and so are the violations in all.
-MOST_SHOWN = 80
-MOST_VIOLATION_CHARACTERS = 2000
+MAX_QUOTED = 80  # characters
+MAX_VIOLATION_CHARACTERS = 2000
 
 
 def quote(sent: str | Sequence[int]) -> str:
     """Return what a client sent, in ASCII and cut to a length that fits into a status."""
-    text = ascii(sent[:MOST_SHOWN])
-    if len(sent) <= MOST_SHOWN and len(text) <= MOST_SHOWN:
+    text = ascii(sent[:MAX_QUOTED])
+    if len(sent) <= MAX_QUOTED and len(text) <= MAX_QUOTED:
         return text
-    return f"{text[:MOST_SHOWN]}... (length {len(sent)})"
+    return f"{text[:MAX_QUOTED]}... (length {len(sent)})"
 
 
 class StartError(Exception):
@@ -49,20 +49,20 @@ class ServiceError(Exception):
 
 @dataclass(frozen=True)
 class Violation:
-    """One fault of a request: the path of the field, and what was expected and what came."""
+    """What is wrong with one field of a request: its path, what was expected and what came."""
 
     field: str
     description: str
 
 
 class InvalidArgumentError(ServiceError):
-    """A request with faults, all of them as far as they fit into a status."""
+    """A request that is not right; every violation, as far as they fit into a status."""
 
     status = "INVALID_ARGUMENT"
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        self.violations = _fitting(violations)
-        texts = (f"{fault.field}: {fault.description}" for fault in self.violations)
+        self.violations = _first_violations(violations)
+        texts = (f"{violation.field}: {violation.description}" for violation in self.violations)
         super().__init__("; ".join(texts))
 
     def details(self) -> list[Message]:
@@ -71,20 +71,20 @@ class InvalidArgumentError(ServiceError):
         return [
             error_details_pb2.BadRequest(
                 field_violations=[
-                    field_violation(field=fault.field, description=fault.description)
-                    for fault in self.violations
+                    field_violation(field=violation.field, description=violation.description)
+                    for violation in self.violations
                 ]
             )
         ]
 
 
-def _fitting(violations: Sequence[Violation]) -> tuple[Violation, ...]:
+def _first_violations(violations: Sequence[Violation]) -> tuple[Violation, ...]:
     """Return the first violations that fit into a status, and a last one that counts the rest."""
     characters = 0
-    for index, fault in enumerate(violations):
-        characters += len(fault.field) + len(fault.description)
-        if index and characters > MOST_VIOLATION_CHARACTERS:
-            rest = f"at least {len(violations) - index} more faults"
+    for index, violation in enumerate(violations):
+        characters += len(violation.field) + len(violation.description)
+        if index and characters > MAX_VIOLATION_CHARACTERS:
+            rest = f"at least {len(violations) - index} more violations"
             return (*violations[:index], Violation("request", rest))
     return tuple(violations)
 
@@ -110,7 +110,7 @@ def model_not_found(name: str, version: object, served: str, served_version: int
 
 
 class QueueFullError(ServiceError):
-    """No room for the images of the request now."""
+    """The queue is full."""
 
     status = "RESOURCE_EXHAUSTED"
 
@@ -141,23 +141,28 @@ class UnavailableError(ServiceError):
 
 
 class InternalError(ServiceError):
-    """Anything unforeseen: the caller gets a request id, the cause is in the log alone."""
+    """Any unexpected error: the caller gets a request id, the cause is in the log alone."""
 
     status = "INTERNAL"
 
 
 def without_frames(error: ErrorT) -> ErrorT:
-    """Return an error that is to be kept, without the frames that it was raised through.
+    """Return an error without the frames that it was raised through.
 
-    Where a frame knows who keeps the error, the two, and the request with them, would wait for
-    the garbage collector.
+    A frame may refer to what keeps the error, a future for instance: the two, and the request
+    with them, would wait for the garbage collector.
     """
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
 
-def unforeseen(error: Exception, peer: str) -> InternalError:
-    """Log an error that nobody foresaw, and return the one for the caller."""
+def as_service_error(error: Exception, peer: str) -> ServiceError:
+    """Return what a call ends with, without frames: the error itself, or an InternalError.
+
+    The cause of an InternalError is logged.
+    """
+    if isinstance(error, ServiceError):
+        return without_frames(error)
     request_id = uuid4().hex
     log.error("call failed", request_id=request_id, peer=peer, exc_info=error)
     without_frames(error)

@@ -6,7 +6,7 @@ import signal
 from export.signals import end_at_once_on
 
 
-def begin() -> None:
+def prepare_process() -> None:
     """Let SIGTERM and SIGINT end the process at once, SIGHUP do nothing, and keep 0, 1 and 2."""
     end_at_once_on(signal.SIGTERM, signal.SIGINT)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -3,7 +3,7 @@
 from server.errors import Violation
 from server.limits import RequestLimits
 
-MOST_VIOLATIONS = 100  # a client may name millions of stages; a status holds fewer still
+MAX_VIOLATIONS = 100  # a client may name millions of stages; a status holds fewer still
 # Bytes that a stage takes beside its values: names, shape, statistics, tags and lengths.
 STAGE_OVERHEAD_BYTES = 256
 ENTRY_OVERHEAD_BYTES = 32  # the same for an image's top values

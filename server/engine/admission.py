@@ -2,7 +2,7 @@
 
 from server.errors import QueueFullError
 
-LEAST_RETRY_SECONDS = 0.01
+MIN_RETRY_SECONDS = 0.01
 SMOOTHING = 0.1  # weight of the newest run in the mean time of an image
 
 
@@ -21,7 +21,7 @@ class AdmissionControl:
             QueueFullError: the limit would be exceeded.
         """
         if self.images + images > self._max_images:
-            seconds = max(self._seconds_per_image * self.images, LEAST_RETRY_SECONDS)
+            seconds = max(self._seconds_per_image * self.images, MIN_RETRY_SECONDS)
             raise QueueFullError(images, self.images, self._max_images, seconds)
         self.images += images
 

@@ -7,7 +7,7 @@ other implementation; the tests take one as a parameter.
    that share the admission control, are at most the limit; otherwise it fails with
    QueueFullError at once. Images are released when their run has ended.
 2. In flight. A request is in flight from `submit` to `complete`, which the caller calls once for
-   each admitted request, when its answer has left.
+   each admitted request, when its response has been sent.
 3. Concurrency. The next batch is expected to hold as many requests as the peak concurrency since
    the previous batch was formed. A single sequential client is therefore never delayed. If a wait
    expires short of that, the requests in flight that are not in the batch count as stalled and
@@ -46,32 +46,32 @@ Result = TypeVar("Result")
 
 AMPLE_IMAGES = 512  # in a batch: its weights, read once, cost each image little
 LARGE_IMAGES = 64  # more of them in a request are never run on the event loop
-PATIENCE = 2  # mean times between the arrivals of a batch
-LEAST_PATIENCE_SECONDS = 0.001  # an event loop's timers are no finer
+PROBE_GAPS = 2  # a probe waits for so many mean times between arrivals
+MIN_PROBE_SECONDS = 0.001  # an event loop's timers are no finer
 
 
-class Done(NamedTuple, Generic[Result]):
+class BatchedResult(NamedTuple, Generic[Result]):
     """A request's own result, and the seconds that it waited for its run."""
 
     result: Result
     queue_seconds: float
 
 
-class _Waiting(NamedTuple, Generic[Item, Result]):
+class _Request(NamedTuple, Generic[Item, Result]):
     item: Item
     images: int
     deadline: float | None
     arrived: float
-    done: asyncio.Future[Done[Result]]
+    future: asyncio.Future[BatchedResult[Result]]
 
 
-class _Ran(NamedTuple, Generic[Item, Result]):
-    """A batch that was run, with an outcome for each request that was still wanted."""
+class _RanBatch(NamedTuple, Generic[Item, Result]):
+    """A batch after its run."""
 
     started: float
-    wanted: Sequence[_Waiting[Item, Result]]
-    given_up: Sequence[_Waiting[Item, Result]]
-    outcomes: Sequence[Result | Exception]
+    wanted: Sequence[_Request[Item, Result]]  # those that were run
+    outcomes: Sequence[Result | Exception]  # one for each of them
+    dropped: Sequence[_Request[Item, Result]]  # cancelled, or too late for their deadline
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,16 @@ class DynamicBatcher(Generic[Item, Result]):
         self,
         run: Callable[[Sequence[Item]], Sequence[Result]],
         admission: AdmissionControl,
-        limits: BatchingConfig,
+        config: BatchingConfig,
         observe_wait: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._run = run
         self._observe_wait = observe_wait
         self._admission = admission
-        self._limits = limits
+        self._config = config
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="forward-run")
         self._thread.submit(int).result()  # where threads are short, the start fails, not a run
-        self._waiting: deque[_Waiting[Item, Result]] = deque()
+        self._waiting: deque[_Request[Item, Result]] = deque()
         self._waiting_images = 0
         self._in_thread = 0  # batches: one runs, and one may be prefetched
         self._timer: asyncio.TimerHandle | None = None
@@ -114,7 +114,7 @@ class DynamicBatcher(Generic[Item, Result]):
 
     def submit(
         self, item: Item, images: int, deadline: float | None = None
-    ) -> asyncio.Future[Done[Result]]:
+    ) -> asyncio.Future[BatchedResult[Result]]:
         """Take a request; its future may be cancelled.
 
         Raises:
@@ -122,37 +122,37 @@ class DynamicBatcher(Generic[Item, Result]):
         """
         self._admission.acquire(images)
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Done[Result]] = loop.create_future()
-        waiting = _Waiting(item, images, deadline, time.monotonic(), done)
+        future: asyncio.Future[BatchedResult[Result]] = loop.create_future()
+        request = _Request(item, images, deadline, time.monotonic(), future)
         self._concurrency.arrive()
-        if self._is_single(waiting):
+        if self._can_run_at_once(request):
             self._concurrency.renew()
-            self._finish([waiting], waiting.arrived, self._outcomes([waiting]))
-            return done
-        self._waiting.append(waiting)
+            self._finish([request], request.arrived, self._outcomes([request]))
+            return future
+        self._waiting.append(request)
         self._waiting_images += images
         if not self._is_gathering():
-            self._consider()
-        return done
+            self._schedule()
+        return future
 
-    def _is_single(self, waiting: _Waiting[Item, Result]) -> bool:
-        """Tell whether a new request is a batch by itself: the fast path of a single caller."""
+    def _can_run_at_once(self, request: _Request[Item, Result]) -> bool:
+        """Tell whether a new request is a batch by itself: the fast path of a single client."""
         return (
             self._concurrency.requests == 1
             and not self._waiting
             and not self._in_thread
-            and waiting.deadline is None
-            and waiting.images <= min(self._limits.inline_images, LARGE_IMAGES)
+            and request.deadline is None
+            and request.images <= min(self._config.inline_images, LARGE_IMAGES)
         )
 
     def _can_form(self) -> bool:
-        """Tell whether a batch could be taken: none runs, or one and the next would be full."""
+        """Tell whether a batch may be formed: none runs, or one and the next would be full."""
         if self._in_thread != 1:
             return not self._in_thread
-        return self._waiting_images >= self._limits.max_batch_images or not self._limits.merge
+        return self._waiting_images >= self._config.max_batch_images or not self._config.merge
 
     def _is_gathering(self) -> bool:
-        """Tell whether a new request changes nothing: more are expected, the timer is set."""
+        """Tell whether the timer is set and more requests are expected than have arrived."""
         return (
             self._timer is not None
             and len(self._waiting) < self._concurrency.requests
@@ -160,52 +160,52 @@ class DynamicBatcher(Generic[Item, Result]):
         )
 
     def _is_ample(self) -> bool:
-        """Tell whether so many images wait that more company makes none of them cheaper."""
-        return self._waiting_images >= min(self._limits.max_batch_images, AMPLE_IMAGES)
+        """Tell whether so many images wait that more of them would make none cheaper."""
+        return self._waiting_images >= min(self._config.max_batch_images, AMPLE_IMAGES)
 
     def complete(self) -> None:
-        """Tell that the answer to a request has left, whatever it was."""
+        """Report that the response to a request, whatever it was, has been sent."""
         self._concurrency.complete()
 
     @property
     def is_idle(self) -> bool:
-        """Tell whether no request waits, runs or has an answer that has not left."""
+        """Tell whether no request waits, runs or has a response that has not been sent."""
         return not (self._concurrency.in_flight or self._waiting or self._in_thread)
 
     def close(self) -> None:
-        """Let the batches that were taken finish, end the thread, and let go of what it ran."""
+        """Let the batches that were formed finish, end the thread, and let go of `run`."""
         self._thread.shutdown(wait=True)
         del self._run  # a method of its owner: the two would wait for the garbage collector
 
-    def _consider(self) -> None:
-        """Take a batch if its time has come, else when it will have."""
+    def _schedule(self) -> None:
+        """Form a batch if its time has come, else set the timer for it."""
         if not self._waiting or not self._can_form():
             return
         loop = asyncio.get_running_loop()
         now = time.monotonic()
-        until = self._taken_at(now)
-        if until <= now:
+        start = self._batch_time(now)
+        if start <= now:
             self._start(loop)
-        elif self._timer is None or self._timer_at != until:
+        elif self._timer is None or self._timer_at != start:
             self._stop_timer()
-            self._timer, self._timer_at = loop.call_later(until - now, self._wake), until
+            self._timer, self._timer_at = loop.call_later(start - now, self._timer_expired), start
 
-    def _wake(self) -> None:
+    def _timer_expired(self) -> None:
         self._timer = None  # clocks differ: it may be a moment too early, and is set again then
-        self._consider()
+        self._schedule()
 
-    def _taken_at(self, now: float) -> float:
+    def _batch_time(self, now: float) -> float:
         """Return when the batch is formed if no other request comes."""
-        count, came_first = len(self._waiting), self._waiting[0].arrived
-        if self._is_ample() or not self._limits.merge:
+        count, oldest = len(self._waiting), self._waiting[0].arrived
+        if self._is_ample() or not self._config.merge:
             return now
-        due = came_first + self._limits.max_queue_delay_seconds
+        due = oldest + self._config.max_queue_delay_seconds
         if count < self._concurrency.requests:
             return due
         if count > 1 and self._concurrency.is_probe_due:
             newest = self._waiting[-1].arrived
-            gap = (newest - came_first) / (count - 1)
-            return min(due, newest + max(PATIENCE * gap, LEAST_PATIENCE_SECONDS))
+            gap = (newest - oldest) / (count - 1)
+            return min(due, newest + max(PROBE_GAPS * gap, MIN_PROBE_SECONDS))
         return now
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -218,18 +218,18 @@ class DynamicBatcher(Generic[Item, Result]):
             self._in_thread += 1
             running = loop.run_in_executor(self._thread, self._run_batch, batch)
 
-            def end(ended: asyncio.Future[_Ran[Item, Result]]) -> None:
+            def end(ended: asyncio.Future[_RanBatch[Item, Result]]) -> None:
                 self._in_thread -= 1
                 self._end(ended.result())
-                self._consider()
+                self._schedule()
 
             running.add_done_callback(end)
         if self._waiting:
-            loop.call_soon(self._consider)  # after those that have arrived meanwhile
+            loop.call_soon(self._schedule)  # after those that have arrived meanwhile
 
-    def _runs_inline(self, batch: Sequence[_Waiting[Item, Result]]) -> bool:
-        images = [waiting.images for waiting in batch]
-        is_small = sum(images) <= self._limits.inline_images and max(images) <= LARGE_IMAGES
+    def _runs_inline(self, batch: Sequence[_Request[Item, Result]]) -> bool:
+        images = [request.images for request in batch]
+        is_small = sum(images) <= self._config.inline_images and max(images) <= LARGE_IMAGES
         return is_small and not self._in_thread
 
     def _stop_timer(self) -> None:
@@ -237,63 +237,63 @@ class DynamicBatcher(Generic[Item, Result]):
             self._timer.cancel()
             self._timer = None
 
-    def _take_batch(self) -> list[_Waiting[Item, Result]]:
+    def _take_batch(self) -> list[_Request[Item, Result]]:
         batch = [self._waiting.popleft()]
         images = batch[0].images
-        most = self._limits.max_batch_images if self._limits.merge else 0
-        while self._waiting and images + self._waiting[0].images <= most:
+        limit = self._config.max_batch_images if self._config.merge else 0
+        while self._waiting and images + self._waiting[0].images <= limit:
             batch.append(self._waiting.popleft())
             images += batch[-1].images
         self._waiting_images -= images
         return batch
 
-    def _run_batch(self, batch: Sequence[_Waiting[Item, Result]]) -> _Ran[Item, Result]:
-        """Run, in whatever thread, those of a batch that nobody has given up by now."""
+    def _run_batch(self, batch: Sequence[_Request[Item, Result]]) -> _RanBatch[Item, Result]:
+        """Run the requests of a batch that are still wanted, in the calling thread."""
         now = time.monotonic()
-        wanted, given_up = list[_Waiting[Item, Result]](), list[_Waiting[Item, Result]]()
-        for waiting in batch:
-            is_late = waiting.deadline is not None and now >= waiting.deadline
-            (given_up if is_late or waiting.done.done() else wanted).append(waiting)
-        return _Ran(now, wanted, given_up, self._outcomes(wanted))
+        wanted, dropped = list[_Request[Item, Result]](), list[_Request[Item, Result]]()
+        for request in batch:
+            is_late = request.deadline is not None and now >= request.deadline
+            (dropped if is_late or request.future.done() else wanted).append(request)
+        return _RanBatch(now, wanted, self._outcomes(wanted), dropped)
 
-    def _outcomes(self, batch: Sequence[_Waiting[Item, Result]]) -> list[Result | Exception]:
+    def _outcomes(self, batch: Sequence[_Request[Item, Result]]) -> list[Result | Exception]:
         """Run a batch; return a result or an error for each request."""
         if not batch:
             return []
         try:
-            return list(self._run([waiting.item for waiting in batch]))
+            return list(self._run([request.item for request in batch]))
         except Exception as error:  # noqa: BLE001 (whatever a runtime raises ends its requests)
             if len(batch) == 1:
                 return [error]
-        return [outcome for waiting in batch for outcome in self._outcomes([waiting])]
+        return [outcome for request in batch for outcome in self._outcomes([request])]
 
-    def _end(self, ran: _Ran[Item, Result]) -> None:
-        for waiting in ran.given_up:
-            self._admission.release(waiting.images)
-            if not waiting.done.done():
-                seconds = f"{ran.started - waiting.arrived:.3f} s"
+    def _end(self, ran: _RanBatch[Item, Result]) -> None:
+        for request in ran.dropped:
+            self._admission.release(request.images)
+            if not request.future.done():
+                seconds = f"{ran.started - request.arrived:.3f} s"
                 text = f"the deadline passed after {seconds} in the queue; nothing was computed"
-                waiting.done.set_exception(DeadlineExceededError(text))
+                request.future.set_exception(DeadlineExceededError(text))
         self._finish(ran.wanted, ran.started, ran.outcomes)
 
     def _finish(
         self,
-        batch: Sequence[_Waiting[Item, Result]],
+        batch: Sequence[_Request[Item, Result]],
         started: float,
         outcomes: Sequence[Result | Exception],
     ) -> None:
         seconds = time.monotonic() - started
-        images = sum(waiting.images for waiting in batch)
+        images = sum(request.images for request in batch)
         if images:
             self._admission.release(images, seconds)
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            self._observe_wait(started - waiting.arrived)
-            if waiting.done.done():  # cancelled while it ran
+        for request, outcome in zip(batch, outcomes, strict=True):
+            self._observe_wait(started - request.arrived)
+            if request.future.done():  # cancelled while it ran
                 if isinstance(outcome, Exception):
                     without_frames(outcome)  # as whoever takes one does
             elif isinstance(outcome, StopIteration):  # which no future takes
-                waiting.done.set_exception(RuntimeError(f"the run raised {outcome!r}"))
+                request.future.set_exception(RuntimeError(f"the run raised {outcome!r}"))
             elif isinstance(outcome, Exception):
-                waiting.done.set_exception(outcome)
+                request.future.set_exception(outcome)
             else:
-                waiting.done.set_result(Done(outcome, started - waiting.arrived))
+                request.future.set_result(BatchedResult(outcome, started - request.arrived))

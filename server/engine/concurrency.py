@@ -1,10 +1,10 @@
 """How many requests the next batch is expected to hold: rules 2, 3 and 5 of the batcher."""
 
-MOST_BATCHES_BETWEEN_PROBES = 32
+MAX_BATCHES_BETWEEN_PROBES = 32
 
 
 class ConcurrencyEstimator:
-    """Learns from the requests in flight, and from the batches that they came in.
+    """Estimates it from the requests in flight and from the batches that they came in.
 
     Probes are batches that wait a moment longer than expected; they become rarer
     where they find nothing.
@@ -28,18 +28,18 @@ class ConcurrencyEstimator:
         self._most_in_flight = max(self._most_in_flight, self.in_flight)
 
     def complete(self) -> None:
-        """Count a request out: its answer has left."""
+        """Count a request out: its response has been sent."""
         self.in_flight -= 1
         self._stalled = min(self._stalled, self.in_flight)
 
-    def learn(self, came: int, *, is_ample: bool) -> None:
-        """Set what is expected in the next batch by those who came for this one."""
-        if came < self.requests and not is_ample:
-            self._stalled = max(0, self.in_flight - came)  # the wait expired
-        elif self.is_probe_due and came > 1:
-            found_more = came > self.requests
+    def learn(self, arrived: int, *, is_ample: bool) -> None:
+        """Set what is expected in the next batch by the requests that arrived for this one."""
+        if arrived < self.requests and not is_ample:
+            self._stalled = max(0, self.in_flight - arrived)  # the wait expired
+        elif self.is_probe_due and arrived > 1:
+            found_more = arrived > self.requests
             between = 1 if found_more else 2 * self._batches_between_probes
-            self._batches_between_probes = min(between, MOST_BATCHES_BETWEEN_PROBES)
+            self._batches_between_probes = min(between, MAX_BATCHES_BETWEEN_PROBES)
             self._batches_to_probe = self._batches_between_probes
         self._batches_to_probe -= 1
         self.renew()

@@ -12,7 +12,7 @@ from server.errors import Violation, quote
 
 
 @dataclass(frozen=True)
-class TensorForm:
+class TensorSchema:
     """How a protocol sends a tensor of images: the words of its violations."""
 
     shape: str  # path of the field
@@ -24,13 +24,13 @@ class TensorForm:
 
 
 @dataclass(frozen=True)
-class SentTensor:
+class ReceivedTensor:
     """A tensor of images as it came, its type by name; without data, that is not judged."""
 
-    form: TensorForm
+    form: TensorSchema
     shape: tuple[int, ...]
     dtype: str
-    data: bytes | None
+    data: bytes | memoryview | None
 
 
 class ImageDecoder:
@@ -46,7 +46,7 @@ class ImageDecoder:
         self._max_batch_images = max_batch_images
 
     def view(
-        self, shape: tuple[int, ...], dtype: np.dtype[Any] | None, data: bytes
+        self, shape: tuple[int, ...], dtype: np.dtype[Any] | None, data: bytes | memoryview
     ) -> np.ndarray | None:
         """Return the images [N, H, W] of that shape and type: a view of the data.
 
@@ -77,7 +77,7 @@ class ImageDecoder:
         # NaN compares false.
         return bool(values.min() >= self._min and values.max() <= self._max)
 
-    def violations(self, sent: SentTensor) -> list[Violation]:
+    def violations(self, sent: ReceivedTensor) -> list[Violation]:
         """Name everything that is wrong with a tensor of any protocol."""
         found: list[Violation] = []
         self._check_shape(sent, found)
@@ -89,7 +89,7 @@ class ImageDecoder:
             self._check_values(sent.form.data, sent.data, dtype, found)
         return found
 
-    def _check_shape(self, sent: SentTensor, found: list[Violation]) -> None:
+    def _check_shape(self, sent: ReceivedTensor, found: list[Violation]) -> None:
         shape, form = sent.shape, sent.form
         height_width = ", ".join(map(str, self._shape))
         if shape == self._shape:
@@ -110,7 +110,11 @@ class ImageDecoder:
             found.append(Violation(form.shape, text))
 
     def _has_its_size(
-        self, sent: SentTensor, data: bytes, dtype: np.dtype, found: list[Violation]
+        self,
+        sent: ReceivedTensor,
+        data: bytes | memoryview,
+        dtype: np.dtype,
+        found: list[Violation],
     ) -> bool:
         """Compare the size of the data with what shape and type say."""
         shape, form = sent.shape, sent.form
@@ -132,7 +136,7 @@ class ImageDecoder:
         return False
 
     def _check_values(
-        self, field: str, data: bytes, dtype: np.dtype, found: list[Violation]
+        self, field: str, data: bytes | memoryview, dtype: np.dtype, found: list[Violation]
     ) -> None:
         if dtype.kind != "f" or not data or len(data) % dtype.itemsize:
             return
@@ -163,7 +167,7 @@ class ImageDecoder:
             )
 
 
-def _size_hint(form: TensorForm, elements: int, size: int) -> str:
+def _size_hint(form: TensorSchema, elements: int, size: int) -> str:
     """Tell which type has that many bytes."""
     if size == elements * 8:
         return "; that is the size of 64-bit floats: convert them to 32 bits"

@@ -4,32 +4,42 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from server.context import CallContext
 from server.engine.activations import TracedRun
 from server.engine.admission import AdmissionControl
-from server.engine.batcher import BatchingConfig, Done, DynamicBatcher
+from server.engine.batcher import BatchedResult, BatchingConfig, DynamicBatcher
 from server.engine.model import ServedModel
 from server.engine.staging import PixelBuffer
 from server.observability.metrics import ServerMetrics
 
-Packed = TypeVar("Packed")
+Result = TypeVar("Result")
 
-# A trace is packed where it ran, which takes longer than the run: more go to the thread.
-MOST_INLINE_TRACED_IMAGES = 64
+# A trace is packed where it ran, which takes longer than the run: more images go to the thread.
+MAX_INLINE_TRACED_IMAGES = 64
 
 
-Pack = Callable[[TracedRun, slice], Packed]
+Pack = Callable[[TracedRun, slice], Result]
+
+
+class Submission(NamedTuple, Generic[Result]):
+    """A request that was admitted.
+
+    Whoever submitted it calls `complete` once, when its response has been sent or nobody waits
+    for one any more. To await `result` may raise DeadlineExceededError, or what the runtime raised.
+    """
+
+    result: asyncio.Future[BatchedResult[Result]]
+    complete: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _TraceItem(Generic[Packed]):
+class _TraceItem(Generic[Result]):
     images: np.ndarray
     stages: Sequence[str]
-    pack: Pack[Packed]
+    pack: Pack[Result]
 
 
 class ModelInstance:
@@ -42,55 +52,58 @@ class ModelInstance:
         self,
         model: ServedModel,
         admission: AdmissionControl,
-        limits: BatchingConfig,
+        config: BatchingConfig,
         metrics: ServerMetrics,
     ) -> None:
         self.model = model
         self._logits_stage = model.manifest.stages[-1].name
         self._names = [stage.name for stage in model.manifest.stages]
         shape = model.manifest.input_shape
-        self._predict_pixels = PixelBuffer(limits.max_batch_images, shape)
-        self._trace_pixels = PixelBuffer(limits.max_batch_images, shape)
+        self._predict_pixels = PixelBuffer(config.max_batch_images, shape)
+        self._trace_pixels = PixelBuffer(config.max_batch_images, shape)
         self._predict_metrics = metrics.batcher("predict")
         self._trace_metrics = metrics.batcher("trace")
         self._predict = DynamicBatcher(
-            self._run_predict, admission, limits, self._predict_metrics.queue_seconds.observe
+            self._run_predict, admission, config, self._predict_metrics.queue_seconds.observe
         )
-        inline_images = min(limits.inline_images, MOST_INLINE_TRACED_IMAGES)
-        traced = replace(limits, inline_images=inline_images)
+        inline_images = min(config.inline_images, MAX_INLINE_TRACED_IMAGES)
         self._trace: DynamicBatcher[_TraceItem[Any], Any] = DynamicBatcher(
-            self._run_trace, admission, traced, self._trace_metrics.queue_seconds.observe
+            self._run_trace,
+            admission,
+            replace(config, inline_images=inline_images),
+            self._trace_metrics.queue_seconds.observe,
         )
 
-    def predict(self, images: np.ndarray, call: CallContext) -> asyncio.Future[Done[np.ndarray]]:
-        """Return, later, the logits [N, classes] of images [N, H, W]: FLOAT32 in range, or UINT8.
+    def predict(self, images: np.ndarray, deadline: float | None) -> Submission[np.ndarray]:
+        """Submit images [N, H, W], FLOAT32 in range or UINT8, for their logits [N, classes].
 
-        The call is in flight until its answer has left. To await it may raise
-        DeadlineExceededError, or what the runtime raised.
+        The deadline is a time of time.monotonic; None: never.
 
         Raises:
             QueueFullError: the queue is full.
         """
-        done = self._predict.submit(images, len(images), call.deadline)
-        call.add_done_callback(self._predict.complete)
-        return done
+        result = self._predict.submit(images, len(images), deadline)
+        return Submission(result, self._predict.complete)
 
     def trace(
-        self, images: np.ndarray, stages: Sequence[str], pack: Pack[Packed], call: CallContext
-    ) -> asyncio.Future[Done[Packed]]:
-        """Return, later, what `pack` makes of a run; it packs where the run ran.
+        self,
+        images: np.ndarray,
+        stages: Sequence[str],
+        pack: Pack[Result],
+        deadline: float | None,
+    ) -> Submission[Result]:
+        """Submit images for what `pack` makes of their run; it packs in the run's own thread.
 
         `pack` gets the run and the request's own rows in it; the run has the
         named stages and the logits. The rest is as for `predict`.
         """
         item = _TraceItem(images, stages, pack)
-        done = self._trace.submit(item, len(images), call.deadline)
-        call.add_done_callback(self._trace.complete)
-        return done
+        result = self._trace.submit(item, len(images), deadline)
+        return Submission(result, self._trace.complete)
 
     @property
     def is_idle(self) -> bool:
-        """Tell whether every request's answer has left."""
+        """Tell whether every request's response has been sent."""
         return self._predict.is_idle and self._trace.is_idle
 
     def close(self) -> None:
@@ -99,15 +112,15 @@ class ModelInstance:
         self._trace.close()
 
     def _run_predict(self, requests: Sequence[np.ndarray]) -> list[np.ndarray]:
-        found = []
+        runs = []
         for pixels in self._predict_pixels.runs(requests):
             started = time.perf_counter()
-            found.append(self.model.runner.predict(pixels))
+            runs.append(self.model.runner.predict(pixels))
             self._predict_metrics.observe_run(len(pixels), time.perf_counter() - started)
-        logits = found[0] if len(found) == 1 else np.concatenate(found)
+        logits = runs[0] if len(runs) == 1 else np.concatenate(runs)
         return [logits[rows] for rows in _rows(requests)]
 
-    def _run_trace(self, items: Sequence[_TraceItem[Packed]]) -> list[Packed]:
+    def _run_trace(self, items: Sequence[_TraceItem[Result]]) -> list[Result]:
         requests = [item.images for item in items]
         pixels = self._trace_pixels.gather(requests)
         wanted = {self._logits_stage}.union(*(item.stages for item in items))

@@ -25,10 +25,11 @@ class ServedModel:
     runner: Runner
     flops_per_image: dict[str, int]
     parameter_counts: dict[str, int]
+    no_gpu: str = ""  # why "auto" did not get one; empty if it did or was not asked
 
-    def show(self, metrics: ServerMetrics) -> None:
-        """Publish that this is the model that is served from now on."""
-        metrics.show_model(
+    def publish_info(self, metrics: ServerMetrics) -> None:
+        """Set this as the served model in the metrics."""
+        metrics.set_model(
             name=self.manifest.name,
             version=self.manifest.version,
             runtime=self.runner.runtime,
@@ -36,16 +37,14 @@ class ServedModel:
             provider=self.runner.provider,
         )
 
-    no_gpu: str = ""  # why "auto" did not get one; empty if it did or was not asked
-
 
 def load_verified(
     bundle: Bundle, runtime: Runtime, device: Device | Literal["auto"], threads: int
 ) -> ServedModel:
-    """Open a bundle in a runtime and let it prove itself.
+    """Open a bundle in a runtime and verify it.
 
     Every file is checked, and every stage of the recorded vectors is computed
-    and compared before anybody is served.
+    and compared before the model is served.
 
     Raises:
         BundleError: a file is not what the manifest says.
@@ -79,7 +78,7 @@ def _open_runner(
 
 
 def warm_up(model: ServedModel, max_batch_images: int) -> None:
-    """Run the smallest and the largest batch, so that no caller pays for first allocations."""
+    """Run the smallest and the largest batch: the first runs allocate memory."""
     names = [stage.name for stage in model.manifest.stages]
     for images in (1, max_batch_images):
         batch = np.zeros((images, *model.manifest.input_shape), np.float32)

@@ -6,7 +6,7 @@ from itertools import groupby
 import numpy as np
 
 UINT8_MAX = np.float32(255)
-LEAST_ALONE = 64  # images: from here on a copy costs more than a call or a run of its own
+MIN_ALONE = 64  # images: from here on a copy costs more than a call or a run of its own
 
 
 class PixelBuffer:
@@ -70,7 +70,7 @@ def _joined(requests: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _kind(images: np.ndarray) -> tuple[np.dtype, bool]:
-    return images.dtype, len(images) >= LEAST_ALONE
+    return images.dtype, len(images) >= MIN_ALONE
 
 
 def _runs_alone(images: np.ndarray) -> bool:

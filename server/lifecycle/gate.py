@@ -8,25 +8,25 @@ from server.errors import UnavailableError
 
 
 class CallGate:
-    """Lets calls in until it is closed, and knows when the last one has left."""
+    """Lets calls in until it is closed, and knows when the last one has ended."""
 
     def __init__(self) -> None:
         self.closed = False
         self.running = 0
-        self._refusing = asyncio.Event()
-        self._refusing.set()
-        self._when_closed: list[Callable[[], None]] = []
+        self._may_refuse = asyncio.Event()
+        self._may_refuse.set()
+        self._close_callbacks: list[Callable[[], None]] = []
         self.refused = 0
-        self.empty = asyncio.Event()  # set when the gate is closed and the last call has left
+        self.empty = asyncio.Event()  # set when the gate is closed and the last call has ended
 
     async def refuse(self) -> Never:
-        """Refuse a call, the gate being closed: at once, or when `release` says so.
+        """Refuse a call, the gate being closed: at once, or when `refuse_delayed` is called.
 
         Raises:
             UnavailableError: always.
         """
         self.refused += 1
-        await self._refusing.wait()
+        await self._may_refuse.wait()
         raise UnavailableError("the server is shutting down; call it again when it is back")
 
     def __enter__(self) -> None:
@@ -44,21 +44,21 @@ class CallGate:
         self.closed = True
         if not self.running:
             self.empty.set()
-        for callback in list(self._when_closed):
+        for callback in list(self._close_callbacks):
             callback()
 
-    def when_closed(self, callback: Callable[[], None]) -> None:
-        """Call back when the gate closes: for calls that would go on for ever."""
-        self._when_closed.append(callback)
+    def add_close_callback(self, callback: Callable[[], None]) -> None:
+        """Call back when the gate closes: for calls without an end of their own."""
+        self._close_callbacks.append(callback)
 
-    def forget(self, callback: Callable[[], None]) -> None:
+    def remove_close_callback(self, callback: Callable[[], None]) -> None:
         """Do not call back any more."""
-        self._when_closed.remove(callback)
+        self._close_callbacks.remove(callback)
 
-    def hold(self) -> None:
-        """Let refused calls wait, so that callers that retry at once come to rest."""
-        self._refusing.clear()
+    def delay_refusals(self) -> None:
+        """Delay the refusal of calls, so that clients that retry at once send no more."""
+        self._may_refuse.clear()
 
-    def release(self) -> None:
-        """Refuse the calls that wait."""
-        self._refusing.set()
+    def refuse_delayed(self) -> None:
+        """Refuse the calls whose refusal was delayed."""
+        self._may_refuse.set()

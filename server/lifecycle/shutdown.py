@@ -1,4 +1,4 @@
-"""Graceful shutdown: from a signal to the end without losing a call."""
+"""Graceful shutdown: no call is lost."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,9 @@ from server.lifecycle.state import ServingState
 # Calls that began before the refusal, as their callers see it, have so long to arrive.
 ARRIVAL_SECONDS = 0.5
 ARRIVAL_STEPS = 10
-MOST_ARRIVAL_SECONDS = 5.0
+MAX_ARRIVAL_SECONDS = 5.0
 QUIET_SECONDS = 0.1
-MOST_QUIET_SECONDS = 2.0  # with new callers all the time it would never be quiet
+MAX_QUIET_SECONDS = 2.0  # with new clients all the time it would never be quiet
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ async def drain(
     """
     state.drain()
     await asyncio.sleep(delay_seconds)
-    await _arrive()
+    await _wait_for_arriving_calls()
     log.info("refusing calls", running=gate.running)
     deadline = time.monotonic() + timeout_seconds
     state.stop()
@@ -55,30 +55,30 @@ async def drain(
     except TimeoutError:
         log.warning("calls did not finish in time", running=gate.running)
     else:
-        gate.hold()
+        gate.delay_refusals()
         left = max(0, deadline - time.monotonic())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(_quiet(gate), min(left, MOST_QUIET_SECONDS))
+            await asyncio.wait_for(_wait_until_quiet(gate), min(left, MAX_QUIET_SECONDS))
     stopping = asyncio.create_task(transport.stop(max(0, deadline - time.monotonic())))
     await asyncio.sleep(0)  # the stop has begun
-    gate.release()
+    gate.refuse_delayed()
     await stopping
 
 
-async def _arrive() -> None:
-    """Wait for what is on its way; time in which the event loop stood still does not count.
+async def _wait_for_arriving_calls() -> None:
+    """Wait for calls that are on their way, not counting time when the event loop was blocked.
 
-    On a machine that is short of processors it may for a second; calls that came are taken in after
-    it, and they would find the gate closed.
+    On a busy machine it may be for a second. Calls that came meanwhile are accepted after that,
+    and would find the gate closed.
     """
-    latest = time.monotonic() + MOST_ARRIVAL_SECONDS
+    latest = time.monotonic() + MAX_ARRIVAL_SECONDS
     for _ in range(ARRIVAL_STEPS):
         await asyncio.sleep(ARRIVAL_SECONDS / ARRIVAL_STEPS)
         if time.monotonic() > latest:
             return
 
 
-async def _quiet(gate: CallGate) -> None:
+async def _wait_until_quiet(gate: CallGate) -> None:
     """Wait until no call has come for a moment."""
     refused = -1
     while refused != gate.refused:

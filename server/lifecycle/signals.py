@@ -52,7 +52,7 @@ def _has_terminal() -> bool:
     return True
 
 
-def leave_signals() -> None:
+def release_signals() -> None:
     """Take the signals from the event loop, which is about to end: SIGHUP does nothing any more."""
     loop = asyncio.get_running_loop()
     for number in (*STOP_SIGNALS, signal.SIGHUP):

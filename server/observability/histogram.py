@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from threading import Lock
 
 import numpy as np
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-MOST_PENDING = 1024
+MAX_PENDING = 1024
 
 
 class Observations:
@@ -25,7 +26,7 @@ class Observations:
     def observe(self, value: float) -> None:
         """Count a value in."""
         self._pending.append(value)
-        if len(self._pending) >= MOST_PENDING:
+        if len(self._pending) >= MAX_PENDING:
             self._sort()
 
     def totals(self) -> tuple[list[tuple[str, float]], float]:
@@ -51,13 +52,19 @@ class BufferedHistogram(Collector):
     """
 
     def __init__(
-        self, name: str, documentation: str, label_names: Sequence[str], bounds: Sequence[float]
+        self,
+        name: str,
+        documentation: str,
+        label_names: Sequence[str],
+        bounds: Sequence[float],
+        registry: CollectorRegistry,
     ) -> None:
         self._name = name
         self._documentation = documentation
         self._label_names = label_names
         self._bounds = bounds
         self._children: dict[tuple[str, ...], Observations] = {}
+        registry.register(self)
 
     def labels(self, *values: str) -> Observations:
         """Return what observes under these labels; the series is there from then on."""

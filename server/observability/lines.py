@@ -14,7 +14,7 @@ import threading
 from contextlib import suppress
 from queue import SimpleQueue
 
-MOST_WAITING = 1000  # lines; some megabytes if each has a traceback
+MAX_WAITING = 1000  # lines; some megabytes if each has a traceback
 FLUSH_SECONDS = 1.0  # for a reader that is slow; one that does not read gets no more
 
 
@@ -41,7 +41,7 @@ class LineWriter:
         """Write lines, soon and in order."""
         try:
             data = text.encode(errors="backslashreplace")
-            if self._waiting.qsize() >= MOST_WAITING:
+            if self._waiting.qsize() >= MAX_WAITING:
                 self._drop(data)
             elif self._has_thread:
                 self._waiting.put(data)
@@ -118,7 +118,7 @@ class StandardError(io.TextIOBase):
         return self._is_terminal
 
 
-def take_standard_error() -> LineWriter:
+def redirect_standard_error() -> LineWriter:
     """Let all that goes to standard error neither fail nor wait; return what writes it."""
     original = sys.stderr
     # None, despite the stubs: it was closed before the start.

@@ -1,7 +1,9 @@
 """Prometheus metrics. Labels come from fixed sets, never from a client."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -40,13 +42,27 @@ class BatcherMetrics:
         self.run_seconds.observe(seconds)
 
 
+@dataclass(frozen=True)
+class MethodMetrics:
+    """The metrics of one method."""
+
+    handled: Mapping[str, Counter]  # by status code
+    seconds: Observations
+
+    def observe(self, code: str, started: float) -> None:
+        """Count a call that ends now and began at `started`, a time of time.perf_counter."""
+        self.handled[code].inc()
+        self.seconds.observe(time.perf_counter() - started)
+
+
 class ModelInfo(Collector):
     """The gauge that names the served model: always one series, whatever was served before."""
 
     LABELS = ("model", "version", "runtime", "device", "provider")
 
-    def __init__(self) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.labels: tuple[str, ...] | None = None
+        registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the family."""
@@ -61,8 +77,9 @@ class ModelInfo(Collector):
 class DroppedLines(Collector):
     """The count of log lines that could not be written, which is read when it is scraped."""
 
-    def __init__(self, dropped: Callable[[], int]) -> None:
+    def __init__(self, dropped: Callable[[], int], registry: CollectorRegistry) -> None:
         self._dropped = dropped
+        registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the family."""
@@ -74,87 +91,57 @@ class ServerMetrics:
     """The metrics of one server, in a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        self.handled = Counter(
-            "grpc_server_handled",
-            "Calls completed, by status code.",
-            (*GRPC_LABELS, "grpc_code"),
-            registry=self.registry,
-        )
-        self.handling_seconds = BufferedHistogram(
-            "grpc_server_handling_seconds",
-            "Time from the start of a call's handler to its answer.",
-            GRPC_LABELS,
-            SECONDS_BUCKETS,
-        )
-        self.registry.register(self.handling_seconds)
-        self._images = Counter(
-            "forward_images",
-            "Images computed.",
-            BATCHER_LABELS,
-            registry=self.registry,
-        )
-        self._queue_seconds = BufferedHistogram(
-            "forward_queue_seconds",
-            "Time that a request waited for its run.",
-            BATCHER_LABELS,
-            SECONDS_BUCKETS,
-        )
-        self.registry.register(self._queue_seconds)
-        self._run_seconds = BufferedHistogram(
-            "forward_run_seconds", "Time of a run of the runtime.", BATCHER_LABELS, SECONDS_BUCKETS
-        )
-        self.registry.register(self._run_seconds)
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        seconds = partial(BufferedHistogram, bounds=SECONDS_BUCKETS, registry=registry)
+        labels = (*GRPC_LABELS, "grpc_code")
+        self._handled = counter("grpc_server_handled", "Calls completed, by status code.", labels)
+        text = "Time from the start of a call's handler to its answer."
+        self._handling_seconds = seconds("grpc_server_handling_seconds", text, GRPC_LABELS)
+        self._images = counter("forward_images", "Images computed.", BATCHER_LABELS)
+        text = "Time that a request waited for its run."
+        self._queue_seconds = seconds("forward_queue_seconds", text, BATCHER_LABELS)
+        text = "Time of a run of the runtime."
+        self._run_seconds = seconds("forward_run_seconds", text, BATCHER_LABELS)
+        text = "Images in a run of the runtime."
         self._run_images = BufferedHistogram(
-            "forward_run_images", "Images in a run of the runtime.", BATCHER_LABELS, IMAGES_BUCKETS
+            "forward_run_images", text, BATCHER_LABELS, IMAGES_BUCKETS, registry
         )
-        self.registry.register(self._run_images)
-        self._queue_images = Gauge(
-            "forward_queue_images",
-            "Images that wait or run.",
-            registry=self.registry,
+        self._queue_images = gauge("forward_queue_images", "Images that wait or run.")
+        self._model_info = ModelInfo(registry)
+        text = "Versions that took the place of another, and that failed to."
+        self._reloads = counter("forward_model_reloads", text, ("result",))
+        text = "Whether the version is served that should be."
+        self._last_reload_successful = gauge("forward_model_last_reload_successful", text)
+        text = "When the served version was loaded."
+        self._last_reload_success = gauge(
+            "forward_model_last_reload_success_timestamp_seconds", text
         )
-        self._model_info = ModelInfo()
-        self.registry.register(self._model_info)
-        self._reloads = Counter(
-            "forward_model_reloads",
-            "Versions that took the place of another, and that failed to.",
-            ("result",),
-            registry=self.registry,
-        )
-        self._unauthenticated: dict[str, Counter] = {}
-        self._last_reload_successful = Gauge(
-            "forward_model_last_reload_successful",
-            "Whether the version is served that should be.",
-            registry=self.registry,
-        )
-        self._last_reload_success = Gauge(
-            "forward_model_last_reload_success_timestamp_seconds",
-            "When the served version was loaded.",
-            registry=self.registry,
-        )
-        self._background_failures = Counter(
-            "forward_background_failures",
-            "Failures of what goes on beside the calls.",
-            ("task",),
-            registry=self.registry,
-        )
-        for result in ("success", "failure"):  # series that are there before the first call
+        text = "Failures of what goes on beside the calls."
+        self._background_failures = counter("forward_background_failures", text, ("task",))
+        self._unauthenticated: dict[str, Counter] = {}  # by "/service/method"
+        self._create_series()
+
+    def _create_series(self) -> None:
+        """Create the series that are to be there, at 0, before anything happens."""
+        for result in ("success", "failure"):
             self._reloads.labels(result)
         for task in TASKS:
             self._background_failures.labels(task)
         for batcher in BATCHERS:
             self.batcher(batcher)
 
-    def handled_of(
+    def register_method(
         self, service: str, method: str, kind: str, codes: Iterable[str]
-    ) -> dict[str, Counter]:
-        """Return a method's counts of calls, by status code."""
-        counts = {code: self.handled.labels(service, method, kind, code) for code in codes}
-        self._unauthenticated[f"/{service}/{method}"] = counts["UNAUTHENTICATED"]
-        return counts
+    ) -> MethodMetrics:
+        """Return the metrics of a method, whose series are there from now on."""
+        labels = (service, method, kind)
+        handled = {code: self._handled.labels(*labels, code) for code in codes}
+        self._unauthenticated[f"/{service}/{method}"] = handled["UNAUTHENTICATED"]
+        return MethodMetrics(handled, self._handling_seconds.labels(*labels))
 
     def count_unauthenticated(self, path: str) -> None:
         """Count a call that was refused before its handler, by "/service/method" as it came."""
@@ -163,26 +150,21 @@ class ServerMetrics:
 
     def watch_certificate(self, expiry_timestamp: Callable[[], float]) -> None:
         """Read when the certificate expires whenever the metrics are scraped."""
-        Gauge(
-            "forward_tls_certificate_expiry_timestamp_seconds",
-            "When the TLS certificate in use expires, in seconds since 1970.",
-            registry=self.registry,
-        ).set_function(expiry_timestamp)
+        text = "When the TLS certificate in use expires, in seconds since 1970."
+        name = "forward_tls_certificate_expiry_timestamp_seconds"
+        Gauge(name, text, registry=self.registry).set_function(expiry_timestamp)
 
     def watch_files(self, are_current: Mapping[str, Callable[[], bool]]) -> None:
         """Read whether files are used as they are now, by what they hold."""
-        gauge = Gauge(
-            "forward_files_last_reload_successful",
-            "Whether certificates or tokens are used as their files have them.",
-            ("files",),
-            registry=self.registry,
-        )
+        text = "Whether certificates or tokens are used as their files have them."
+        name = "forward_files_last_reload_successful"
+        gauge = Gauge(name, text, ("files",), registry=self.registry)
         for name, is_current in are_current.items():
             gauge.labels(name).set_function(is_current)
 
     def watch_log(self, dropped: Callable[[], int]) -> None:
         """Read how many lines of the log were dropped whenever the metrics are scraped."""
-        self.registry.register(DroppedLines(dropped))
+        DroppedLines(dropped, self.registry)
 
     def count_failure(self, task: Task) -> None:
         """Count a failure of what goes on in the background."""
@@ -201,15 +183,15 @@ class ServerMetrics:
         """Read the queue's length whenever the metrics are scraped."""
         self._queue_images.set_function(queued_images)
 
-    def show_model(
+    def set_model(
         self, *, name: str, version: int, runtime: str, device: str, provider: str
     ) -> None:
         """Publish which model is served from now on, by what."""
         self._model_info.labels = (name, str(version), runtime, device, provider)
         self._last_reload_success.set_to_current_time()
 
-    def observe_look(self, *, loaded: bool, failed: int, is_well: bool) -> None:
-        """Count what a look for another version found."""
+    def record_poll(self, *, loaded: bool, failed: int, is_well: bool) -> None:
+        """Count what a poll of the repository did."""
         self._reloads.labels("success").inc(loaded)
         self._reloads.labels("failure").inc(failed)
         self._last_reload_successful.set(is_well)

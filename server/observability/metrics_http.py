@@ -21,7 +21,7 @@ from server.addresses import bind_all
 from server.observability.metrics import ServerMetrics
 from server.observability.supervision import keep_thread_running
 
-MOST_CONNECTIONS = 16  # each has a thread
+MAX_CONNECTIONS = 16  # each has a thread
 SILENCE_SECONDS = 10  # a client that neither sends nor reads for so long is dropped
 RETRY_SECONDS = 0.1
 METHODS = ("GET", "HEAD")
@@ -39,7 +39,7 @@ class _Connections:
 
     def add(self, connection: socket.socket) -> None:
         with self._lock:
-            if len(self._open) >= MOST_CONNECTIONS:
+            if len(self._open) >= MAX_CONNECTIONS:
                 oldest, _ = self._open.popitem(last=False)
                 with suppress(OSError):  # its client may have left
                     oldest.shutdown(socket.SHUT_RDWR)  # its thread closes it

@@ -14,7 +14,7 @@ Task = Literal["reload", "retire", "files", "metrics", "event_loop", "thread", "
 TASKS: tuple[Task, ...] = get_args(Task)
 CountFailure = Callable[[Task], None]
 
-FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 1.0, 60.0
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 60.0
 
 log = structlog.get_logger()
 
@@ -29,10 +29,10 @@ class Restarts:
     def pause_seconds(self) -> float:
         """Return the pause after what began when the last pause was over."""
         now = time.monotonic()
-        if now - self._began > MOST_PAUSE_SECONDS:
+        if now - self._began > MAX_PAUSE_SECONDS:
             self._seconds = FIRST_PAUSE_SECONDS
         seconds = self._seconds
-        self._seconds = min(2 * seconds, MOST_PAUSE_SECONDS)
+        self._seconds = min(2 * seconds, MAX_PAUSE_SECONDS)
         self._began = now + seconds
         return seconds
 
@@ -69,7 +69,7 @@ def _failed(task: Task, error: BaseException, count: CountFailure, restarts: Res
     return seconds
 
 
-def see_all_failures(count: CountFailure) -> None:
+def report_unhandled_failures(count: CountFailure) -> None:
     """Count and log what fails in this process where no call and no task would tell of it."""
 
     def in_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -40,8 +40,8 @@ class CurrentModel:
     """Holds the active model for every service.
 
     Whoever answers a call reads `active` once and stays with what it got: from
-    there to the instance nothing is awaited, so no version is left with a request
-    that its instance does not know of.
+    there to the instance nothing is awaited, so no request reaches the
+    instance of a version that was retired.
     """
 
     def __init__(self, active: ActiveModel) -> None:
@@ -49,8 +49,8 @@ class CurrentModel:
         self.active_since = time.time()  # to be shown
         self.failure: Failure | None = None  # of a version that should be active and is not
 
-    def swap(self, active: ActiveModel) -> ActiveModel:
-        """Let another answer from now on; return the one that did."""
+    def replace(self, active: ActiveModel) -> ActiveModel:
+        """Let another model answer from now on; return the one before."""
         before, self.active = self.active, active
         self.active_since = time.time()
         return before

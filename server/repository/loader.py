@@ -18,7 +18,7 @@ from server.observability.metrics import ServerMetrics
 from server.repository.current import ActiveModel, activate
 
 FLOAT32_BYTES = 4
-GRPC_MOST_BYTES = 2**31 - 1
+MAX_GRPC_BYTES = 2**31 - 1
 # A request may be this much larger than the largest batch before gRPC itself
 # refuses it: so that a batch over the limit gets the error that names it.
 RECEIVE_SLACK_FACTOR = 2
@@ -107,12 +107,12 @@ def receive_limit(model: ServedModel, limits: RequestLimits) -> int:
         StartError: more than gRPC can take.
     """
     largest = largest_request_bytes(model, limits)
-    if largest > GRPC_MOST_BYTES:
+    if largest > MAX_GRPC_BYTES:
         raise StartError(
             f"--max-batch-images {limits.max_batch_images} makes requests of {largest} bytes; "
-            f"gRPC takes at most {GRPC_MOST_BYTES}"
+            f"gRPC takes at most {MAX_GRPC_BYTES}"
         )
-    return min(largest * RECEIVE_SLACK_FACTOR + RECEIVE_SLACK_BYTES, GRPC_MOST_BYTES)
+    return min(largest * RECEIVE_SLACK_FACTOR + RECEIVE_SLACK_BYTES, MAX_GRPC_BYTES)
 
 
 def batching_config(settings: ServerSettings, model: ServedModel) -> BatchingConfig:

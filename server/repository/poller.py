@@ -1,4 +1,4 @@
-"""Look for another version now and then and on SIGHUP, and let it take the place of the old."""
+"""Polls the repository, at an interval and on SIGHUP, and replaces the current model."""
 
 import asyncio
 import contextlib
@@ -6,48 +6,45 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
 import structlog
 
 from server.observability.metrics import ServerMetrics
 from server.observability.supervision import Task, keep_running
 from server.repository.current import ActiveModel, CurrentModel
-from server.repository.versions import Failure, Look, ModelRepository
+from server.repository.versions import Failure, ModelRepository, PollResult
 
-Result = TypeVar("Result")
-
-IDLE_POLL_SECONDS = 0.05  # between looks whether an old version's last answer has left
+IDLE_POLL_SECONDS = 0.05  # between checks whether an old version is idle
 
 log = structlog.get_logger()
 
 
 class RepositoryPoller:
-    """Keeps the host's active model at the version that should be served.
+    """Keeps the current model at the version that should be served.
 
-    A look, and what it loads, goes on in a thread beside the calls; the swap is one
-    assignment on the event loop. One look at a time.
+    A poll, and what it loads, runs in a thread beside the calls; the model is replaced by one
+    assignment on the event loop. One poll at a time.
     """
 
     def __init__(
         self,
-        host: CurrentModel,
-        finder: ModelRepository[ActiveModel],
+        current: CurrentModel,
+        repository: ModelRepository[ActiveModel],
         metrics: ServerMetrics,
         interval_seconds: float,
-        asked: asyncio.Event,
+        reload_requested: asyncio.Event,
     ) -> None:
-        self._host = host
-        self._finder = finder
+        self._current = current
+        self._repository = repository
         self._metrics = metrics
-        self._interval_seconds = interval_seconds or None  # None: only when asked
-        self._has_failed = False  # then it looks as soon as it runs again
-        self._asked = asked  # to look at once, or once more if a look goes on
+        self._interval_seconds = interval_seconds or None  # None: only when a reload is requested
+        self._has_failed = False  # then it polls as soon as it runs again
+        self._reload_requested = reload_requested  # poll at once, or again if a poll is running
         self._thread: threading.Thread | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def keep_running(self) -> None:
-        """Look again and again, until it is cancelled; whatever ends it but that is seen."""
+        """Poll until it is cancelled; log and count what fails unexpectedly, and go on."""
 
         def count(task: Task) -> None:
             self._metrics.count_failure(task)
@@ -56,58 +53,60 @@ class RepositoryPoller:
         await keep_running("reload", self.run, count)
 
     async def run(self) -> None:
-        """Look again and again, until it is cancelled.
+        """Poll until it is cancelled.
 
         Raises:
-            Exception: a look failed in a way that nobody foresaw.
+            Exception: a poll failed unexpectedly.
         """
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(
-                    self._asked.wait(), 0 if self._has_failed else self._interval_seconds
+                    self._reload_requested.wait(), 0 if self._has_failed else self._interval_seconds
                 )
             self._has_failed = False
-            asked = self._asked.is_set()
-            self._asked.clear()
-            await self._look(asked=asked)
+            force = self._reload_requested.is_set()
+            self._reload_requested.clear()
+            await self._poll(force=force)
 
     def close(self) -> None:
         """Let the running batches of the current version finish, after the last call."""
         for task in self._retiring:
             task.cancel()
-        self._host.active.instance.close()
+        self._current.active.instance.close()
 
-    def end_process_if_looking(self) -> None:
-        """End the process, with status 0, if a look still goes on.
+    def end_process_if_polling(self) -> None:
+        """End the process, with status 0, if a poll is still running.
 
-        It may hang in a read or be in the midst of a runtime's own code, beside which
-        the interpreter can't end.
+        It may hang in a read or in a runtime's own code, which the interpreter would wait for
+        at its end.
         """
         if self._thread is not None and self._thread.is_alive():
             os._exit(0)
 
     def _show_failed(self, text: str) -> None:
         self._has_failed = True
-        served = self._host.active.model.manifest.version
-        self._host.failure = Failure(served, text, time.time())
-        self._metrics.observe_look(loaded=False, failed=1, is_well=False)
+        served = self._current.active.model.manifest.version
+        self._current.failure = Failure(served, text, time.time())
+        self._metrics.record_poll(loaded=False, failed=1, is_well=False)
 
-    async def _look(self, *, asked: bool) -> None:
-        served, started = self._host.active.model.manifest, time.monotonic()
-        look = await self._in_thread(lambda: self._finder.look(served, asked=asked))
-        if look.loaded is not None:
-            self._swap(look.loaded, time.monotonic() - started)
-        self._host.failure = look.failure
-        self._metrics.observe_look(
-            loaded=look.loaded is not None, failed=look.failed, is_well=look.failure is None
+    async def _poll(self, *, force: bool) -> None:
+        served, started = self._current.active.model.manifest, time.monotonic()
+        result = await self._in_thread(lambda: self._repository.poll(served, force=force))
+        if result.loaded is not None:
+            self._replace(result.loaded, time.monotonic() - started)
+        self._current.failure = result.failure
+        self._metrics.record_poll(
+            loaded=result.loaded is not None, failed=result.failed, is_well=result.failure is None
         )
 
-    async def _in_thread(self, work: Callable[[], Look[ActiveModel]]) -> Look[ActiveModel]:
+    async def _in_thread(
+        self, work: Callable[[], PollResult[ActiveModel]]
+    ) -> PollResult[ActiveModel]:
         """Run in a daemon thread: no executor's, for which the end of the process would wait."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Look[ActiveModel]] = loop.create_future()
+        done: asyncio.Future[PollResult[ActiveModel]] = loop.create_future()
 
-        def finish(result: Look[ActiveModel] | None, error: BaseException | None) -> None:
+        def finish(result: PollResult[ActiveModel] | None, error: BaseException | None) -> None:
             if done.done():
                 return  # cancelled
             if error is not None:
@@ -128,9 +127,9 @@ class RepositoryPoller:
         self._thread.start()
         return await done
 
-    def _swap(self, loaded: ActiveModel, seconds: float) -> None:
-        before = self._host.swap(loaded)
-        loaded.model.show(self._metrics)
+    def _replace(self, loaded: ActiveModel, seconds: float) -> None:
+        before = self._current.replace(loaded)
+        loaded.model.publish_info(self._metrics)
         manifest = loaded.model.manifest
         log.info(
             "reloaded",
@@ -152,7 +151,7 @@ class RepositoryPoller:
 
 
 async def _retire(before: ActiveModel) -> None:
-    """Close a version when the last answer to its calls has left, so that its memory is freed."""
-    while not before.instance.is_idle:  # noqa: ASYNC110 (to tell it would cost every call)
+    """Close a version when the last response to its calls has been sent, to free its memory."""
+    while not before.instance.is_idle:  # noqa: ASYNC110 (an event would cost every call)
         await asyncio.sleep(IDLE_POLL_SECONDS)
     before.instance.close()

@@ -1,4 +1,4 @@
-"""Which version to serve: what lies in the folder of a model, and what came of it before.
+"""Which version to serve: what the folder of a model holds, and what failed before.
 
 The rules:
 
@@ -7,13 +7,13 @@ The rules:
    one's folder is gone, the newest that is left is loaded: so a version is rolled back.
 2. With a pinned version that one alone is wanted, and again if its content changes.
 3. What is served goes on being served until another is ready, also when its folder is
-   gone or damaged: it lies in memory.
+   gone or damaged: it is in memory.
 4. A folder whose files are not all there, or not yet what the manifest says, may be
-   on its way: that is a failure only if nothing in it has changed for a while, or
-   if somebody asks.
+   incomplete: that is a failure only if nothing in it has changed for a while, or
+   if a reload was requested.
 5. A folder whose name is no version, however much like one, is ignored and logged once.
-6. What failed is tried again when anything in its folder changes, when somebody
-   asks, and now and then: a disk may have failed and not the bundle.
+6. What failed is tried again when anything in its folder changes, when a reload
+   is requested, and once a minute: a disk may have failed and not the bundle.
 
 Times are of a monotonic clock, but for those that are shown. No event loop here.
 """
@@ -50,12 +50,12 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Look(Generic[Loaded]):
-    """What a look at the folder found."""
+class PollResult(Generic[Loaded]):
+    """What a poll of the folder found."""
 
     loaded: Loaded | None  # None: what is served stays
     failure: Failure | None  # of what should be served in its place; None: all is as it should be
-    failed: int  # attempts that failed in this look
+    failed: int  # attempts that failed in this poll
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ def preferred(there: Sequence[int], served: int | None, pinned: int | None) -> l
 class ModelRepository(Generic[Loaded]):
     """Finds the version to serve and loads it; remembers what failed.
 
-    `load` makes of a bundle what serves it, or raises. One look at a time.
+    `load` makes of a bundle what serves it, or raises. One poll at a time.
     """
 
     def __init__(
@@ -120,13 +120,16 @@ class ModelRepository(Generic[Loaded]):
                     self._fail(tried, version, error, serving=None)
         raise errors[0]
 
-    def look(self, served: Manifest, *, asked: bool) -> Look[Loaded]:
-        """See whether another version should be served, and load it if it can be."""
+    def poll(self, served: Manifest, *, force: bool) -> PollResult[Loaded]:
+        """Return whether another version should be served, loaded if it can be.
+
+        `force` tries again at once what has failed.
+        """
         self._failed = 0
         try:
             there = self._versions()
         except BundleError as error:
-            return Look(None, self._miss(served, str(error)), self._failed)
+            return PollResult(None, self._miss(served, str(error)), self._failed)
         wanted = preferred(there, served.version, self._pinned)
         self._tried = {
             version: self._tried[version] for version in wanted if version in self._tried
@@ -136,14 +139,14 @@ class ModelRepository(Generic[Loaded]):
                 f"{self._folder(served.version)}: is gone, and there is no other version to serve; "
                 "what was loaded of it is served on: put it back, or publish another"
             )
-            return Look(None, self._miss(served, text), self._failed)
+            return PollResult(None, self._miss(served, text), self._failed)
         self._missing = None
         for version in wanted:
-            loaded = self._try(version, served, asked=asked)
+            loaded = self._try(version, served, force=force)
             if loaded is not None:
                 self._tried.pop(version, None)
-                return Look(loaded, self._standing(wanted, version), self._failed)
-        return Look(None, self._standing(wanted, None), self._failed)
+                return PollResult(loaded, self._standing(wanted, version), self._failed)
+        return PollResult(None, self._standing(wanted, None), self._failed)
 
     def _versions(self) -> list[int]:
         """Return the versions that are there; log what only looks like one."""
@@ -158,13 +161,13 @@ class ModelRepository(Generic[Loaded]):
         self._unusable = there.unusable
         return there.versions
 
-    def _try(self, version: int, served: Manifest, *, asked: bool) -> Loaded | None:
+    def _try(self, version: int, served: Manifest, *, force: bool) -> Loaded | None:
         """Return what serves a version; None if it is the served one or can't be loaded."""
         now, state = self._clock(), _state(self._folder(version))
         tried = self._tried.setdefault(version, _Tried(state, now))
         if tried.state != state:
             tried.state, tried.since, tried.due = state, now, 0.0
-        if now < tried.due and not asked:
+        if now < tried.due and not force:
             return None
         try:
             bundle = find_bundle(self._models_dir, self._name, version)
@@ -174,8 +177,8 @@ class ModelRepository(Generic[Loaded]):
                 return None
             return self._load(bundle)
         except Exception as error:  # noqa: BLE001 (whatever it is, what is served stays)
-            on_its_way = isinstance(error, BundleError) and now < tried.since + SETTLE_SECONDS
-            if on_its_way and not asked:
+            is_incomplete = isinstance(error, BundleError) and now < tried.since + SETTLE_SECONDS
+            if is_incomplete and not force:
                 if not tried.is_announced:
                     log.info("version is not complete yet", version=version, reason=str(error))
                 tried.is_announced = True
@@ -187,10 +190,12 @@ class ModelRepository(Generic[Loaded]):
     def _fail(self, tried: _Tried, version: int, error: Exception, serving: int | None) -> None:
         """Note a failure; log it if it is another than before."""
         self._failed += 1
-        foreseen = isinstance(error, ExportError | NeedsRestartError)
-        text = str(error) if foreseen else f"unforeseen: {error!r}; the server's log has the cause"
+        is_expected = isinstance(error, ExportError | NeedsRestartError)
+        text = (
+            str(error) if is_expected else f"unforeseen: {error!r}; the server's log has the cause"
+        )
         if tried.failure is None or tried.failure.text != text:
-            cause = None if foreseen else error
+            cause = None if is_expected else error
             log.warning(
                 "reload failed", version=version, serving=serving, reason=text, exc_info=cause
             )

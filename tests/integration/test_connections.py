@@ -193,7 +193,7 @@ def ping(client: RawClient, count: int, pause_seconds: float) -> list[h2.events.
 def test_a_client_may_ping_while_it_is_idle_but_not_too_often(
     bundle: Bundle, pause_seconds: float, is_allowed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.transport.grpc.options.LEAST_PING_SECONDS", 0.3)
+    monkeypatch.setattr("server.transport.grpc.options.MIN_PING_SECONDS", 0.3)
     with start_held_server(bundle) as server:
         with RawClient(int(server.address.split(":")[1])) as client:
             seen = ping(client, 6, pause_seconds)

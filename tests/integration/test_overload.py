@@ -14,6 +14,7 @@ from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
 from server.api.forward_v1.activations import put_stage
 from server.api.forward_v1.service import ForwardService
+from server.api.forward_v1.zero_copy import ImageRequest
 from server.engine.admission import AdmissionControl
 from server.engine.model import load_verified
 from server.limits import RequestLimits
@@ -21,7 +22,7 @@ from server.observability.metrics import ServerMetrics
 from server.repository.current import CurrentModel, activate
 from tests.support.bundles import random_images
 from tests.support.servers import (
-    BareCall,
+    BareContext,
     RunningServer,
     start_held_server,
     threaded_instance,
@@ -43,8 +44,9 @@ def test_a_trace_is_packed_where_it_ran_and_not_on_the_event_loop(
     model = load_verified(bundle, "onnx", "cpu", threads=1)
     instance = threaded_instance(model, AdmissionControl(8), ServerMetrics(), 8)
     service = ForwardService(CurrentModel(activate(instance, 8)), RequestLimits(8, 1 << 20))
-    request = pb.TraceRequest(images=tensor_of(ONE))
-    response = asyncio.run(service.trace(request, BareCall()))
+    message = pb.TraceRequest(images=tensor_of(ONE))
+    request = ImageRequest(message, message.images.data)
+    response = asyncio.run(service.trace(request, BareContext()))
     instance.close()
     assert len(response.stages) == 6
     assert len(threads) == 1

@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
-from server.api.forward_v1.stream import MOST_MESSAGES
+from server.api.forward_v1.stream import MAX_MESSAGES
 from tests.support.bundles import random_images
 from tests.support.servers import RunningServer, metric, start_server, wait_until
 from tests.support.streams import NARROW, SECONDS, Tap, settled
@@ -145,7 +145,7 @@ def test_a_reader_that_does_not_read_is_not_read_ahead_of_without_bound(count: i
         assert metric(server, "process_resident_memory_bytes") - resident < 2**23
         # Beside the window: what lies in gRPC's own buffers, some hundred kB of answers.
         answer_bytes = 70 + 40 * count
-        assert computed / count <= MOST_MESSAGES + 2**20 / answer_bytes
+        assert computed / count <= MAX_MESSAGES + 2**20 / answer_bytes
         assert next(stream).HasField("logits")
         stream.cancel()
         tap.close()

@@ -25,7 +25,7 @@ from client import ForwardClient
 from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb
 from server.observability.metrics import ServerMetrics
-from server.observability.metrics_http import MOST_CONNECTIONS, serve_metrics
+from server.observability.metrics_http import MAX_CONNECTIONS, serve_metrics
 from tests.support.bundles import random_images
 from tests.support.faults import (
     ONE,
@@ -209,8 +209,8 @@ def test_the_port_of_the_metrics_has_few_threads_and_answers_the_newest() -> Non
         held = [connect(server.ready["metrics_port"]) for _ in range(100)]
         for _ in range(3):
             assert scrape(server)
-        assert threads(server) <= before[0] + MOST_CONNECTIONS
-        assert descriptors(server) <= before[1] + MOST_CONNECTIONS
+        assert threads(server) <= before[0] + MAX_CONNECTIONS
+        assert descriptors(server) <= before[1] + MAX_CONNECTIONS
         is_prompt(server)
         for each in held:
             each.close()

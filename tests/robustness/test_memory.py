@@ -18,16 +18,27 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from client import ForwardClient, ForwardError
+from client.connection import tensor_of
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
-from server.api.forward_v1.stream import OrderedAnswers
-from server.context import CallContext
+from server.api.forward_v1.stream import PredictStream
+from server.api.forward_v1.zero_copy import ImageRequest
 from server.engine.admission import AdmissionControl
 from server.engine.batcher import BatchingConfig, DynamicBatcher
-from server.errors import InternalError, unforeseen
+from server.engine.model import ServedModel, load_verified
+from server.errors import InternalError, as_service_error
+from server.observability.metrics import ServerMetrics
+from server.repository.current import CurrentModel, activate
 from tests.support.abandoned import REQUEST_BYTES, RPCS, WAYS, Rpc, connect
 from tests.support.collectors import UncollectedServer, start_uncollected_server, uncollected
-from tests.support.servers import BareCall, RunningServer, start_held_server, wait_until
+from tests.support.servers import (
+    BareContext,
+    HeldRunner,
+    RunningServer,
+    start_held_server,
+    threaded_instance,
+    wait_until,
+)
 
 CALLS = 16  # of each RPC
 # All that may stay after the calls of all RPCs: less than the requests of one RPC alone. grpc.aio's
@@ -159,7 +170,7 @@ def test_a_run_that_fails_keeps_no_request_of_its_group() -> None:
             try:
                 await answer
             except RunFailedError as error:
-                unforeseen(error, "test")
+                as_service_error(error, "test")
         scheduler.close()
 
     with uncollected() as garbage:
@@ -167,29 +178,33 @@ def test_a_run_that_fails_keeps_no_request_of_its_group() -> None:
     assert not [each for each in garbage if isinstance(each, RunFailedError)]
 
 
-def test_a_stream_that_its_transport_ends_keeps_no_request() -> None:
+def test_a_stream_that_its_transport_ends_keeps_no_request(bundle: Bundle) -> None:
     class ConnectionCutError(Exception):
         pass
 
-    async def requests() -> AsyncIterator[int]:
-        yield 1
+    class FailingRunner(HeldRunner):
+        def predict(self, images: np.ndarray) -> np.ndarray:  # noqa: ARG002 (the interface)
+            raise InternalError
+
+    async def requests() -> AsyncIterator[ImageRequest[pb.PredictStreamRequest]]:
+        message = pb.PredictStreamRequest(images=tensor_of(np.zeros((1, 28, 28), np.uint8)))
+        yield ImageRequest(message, message.images.data)
         raise ConnectionCutError
 
-    def submit(_images: np.ndarray, _call: CallContext) -> "asyncio.Future[int]":
-        answer = asyncio.get_running_loop().create_future()
-        answer.set_exception(InternalError())
-        return answer
-
-    async def run() -> None:
-        call = BareCall()
-        stream = OrderedAnswers[int, np.ndarray, int](lambda _: np.zeros(1), submit, call, 8)
-        answers = stream.run(requests())
-        assert isinstance((await anext(answers))[1], InternalError)
+    async def run(current: CurrentModel) -> None:
+        context = BareContext()
+        responses = PredictStream(current, context, 8).responses(requests())
+        assert (await anext(responses)).error.code == grpc.StatusCode.INTERNAL.value[0]
         with pytest.raises(ConnectionCutError):
-            await anext(answers)
-        call.leave()
+            await anext(responses)
+        context.end()
 
+    opened = load_verified(bundle, "onnx", "cpu", threads=1)
+    runner = FailingRunner(opened.runner)
+    model = ServedModel(bundle.manifest, runner, opened.flops_per_image, opened.parameter_counts)
+    instance = threaded_instance(model, AdmissionControl(8), ServerMetrics(), 8)
     with uncollected() as garbage:
-        asyncio.run(run())
-    kinds = (ConnectionCutError, InternalError, OrderedAnswers)
+        asyncio.run(run(CurrentModel(activate(instance, 8))))
+    instance.close()
+    kinds = (ConnectionCutError, InternalError, PredictStream, ImageRequest)
     assert not [each for each in garbage if isinstance(each, kinds)]

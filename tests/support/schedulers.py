@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import uvloop
 
 from server.engine.admission import AdmissionControl
-from server.engine.batcher import BatchingConfig, Done, DynamicBatcher
+from server.engine.batcher import BatchedResult, BatchingConfig, DynamicBatcher
 
 Value = TypeVar("Value")
 
@@ -27,7 +27,7 @@ class Gathering(Protocol):
         item: Any,  # noqa: ANN401 (whatever a run takes)
         images: int,
         deadline: float | None = None,
-    ) -> asyncio.Future[Done[Any]]: ...
+    ) -> asyncio.Future[BatchedResult[Any]]: ...
 
     def complete(self) -> None: ...
 

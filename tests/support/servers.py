@@ -22,7 +22,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from export.bundle import Bundle
 from export.runners import Runner
 from export.settings import read_settings
-from server.app import connection_limits
 from server.config import ServerSettings
 from server.engine.admission import AdmissionControl
 from server.engine.batcher import BatchingConfig
@@ -182,31 +181,31 @@ class HeldServer:
     loop: asyncio.AbstractEventLoop
 
 
-class BareCall:
-    """A call of a service without a transport."""
+class BareContext:
+    """The context of a call of a service without a transport."""
 
     peer = "test"
     deadline: float | None = None
 
     def __init__(self) -> None:
-        self._when_left: list[Callable[[], None]] = []
-        self._when_draining: list[Callable[[], None]] = []
+        self._done_callbacks: list[Callable[[], None]] = []
+        self._drain_callbacks: list[Callable[[], None]] = []
 
     def add_done_callback(self, callback: Callable[[], None]) -> None:
-        self._when_left.append(callback)
+        self._done_callbacks.append(callback)
 
-    def when_draining(self, callback: Callable[[], None]) -> None:
-        self._when_draining.append(callback)
+    def add_drain_callback(self, callback: Callable[[], None]) -> None:
+        self._drain_callbacks.append(callback)
 
-    def leave(self) -> None:
-        """Tell that the answer has left."""
-        self._when_draining.clear()
-        for callback in self._when_left:
+    def end(self) -> None:
+        """Report that the response has been sent."""
+        self._drain_callbacks.clear()
+        for callback in self._done_callbacks:
             callback()
 
     def drain(self) -> None:
         """Tell that the server wants the call to end."""
-        for callback in self._when_draining:
+        for callback in self._drain_callbacks:
             callback()
 
 
@@ -214,13 +213,13 @@ def threaded_instance(
     model: ServedModel, admission: AdmissionControl, metrics: ServerMetrics, max_batch_images: int
 ) -> ModelInstance:
     """Return an instance whose every run is in a thread, so that a held one holds nothing else."""
-    limits = BatchingConfig(
+    config = BatchingConfig(
         max_batch_images=max_batch_images,
         max_queue_delay_seconds=0.005,
         inline_images=0,
         merge=model.runner.batch_invariant,
     )
-    return ModelInstance(model, admission, limits, metrics)
+    return ModelInstance(model, admission, config, metrics)
 
 
 @contextmanager
@@ -239,12 +238,11 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     state, gate = ServingState(), CallGate()
 
     async def start() -> tuple[Any, int]:
-        host = CurrentModel(activate(instance, limits.max_batch_images))
-        handlers = service_handlers(host, limits, metrics, gate, state)
-        connections = connection_limits(
-            read_settings(ServerSettings, []), receive_limit(model, limits)
-        )
-        server = build_server(handlers, state, connection_options(connections))
+        current = CurrentModel(activate(instance, limits.max_batch_images))
+        handlers = service_handlers(current, limits, metrics, gate, state)
+        settings = read_settings(ServerSettings, [])
+        options = connection_options(settings, receive_limit(model, limits))
+        server = build_server(handlers, state, options)
         port = listen(server, "127.0.0.1", 0)
         await server.start()
         return server, port

@@ -8,7 +8,7 @@ import numpy as np
 from export.architecture import Stage
 from forward.v1 import forward_pb2 as pb
 from server.api.forward_v1.codec import encode_into, put_statistics
-from server.api.sizes import ENTRY_OVERHEAD_BYTES, MOST_VIOLATIONS, STAGE_OVERHEAD_BYTES
+from server.api.sizes import ENTRY_OVERHEAD_BYTES, MAX_VIOLATIONS, STAGE_OVERHEAD_BYTES
 from server.engine.activations import TracedRun, largest
 from server.errors import Violation, quote
 
@@ -48,7 +48,7 @@ def plan_trace(
         elif selection.name in chosen:
             violations.append(Violation(f"{path}.name", f"{quote(selection.name)} is named twice"))
         chosen[selection.name] = selection.detail or default
-        if len(violations) >= MOST_VIOLATIONS:
+        if len(violations) >= MAX_VIOLATIONS:
             break
     if not request.stages:
         chosen = dict.fromkeys(names, default)

@@ -6,16 +6,19 @@ from typing import Any
 import numpy as np
 
 from forward.v1 import forward_pb2 as pb
+from server.api.forward_v1.zero_copy import ImageRequest
 from server.engine.activations import Statistics
-from server.engine.images import ImageDecoder, SentTensor, TensorForm
-from server.errors import Violation
-from server.repository.current import ModelIdentity
+from server.engine.images import ImageDecoder, ReceivedTensor, TensorSchema
+from server.errors import InvalidArgumentError, Violation, model_not_found
+from server.repository.current import ActiveModel, ModelIdentity
+
+ImagesMessage = pb.PredictRequest | pb.PredictStreamRequest | pb.TraceRequest
 
 NUMPY_TYPES: dict[int, np.dtype[Any]] = {
     pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
     pb.DATA_TYPE_UINT8: np.dtype("u1"),
 }
-FORWARD_FORM = TensorForm(
+FORWARD_SCHEMA = TensorSchema(
     "images.shape",
     "images.dtype",
     "images.data",
@@ -50,13 +53,47 @@ def put_statistics(statistics: Statistics, into: pb.Statistics) -> None:
     ) = statistics
 
 
-def decode_images(tensor: pb.Tensor, decoder: ImageDecoder) -> np.ndarray | list[Violation]:
+def decode_images(
+    request: ImageRequest[ImagesMessage], decoder: ImageDecoder
+) -> np.ndarray | list[Violation]:
     """Return the images [N, H, W], a view of the request's bytes, or everything wrong with them."""
-    shape, dtype, data = tuple(tensor.shape[:]), tensor.dtype, tensor.data
+    tensor, data = request.message.images, request.image_data
+    shape, dtype = tuple(tensor.shape[:]), tensor.dtype
     images = decoder.view(shape, NUMPY_TYPES.get(dtype), data)
     if images is not None:
         return images
-    return decoder.violations(SentTensor(FORWARD_FORM, shape, _dtype_name(dtype), data))
+    if not request.message.HasField("images"):
+        return [Violation("images", "required, but not set")]
+    received = ReceivedTensor(FORWARD_SCHEMA, shape, _dtype_name(dtype), data)
+    return decoder.violations(received)
+
+
+def checked_images(request: ImageRequest[ImagesMessage], active: ActiveModel) -> np.ndarray:
+    """Return the images [N, H, W] of a request to the active model.
+
+    Raises:
+        NotFoundError: the request names another model or version.
+        InvalidArgumentError: the images are not right.
+    """
+    check_model(request.message, active)
+    images = decode_images(request, active.decoder)
+    if isinstance(images, list):
+        raise InvalidArgumentError(images)
+    return images
+
+
+def check_model(message: ImagesMessage | pb.GetModelRequest, active: ActiveModel) -> None:
+    """Check that a request asks for the active model, or for any.
+
+    Raises:
+        NotFoundError: it names another model or version.
+    """
+    if not message.HasField("model"):
+        return
+    selector, manifest = message.model, active.model.manifest
+    if selector.name not in ("", manifest.name) or selector.version not in (0, manifest.version):
+        name, version = selector.name or manifest.name, selector.version or "any"
+        raise model_not_found(name, version, manifest.name, manifest.version)
 
 
 def _dtype_name(value: int) -> str:

@@ -1,72 +1,51 @@
-"""A stream of requests, answered in order: read ahead within bounds, errors one by one."""
+"""PredictStream: requests are read ahead within bounds and answered in order, errors one by one."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sized
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, TypeVar
 
+import numpy as np
+
+from forward.v1 import forward_pb2 as pb
+from server.api.forward_v1.codec import checked_images, encode_into, identity_message
+from server.api.forward_v1.zero_copy import ImageRequest
 from server.context import CallContext
-from server.errors import ServiceError, UnavailableError, unforeseen, without_frames
+from server.engine.instance import Submission
+from server.errors import (
+    ServiceError,
+    UnavailableError,
+    as_service_error,
+    rich_status,
+    without_frames,
+)
+from server.repository.current import ActiveModel, CurrentModel
 
-Request = TypeVar("Request")
-Checked = TypeVar("Checked", bound=Sized)  # a request's images, so many
-Answer = TypeVar("Answer")
+MAX_MESSAGES = 64  # that are read and not yet answered
 
-MOST_MESSAGES = 64  # that are read and not yet answered
-
-
-class MessageCall:
-    """One message of a stream as a call: it has left when its own answer has."""
-
-    def __init__(self, stream: CallContext) -> None:
-        self._stream = stream
-        self._when_left: list[Callable[[], None]] = []
-
-    @property
-    def peer(self) -> str:
-        """The stream's."""
-        return self._stream.peer
-
-    @property
-    def deadline(self) -> float | None:
-        """The stream's."""
-        return self._stream.deadline
-
-    def add_done_callback(self, callback: Callable[[], None]) -> None:
-        """Call back when the message's answer has left."""
-        self._when_left.append(callback)
-
-    def when_draining(self, callback: Callable[[], None]) -> None:
-        """Call back when the server wants the stream to end."""
-        self._stream.when_draining(callback)
-
-    def leave(self) -> None:
-        """Tell that the answer has left."""
-        for callback in self._when_left:
-            callback()
+StreamRequest = ImageRequest[pb.PredictStreamRequest]
 
 
 @dataclass
-class Window:
+class ReadAheadWindow:
     """Bounds what is read and not yet answered; a message that is larger goes alone."""
 
     max_images: int
     messages: int = 0
     images: int = 0
-    _admission: asyncio.Event = field(default_factory=asyncio.Event)
+    _left: asyncio.Event = field(default_factory=asyncio.Event)
 
     def is_full(self, images: int) -> bool:
         """Tell if a message of so many images must wait."""
-        return self.messages >= MOST_MESSAGES or (
+        return self.messages >= MAX_MESSAGES or (
             self.messages > 0 and self.images + images > self.max_images
         )
 
-    async def room(self, images: int) -> None:
-        """Wait until there is room for a message."""
+    async def wait_for(self, images: int) -> None:
+        """Return when a message of so many images may enter."""
         while self.is_full(images):
-            self._admission.clear()
-            await self._admission.wait()
+            self._left.clear()
+            await self._left.wait()
 
     def enter(self, images: int) -> None:
         """Count a message in."""
@@ -74,58 +53,51 @@ class Window:
         self.images += images
 
     def leave(self, images: int) -> None:
-        """Make room again."""
+        """Count a message out: it is answered."""
         self.messages -= 1
         self.images -= images
-        self._admission.set()
+        self._left.set()
 
 
 @dataclass(frozen=True, slots=True)
-class _Started(Generic[Checked, Answer]):
-    call: MessageCall
-    checked: Checked | None  # None: it is not right, or there is no room for it
+class _Submitted:
+    """A message of the stream that was submitted, or why it was not."""
+
+    active: ActiveModel | None  # None: its images are not right, or were not read
     images: int
-    answer: asyncio.Future[Answer] | ServiceError
+    outcome: Submission[np.ndarray] | ServiceError
 
 
-class OrderedAnswers(Generic[Request, Checked, Answer]):
-    """Answers the requests of one stream.
+class PredictStream:
+    """One call of PredictStream.
 
-    `check` returns the images of a request or raises a ServiceError; `submit`, without
-    a wait after `check`, starts them and returns a future of the answer, or raises one.
+    Each message is answered by the model that is active when it is submitted.
     """
 
-    def __init__(
-        self,
-        check: Callable[[Request], Checked],
-        submit: Callable[[Checked, CallContext], asyncio.Future[Answer]],
-        call: CallContext,
-        max_images: int,
-    ) -> None:
-        self._check = check
-        self._submit = submit
-        self._call = call
-        self._window = Window(max_images)
-        self._started: asyncio.Queue[_Started[Checked, Answer] | None] = asyncio.Queue()
+    def __init__(self, current: CurrentModel, context: CallContext, max_images: int) -> None:
+        self._current = current
+        self._context = context
+        self._window = ReadAheadWindow(max_images)
+        self._submitted: asyncio.Queue[_Submitted | None] = asyncio.Queue()
 
-    async def run(
-        self, requests: AsyncIterator[Request | ServiceError]
-    ) -> AsyncGenerator[tuple[Checked | None, Answer | ServiceError], None]:
-        """Yield an answer or an error for each request, in order, with its images if it had some.
+    async def responses(
+        self, requests: AsyncIterator[StreamRequest | ServiceError]
+    ) -> AsyncGenerator[pb.PredictStreamResponse, None]:
+        """Yield a response to each request, in their order: its logits, or its error.
 
         Raises:
             UnavailableError: the server drains; what was read is answered.
         """
         reader = asyncio.create_task(self._read(requests))
-        reader.add_done_callback(lambda _: self._started.put_nowait(None))
-        self._call.when_draining(partial(_cancel, reader))
+        reader.add_done_callback(lambda _: self._submitted.put_nowait(None))
+        self._context.add_drain_callback(partial(_cancel, reader))
         try:
-            while (started := await self._started.get()) is not None:
+            while (submitted := await self._submitted.get()) is not None:
                 try:
-                    yield started.checked, await self._outcome(started)
+                    yield await self._response(submitted)
                 finally:
-                    self._leave(started)
-                del started  # not to be held while the stream waits for the next
+                    self._complete(submitted)
+                del submitted  # not to be held while the stream waits for the next
             if reader.cancelled():
                 raise UnavailableError(
                     "the server is shutting down; every request up to the last answer was "
@@ -137,64 +109,76 @@ class OrderedAnswers(Generic[Request, Checked, Answer]):
             del reader  # it may hold an error that was raised through this frame
             self._drop_rest()
 
-    async def _read(self, requests: AsyncIterator[Request | ServiceError]) -> None:
+    async def _read(self, requests: AsyncIterator[StreamRequest | ServiceError]) -> None:
         async for request in requests:
-            await self._start(request)
+            await self._submit(request)
             del request  # not to be held while the stream waits for the next
 
-    async def _start(self, request: "Request | ServiceError") -> None:
-        call, count = MessageCall(self._call), 0
-        checked: Checked | None = None
-        answer: asyncio.Future[Answer] | ServiceError
-        if isinstance(request, ServiceError):
-            answer = request
+    async def _submit(self, request: StreamRequest | ServiceError) -> None:
+        active, count = None, 0
+        outcome: Submission[np.ndarray] | ServiceError
+        if isinstance(request, ServiceError):  # the bytes of the message are no request
+            outcome = request
         else:
             try:
-                checked = self._check(request)
-                if self._window.is_full(len(checked)):
-                    await self._window.room(len(checked))
-                    checked = self._check(request)  # what takes it may be another by now
-                self._window.enter(len(checked))
-                count = len(checked)
-                answer = self._submit(checked, call)
-            except ServiceError as error:
-                answer = without_frames(error)
+                active, images = self._check(request)
+                if self._window.is_full(len(images)):
+                    await self._window.wait_for(len(images))
+                    active, images = self._check(request)  # another model may be active by now
+                self._window.enter(len(images))
+                count = len(images)
+                outcome = active.instance.predict(images, self._context.deadline)
             except Exception as error:  # noqa: BLE001 (the stream goes on)
-                answer = unforeseen(error, self._call.peer)
+                outcome = as_service_error(error, self._context.peer)
         if not count:
-            await self._window.room(0)
+            await self._window.wait_for(0)
             self._window.enter(0)
-        self._started.put_nowait(_Started(call, checked, count, answer))
+        self._submitted.put_nowait(_Submitted(active, count, outcome))
 
-    async def _outcome(self, started: _Started[Checked, Answer]) -> Answer | ServiceError:
-        if isinstance(started.answer, ServiceError):
-            return started.answer
+    def _check(self, request: StreamRequest) -> tuple[ActiveModel, np.ndarray]:
+        active = self._current.active
+        return active, checked_images(request, active)
+
+    async def _response(self, submitted: _Submitted) -> pb.PredictStreamResponse:
+        logits = await self._logits(submitted.outcome)
+        active = submitted.active or self._current.active
+        response = pb.PredictStreamResponse(model=identity_message(active.identity))
+        if isinstance(logits, ServiceError):
+            response.error.ParseFromString(rich_status(logits).SerializeToString())
+        else:
+            encode_into(response.logits, logits)
+        return response
+
+    async def _logits(
+        self, outcome: Submission[np.ndarray] | ServiceError
+    ) -> np.ndarray | ServiceError:
+        if isinstance(outcome, ServiceError):
+            return outcome
         try:
-            return await started.answer
-        except ServiceError as error:
-            return without_frames(error)
+            return (await outcome.result).result
         except Exception as error:  # noqa: BLE001 (the stream goes on)
-            return unforeseen(error, self._call.peer)
+            return as_service_error(error, self._context.peer)
 
-    def _leave(self, started: _Started[Checked, Answer]) -> None:
-        started.call.leave()
-        self._window.leave(started.images)
+    def _complete(self, submitted: _Submitted) -> None:
+        if isinstance(submitted.outcome, Submission):
+            submitted.outcome.complete()
+        self._window.leave(submitted.images)
 
     def _drop_rest(self) -> None:
-        while not self._started.empty():
-            started = self._started.get_nowait()
-            if started is not None:
-                _forget(started.answer)
-                self._leave(started)
+        while not self._submitted.empty():
+            submitted = self._submitted.get_nowait()
+            if submitted is not None:
+                _drop(submitted.outcome)
+                self._complete(submitted)
 
 
 def _cancel(reader: asyncio.Task[None]) -> None:
     reader.cancel()
 
 
-def _forget(answer: asyncio.Future[Answer] | ServiceError) -> None:
-    """Let go of an answer that nobody waits for, and of its error."""
-    if isinstance(answer, ServiceError) or answer.cancel() or answer.cancelled():
+def _drop(outcome: Submission[np.ndarray] | ServiceError) -> None:
+    """Let go of a result that nobody waits for, and of its error."""
+    if isinstance(outcome, ServiceError) or outcome.result.cancel() or outcome.result.cancelled():
         return
-    if (error := answer.exception()) is not None:
+    if (error := outcome.result.exception()) is not None:
         without_frames(error)

@@ -5,40 +5,27 @@ is read: for hundreds of images that takes as long as their forward pass. Here
 the field is found in the message and left out of what protobuf parses.
 """
 
-from typing import NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
-LEAST_BYTES = 16 * 1024  # below that protobuf's copies cost less than to look for the field
-IMAGES_TAG = 0x0A  # field 1, length-delimited: images of PredictRequest and its like
+from server.api.methods import Decode, decoder
+
+MIN_BYTES = 16 * 1024  # in smaller requests protobuf's copies cost less than to find the field
+IMAGES_TAG = 0x0A  # field 1, length-delimited: images of a request
 DATA_TAG = 0x1A  # field 3, length-delimited: data of Tensor
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types
 
 MessageT = TypeVar("MessageT", bound=Message)
+MessageT_co = TypeVar("MessageT_co", bound=Message, covariant=True)
 
 
-class LargeTensor:
-    """Reads like a Tensor, its data a view of the request's bytes."""
+class ImageRequest(NamedTuple, Generic[MessageT_co]):
+    """A request of images: its message, and `images.data`, which the message may lack."""
 
-    __slots__ = ("data", "dtype", "shape")
-
-    def __init__(self, tensor: object, data: memoryview) -> None:
-        self.dtype, self.shape = tensor.dtype, tensor.shape  # type: ignore[attr-defined] # a Tensor
-        self.data = data
-
-
-class LargeRequest:
-    """Reads like the request, but for its images, which are a LargeTensor."""
-
-    __slots__ = ("_message", "images")
-
-    def __init__(self, message: Message, data: memoryview) -> None:
-        self._message = message
-        self.images = LargeTensor(message.images, data)  # type: ignore[attr-defined] # has images
-
-    def __getattr__(self, name: str) -> object:
-        """Return what the message has under that name."""
-        return getattr(self._message, name)
+    message: MessageT_co
+    image_data: bytes | memoryview
 
 
 class _Span(NamedTuple):
@@ -53,21 +40,27 @@ class _IrregularError(Exception):
     """Rare or malformed; fall back to protobuf."""
 
 
-def parse(message_type: type[MessageT], request: bytes) -> MessageT | LargeRequest:
-    """Parse a request with images; the result reads the same whatever its size.
+def image_decoder(message_type: type[MessageT]) -> Decode[ImageRequest[MessageT]]:
+    """Return what makes a request of images of its bytes."""
+    return decoder(message_type, partial(parse, message_type))
+
+
+def parse(message_type: type[MessageT], request: bytes) -> ImageRequest[MessageT]:
+    """Parse a request that has `images`, a Tensor, as its field 1.
 
     Raises:
         DecodeError: it is no such message.
     """
-    if len(request) >= LEAST_BYTES:
+    if len(request) >= MIN_BYTES:
         try:
             return _parse_large(message_type, request)
         except _IrregularError:
             pass
-    return message_type.FromString(request)
+    message: Any = message_type.FromString(request)  # Message has no fields of its own
+    return ImageRequest(message, message.images.data)
 
 
-def _parse_large(message_type: type[MessageT], request: bytes) -> LargeRequest:
+def _parse_large(message_type: type[MessageT], request: bytes) -> ImageRequest[MessageT]:
     images = _only_field(request, 0, len(request), IMAGES_TAG)
     data = _only_field(request, images.content, images.end, DATA_TAG)
     tensor = request[images.content : data.tag_at] + request[data.end : images.end]
@@ -80,9 +73,10 @@ def _parse_large(message_type: type[MessageT], request: bytes) -> LargeRequest:
             request[images.end :],
         )
     )
-    if len(rest) >= LEAST_BYTES:
+    if len(rest) >= MIN_BYTES:
         raise _IrregularError  # what is large is not the images
-    return LargeRequest(message_type.FromString(rest), memoryview(request)[data.content : data.end])
+    message = message_type.FromString(rest)
+    return ImageRequest(message, memoryview(request)[data.content : data.end])
 
 
 def _only_field(buffer: bytes, start: int, end: int, wanted: int) -> _Span:
@@ -111,7 +105,7 @@ def _only_field(buffer: bytes, start: int, end: int, wanted: int) -> _Span:
             found = _Span(tag_at, content, at)
         else:
             others += at - tag_at
-            if others >= LEAST_BYTES:
+            if others >= MIN_BYTES:
                 raise _IrregularError  # what is large is not the images
     if found is None:
         raise _IrregularError

@@ -9,9 +9,9 @@ import numpy as np
 from export.architecture import Stage
 from export.manifest import Manifest
 from inference import open_inference_pb2 as oip
-from server.api.sizes import ENTRY_OVERHEAD_BYTES, MOST_VIOLATIONS, STAGE_OVERHEAD_BYTES
+from server.api.sizes import ENTRY_OVERHEAD_BYTES, MAX_VIOLATIONS, STAGE_OVERHEAD_BYTES
 from server.engine.activations import largest
-from server.engine.images import ImageDecoder, SentTensor, TensorForm
+from server.engine.images import ImageDecoder, ReceivedTensor, TensorSchema
 from server.errors import Violation, quote
 
 INPUT_NAME = "images"
@@ -46,9 +46,9 @@ def _view(request: oip.ModelInferRequest, decoder: ImageDecoder) -> np.ndarray |
         or len(raw) > 1
     ):
         return None
-    faults: list[Violation] = []
-    data = raw[0] if raw else _typed_data(tensor, "inputs[0]", faults)
-    return None if data is None or faults else decoder.view(shape, dtype, data)
+    violations: list[Violation] = []
+    data = raw[0] if raw else _typed_data(tensor, "inputs[0]", violations)
+    return None if data is None or violations else decoder.view(shape, dtype, data)
 
 
 def _violations(request: oip.ModelInferRequest, decoder: ImageDecoder) -> list[Violation]:
@@ -58,7 +58,7 @@ def _violations(request: oip.ModelInferRequest, decoder: ImageDecoder) -> list[V
     if raw and len(raw) != len(inputs):
         text = f"expected as many as there are inputs ({len(inputs)}), or none, got {len(raw)}"
         found.append(Violation("raw_input_contents", text))
-    first = inputs[:MOST_VIOLATIONS]  # a client may send millions
+    first = inputs[:MAX_VIOLATIONS]  # a client may send millions
     named = [index for index, tensor in enumerate(first) if tensor.name == INPUT_NAME]
     if not named and len(inputs) != 1:
         found.append(Violation("inputs", f"expected one, {INPUT_NAME!r}, got {len(inputs)} others"))
@@ -78,7 +78,7 @@ def _tensor_violations(
 ) -> list[Violation]:
     tensor, raw = request.inputs[index], request.raw_input_contents
     path, dtype = f"inputs[{index}]", tensor.datatype
-    form = TensorForm(
+    form = TensorSchema(
         f"{path}.shape",
         f"{path}.datatype",
         f"raw_input_contents[{index}]",
@@ -101,7 +101,7 @@ def _tensor_violations(
         text = f"expected the elements of {INPUT_NAME!r} here or in {path}.contents, got none"
         found.append(Violation("raw_input_contents", text))
     name = dtype if dtype in NUMPY_TYPES else quote(dtype)
-    return [*found, *decoder.violations(SentTensor(form, tuple(tensor.shape[:]), name, data))]
+    return [*found, *decoder.violations(ReceivedTensor(form, tuple(tensor.shape[:]), name, data))]
 
 
 def _typed_data(
@@ -167,7 +167,7 @@ def plan_outputs(
         else:
             labels = manifest.labels if stage is logits_stage else ()
             chosen[wanted.name] = WantedOutput(wanted.name, stage, class_count, labels)
-        if len(violations) >= MOST_VIOLATIONS:
+        if len(violations) >= MAX_VIOLATIONS:
             break
     return list(chosen.values())
 

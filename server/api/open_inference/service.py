@@ -1,15 +1,17 @@
-"""The calls of the Open Inference Protocol, pure of any transport: unpack, compute, pack.
+"""The Open Inference Protocol: decode, compute, encode. Independent of any transport.
 
 A second protocol for the model of forward.v1: the same checks, the same model instance.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
 
 from export.architecture import Runtime
 from inference import open_inference_pb2 as oip
+from server.api.methods import Service, UnaryMethod, message_decoder
 from server.api.open_inference.codec import (
     INPUT_NAME,
     LOGITS,
@@ -40,6 +42,8 @@ PLATFORMS: dict[Runtime, tuple[str, str]] = {
 # it is a pixel, also those that a load generator makes up.
 INPUT_DATATYPE = "UINT8"
 ADVICE = "send fewer images, name fewer outputs, or ask for fewer classes"
+DESCRIPTOR = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+_health = partial(UnaryMethod, served_while_draining=True)
 
 
 class InferenceService:
@@ -49,42 +53,52 @@ class InferenceService:
     """
 
     def __init__(
-        self, host: CurrentModel, limits: RequestLimits, is_draining: Callable[[], bool]
+        self, current: CurrentModel, limits: RequestLimits, is_draining: Callable[[], bool]
     ) -> None:
-        self._host = host
+        self._current = current
         self._limits = limits
         self._is_draining = is_draining
         self._version = version(PACKAGE)  # read from files, with garbage
 
+    def table(self) -> Service:
+        """Return the methods, for a transport."""
+        decode = message_decoder
+        return Service(
+            DESCRIPTOR,
+            (
+                _health("ServerLive", self.server_live, decode(oip.ServerLiveRequest)),
+                _health("ServerReady", self.server_ready, decode(oip.ServerReadyRequest)),
+                _health("ModelReady", self.model_ready, decode(oip.ModelReadyRequest)),
+                UnaryMethod(
+                    "ServerMetadata", self.server_metadata, decode(oip.ServerMetadataRequest)
+                ),
+                UnaryMethod("ModelMetadata", self.model_metadata, decode(oip.ModelMetadataRequest)),
+                UnaryMethod("ModelConfig", self.model_config, decode(oip.ModelConfigRequest)),
+                UnaryMethod("ModelInfer", self.model_infer, decode(oip.ModelInferRequest)),
+            ),
+        )
+
     async def server_live(
-        self,
-        request: oip.ServerLiveRequest,
-        call: CallContext,
+        self, request: oip.ServerLiveRequest, context: CallContext
     ) -> oip.ServerLiveResponse:
         """Tell that the server is alive."""
         return oip.ServerLiveResponse(live=True)
 
     async def server_ready(
-        self,
-        request: oip.ServerReadyRequest,
-        call: CallContext,
+        self, request: oip.ServerReadyRequest, context: CallContext
     ) -> oip.ServerReadyResponse:
         """Tell if the server takes requests."""
         return oip.ServerReadyResponse(ready=not self._is_draining())
 
     async def model_ready(
-        self,
-        request: oip.ModelReadyRequest,
-        call: CallContext,
+        self, request: oip.ModelReadyRequest, context: CallContext
     ) -> oip.ModelReadyResponse:
         """Tell if a model takes requests; one that is not served does not."""
-        is_served = _is_served(self._host.active, request.name, request.version, "version")
+        is_served = _is_served(self._current.active, request.name, request.version, "version")
         return oip.ModelReadyResponse(ready=is_served and not self._is_draining())
 
     async def server_metadata(
-        self,
-        request: oip.ServerMetadataRequest,
-        call: CallContext,
+        self, request: oip.ServerMetadataRequest, context: CallContext
     ) -> oip.ServerMetadataResponse:
         """Describe the server."""
         return oip.ServerMetadataResponse(
@@ -94,12 +108,10 @@ class InferenceService:
         )
 
     async def model_metadata(
-        self,
-        request: oip.ModelMetadataRequest,
-        call: CallContext,
+        self, request: oip.ModelMetadataRequest, context: CallContext
     ) -> oip.ModelMetadataResponse:
         """Describe the served model's input and outputs."""
-        active = self._host.active
+        active = self._current.active
         _check_model(active, request.name, request.version, "version")
         manifest, metadata = active.model.manifest, oip.ModelMetadataResponse.TensorMetadata
         platform, _ = PLATFORMS[active.model.runner.runtime]
@@ -118,12 +130,10 @@ class InferenceService:
         )
 
     async def model_config(
-        self,
-        request: oip.ModelConfigRequest,
-        call: CallContext,
+        self, request: oip.ModelConfigRequest, context: CallContext
     ) -> oip.ModelConfigResponse:
         """Describe the served model as Triton configures one."""
-        active = self._host.active
+        active = self._current.active
         _check_model(active, request.name, request.version, "version")
         manifest = active.model.manifest
         platform, backend = PLATFORMS[active.model.runner.runtime]
@@ -146,10 +156,10 @@ class InferenceService:
         return oip.ModelConfigResponse(config=config)
 
     async def model_infer(
-        self, request: oip.ModelInferRequest, call: CallContext
+        self, request: oip.ModelInferRequest, context: CallContext
     ) -> oip.ModelInferResponse:
         """Return the outputs that the request names, of its images."""
-        active = self._host.active
+        active = self._current.active
         _check_model(active, request.model_name, request.model_version, "model_version")
         decoded = decode_images(request, active.decoder)
         violations = decoded if isinstance(decoded, list) else []
@@ -163,8 +173,9 @@ class InferenceService:
         images = decoded
         stages = [wanted.stage.name for wanted in outputs if wanted.name != LOGITS]
         if not stages:
-            done = await active.instance.predict(images, call)
-            logits = {active.model.manifest.stages[-1].name: done.result}
+            predicted = active.instance.predict(images, context.deadline)
+            context.add_done_callback(predicted.complete)
+            logits = {active.model.manifest.stages[-1].name: (await predicted.result).result}
             return _response(active, request.id, outputs, logits)
 
         def pack(run: TracedRun, rows: slice) -> oip.ModelInferResponse:
@@ -173,7 +184,9 @@ class InferenceService:
             }
             return _response(active, request.id, outputs, values)
 
-        return (await active.instance.trace(images, stages, pack, call)).result
+        traced = active.instance.trace(images, stages, pack, context.deadline)
+        context.add_done_callback(traced.complete)
+        return (await traced.result).result
 
 
 def _is_served(active: ActiveModel, name: str, asked_version: str, field: str) -> bool:

@@ -1,64 +1,53 @@
 """What one connection may do, and when it is given up: gRPC's options for it."""
 
 import resource
-from dataclasses import dataclass
 
 import structlog
+
+from server.config import ServerSettings
 
 # A client that is connected but does not get to speak HTTP/2 is dropped after this.
 HANDSHAKE_SECONDS = 20
 # A ping has as long to be answered as the silence before it, and at most this.
-MOST_PING_SECONDS = 20
+MAX_PING_SECONDS = 20
 # Clients ping every 10 s at most (grpc-go enforces it); half of that takes in their jitter.
 # gRPC forgives two pings that come earlier, and ends the connection at the third.
-LEAST_PING_SECONDS = 5
-MOST_MILLISECONDS = 2**31 - 1  # gRPC's options are of 32 bits; it takes this for never
+MIN_PING_SECONDS = 5
+MAX_MILLISECONDS = 2**31 - 1  # gRPC's options are of 32 bits; it takes this for never
 # File descriptors for all else: libraries, listeners, models, scrapes.
 OTHER_DESCRIPTORS = 64
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """Limits of the connections of one server. Times are in seconds."""
-
-    max_connections: int
-    max_concurrent_streams: int  # of one connection
-    max_metadata_bytes: int  # of one call
-    max_request_bytes: int  # of one message
-    max_age: float  # 0: connections may get as old as they like
-    age_grace: float  # what calls get to finish when their connection is too old
-    keepalive_time: float  # 0: silent connections are not pinged
-
-
-def connection_options(limits: ConnectionLimits) -> list[tuple[str, int]]:
-    """Return the options of grpc that hold connections to their limits."""
+def connection_options(settings: ServerSettings, max_request_bytes: int) -> list[tuple[str, int]]:
+    """Return the options of grpc that hold connections, and each request, to their limits."""
     options = [
-        ("grpc.max_allowed_incoming_connections", limits.max_connections),
-        ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
-        ("grpc.max_receive_message_length", limits.max_request_bytes),
+        ("grpc.max_allowed_incoming_connections", affordable_connections(settings.max_connections)),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.max_receive_message_length", max_request_bytes),
         # Below the one gRPC refuses never, above the other always, and between them by chance.
-        ("grpc.max_metadata_size", limits.max_metadata_bytes),
-        ("grpc.absolute_max_metadata_size", limits.max_metadata_bytes),
+        ("grpc.max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
         ("grpc.server_handshake_timeout_ms", _milliseconds(HANDSHAKE_SECONDS)),
         # Both ways: idle connections are pinged, and clients may ping while they are idle.
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(LEAST_PING_SECONDS)),
+        ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(MIN_PING_SECONDS)),
     ]
-    if limits.keepalive_time:
-        timeout = _milliseconds(min(limits.keepalive_time, MOST_PING_SECONDS))
+    if settings.keepalive_time:
+        timeout = _milliseconds(min(settings.keepalive_time, MAX_PING_SECONDS))
         options += [
-            ("grpc.keepalive_time_ms", _milliseconds(limits.keepalive_time)),
+            ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_time)),
             # Not grpc.keepalive_timeout_ms: with that alone grpc 1.85 takes a minute.
             ("grpc.http2.ping_timeout_ms", timeout),
         ]
     else:
-        options.append(("grpc.keepalive_time_ms", MOST_MILLISECONDS))  # else every two hours
-    if limits.max_age:
+        options.append(("grpc.keepalive_time_ms", MAX_MILLISECONDS))  # else every two hours
+    if settings.max_connection_age:
         options += [
-            ("grpc.max_connection_age_ms", _milliseconds(limits.max_age)),
-            ("grpc.max_connection_age_grace_ms", _milliseconds(limits.age_grace)),
+            ("grpc.max_connection_age_ms", _milliseconds(settings.max_connection_age)),
+            # What the calls of a connection that is too old get to finish.
+            ("grpc.max_connection_age_grace_ms", _milliseconds(settings.drain_timeout)),
         ]
     return options
 
@@ -82,4 +71,4 @@ def affordable_connections(wanted: int) -> int:
 
 
 def _milliseconds(seconds: float) -> int:
-    return min(max(1, round(seconds * 1000)), MOST_MILLISECONDS)
+    return min(max(1, round(seconds * 1000)), MAX_MILLISECONDS)

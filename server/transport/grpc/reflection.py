@@ -10,9 +10,11 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from server.api.methods import Service, StreamMethod, message_decoder
 from server.context import CallContext
 from server.errors import ServiceError
 
+METHOD = "ServerReflectionInfo"
 V1_FILE = "grpc/reflection/v1/reflection.proto"
 ALPHA_PACKAGE, V1_PACKAGE = "grpc.reflection.v1alpha", "grpc.reflection.v1"
 
@@ -54,13 +56,23 @@ class ReflectionService:
 
     def __init__(self, service_names: Sequence[str], service: ServiceDescriptor) -> None:
         self._servicer: Any = reflection.aio.ReflectionServicer(service_names)
-        method = service.methods_by_name["ServerReflectionInfo"]
+        self._service = service
+        method = service.methods_by_name[METHOD]
+        self._request_type = message_factory.GetMessageClass(method.input_type)
         self._response_type = message_factory.GetMessageClass(method.output_type)
+
+    def table(self) -> Service:
+        """Return the methods, for the transport."""
+        decode = message_decoder(self._request_type)
+        method = StreamMethod(
+            METHOD, self.server_reflection_info, decode, served_while_draining=True
+        )
+        return Service(self._service, (method,))
 
     async def server_reflection_info(
         self,
         requests: AsyncIterator[Message | ServiceError],
-        call: CallContext,
+        context: CallContext,
     ) -> AsyncGenerator[Message, None]:
         """Yield the answer to each request, in order; bytes that are none end the stream."""
         async with aclosing(self._servicer.ServerReflectionInfo(_alpha(requests), None)) as found:

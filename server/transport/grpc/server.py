@@ -8,10 +8,10 @@ from urllib.parse import quote
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from forward.v1 import forward_pb2 as pb
-from inference import open_inference_pb2 as oip
 from server.addresses import UNIX_PREFIX, bind_all, claim_socket, is_wildcard, unix_path
+from server.api.forward_v1 import service as forward_v1
 from server.api.forward_v1.service import ForwardService
+from server.api.open_inference import service as open_inference
 from server.api.open_inference.service import InferenceService
 from server.errors import StartError
 from server.lifecycle.gate import CallGate
@@ -21,65 +21,30 @@ from server.observability.metrics import ServerMetrics
 from server.repository.current import CurrentModel
 from server.security.tls import ServerTls
 from server.transport.grpc.credentials import server_credentials
-from server.transport.grpc.handlers import Method, StreamMethod, generic_handler
+from server.transport.grpc.handlers import generic_handler
 from server.transport.grpc.health import Health
 from server.transport.grpc.reflection import REFLECTION_SERVICES, ReflectionService
 
-FORWARD_SERVICE = pb.DESCRIPTOR.services_by_name["ForwardService"]
-INFERENCE_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-SERVICES = (FORWARD_SERVICE.full_name, INFERENCE_SERVICE.full_name)
+SERVICES = (forward_v1.DESCRIPTOR.full_name, open_inference.DESCRIPTOR.full_name)
 REMEDY = "choose another with --host or --grpc-port"
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 def service_handlers(
-    host: CurrentModel,
+    current: CurrentModel,
     limits: RequestLimits,
     metrics: ServerMetrics,
     gate: CallGate,
     state: ServingState,
 ) -> Sequence[grpc.GenericRpcHandler]:
-    """Return what answers the calls of each service."""
-    forward = ForwardService(host, limits)
-    forward_methods: dict[str, Method | StreamMethod] = {
-        "Predict": forward.predict,
-        "PredictStream": forward.predict_stream,
-        "Trace": forward.trace,
-        "GetModel": forward.get_model,
-    }
-    inference = InferenceService(host, limits, lambda: state.is_draining)
-    # Who asks for health while the server drains is to get the answer.
-    inference_health: dict[str, Method | StreamMethod] = {
-        "ServerLive": inference.server_live,
-        "ServerReady": inference.server_ready,
-        "ModelReady": inference.model_ready,
-    }
-    inference_methods: dict[str, Method | StreamMethod] = {
-        **inference_health,
-        "ServerMetadata": inference.server_metadata,
-        "ModelMetadata": inference.model_metadata,
-        "ModelConfig": inference.model_config,
-        "ModelInfer": inference.model_infer,
-    }
-    return (
-        generic_handler(FORWARD_SERVICE, forward_methods, metrics, gate),
-        generic_handler(
-            INFERENCE_SERVICE, inference_methods, metrics, gate, ungated=inference_health
-        ),
-        *_reflection_handlers(metrics, gate),
-    )
-
-
-def _reflection_handlers(
-    metrics: ServerMetrics, gate: CallGate
-) -> Sequence[grpc.GenericRpcHandler]:
+    """Return what answers the calls of each service but health."""
     names = (*SERVICES, HEALTH_SERVICE, *(service.full_name for service in REFLECTION_SERVICES))
-    handlers = []
-    for service in REFLECTION_SERVICES:
-        reflection = ReflectionService(names, service)
-        methods = {"ServerReflectionInfo": reflection.server_reflection_info}
-        handlers.append(generic_handler(service, methods, metrics, gate, ungated=methods))
-    return handlers
+    services = (
+        ForwardService(current, limits).table(),
+        InferenceService(current, limits, lambda: state.is_draining).table(),
+        *(ReflectionService(names, service).table() for service in REFLECTION_SERVICES),
+    )
+    return [generic_handler(service, metrics, gate) for service in services]
 
 
 def build_server(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from server.engine.admission import AdmissionControl
-from server.engine.batcher import Done
+from server.engine.batcher import BatchedResult
 from server.errors import DeadlineExceededError, QueueFullError
 from tests.support.schedulers import (
     LABORATORIES,
@@ -27,7 +27,7 @@ def lab(request: pytest.FixtureRequest) -> Laboratory:
     return made
 
 
-async def is_pending(done: asyncio.Future[Done[object]], seconds: float = 0.1) -> bool:
+async def is_pending(done: asyncio.Future[BatchedResult[object]], seconds: float = 0.1) -> bool:
     """Tell if a request still waits after some time."""
     await asyncio.wait([done], timeout=seconds)
     return not done.done()
@@ -427,7 +427,7 @@ def test_a_failure_in_a_run_of_several_is_that_of_its_own_request(
                 assert isinstance(outcome, RuntimeError)
                 assert outcome.args == (number,)
             else:
-                assert isinstance(outcome, Done)
+                assert isinstance(outcome, BatchedResult)
                 assert outcome.result == ("answer", number)
 
     with lab.scheduler(runs, inline=inline) as scheduler:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engine.admission import AdmissionControl
-from server.engine.batcher import Done
+from server.engine.batcher import BatchedResult
 from server.errors import DeadlineExceededError, QueueFullError
 from tests.support.schedulers import LABORATORIES, Gathering, Laboratory, until
 
@@ -62,7 +62,7 @@ class Request:
     plan: Plan
     arrived: float
     deadline: float | None
-    done: asyncio.Future[Done[list[tuple[int, int]]]] | None = None  # None: refused
+    done: asyncio.Future[BatchedResult[list[tuple[int, int]]]] | None = None  # None: refused
     cancelled_at: float | None = None
     ends: int = 0
 
@@ -169,7 +169,7 @@ class Crowd:
         return request
 
     async def _follow(
-        self, request: Request, done: asyncio.Future[Done[list[tuple[int, int]]]]
+        self, request: Request, done: asyncio.Future[BatchedResult[list[tuple[int, int]]]]
     ) -> None:
         await asyncio.wait([done], timeout=request.plan.cancelled)
         if request.plan.cancelled is not None and done.cancel():

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as st_numpy
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
 from server.api.forward_v1.codec import decode_images, encode_into
+from server.api.forward_v1.zero_copy import ImageRequest
 from server.engine.images import ImageDecoder
 from server.errors import Violation
 
@@ -25,8 +26,12 @@ def tensor(array: np.ndarray) -> pb.Tensor:
     return pb.Tensor(dtype=dtype, shape=array.shape, data=array.tobytes())
 
 
+def request(images: pb.Tensor) -> ImageRequest[pb.PredictRequest]:
+    return ImageRequest(pb.PredictRequest(images=images), images.data)
+
+
 def violations(decoder: ImageDecoder, message: pb.Tensor) -> list[Violation]:
-    decoded = decode_images(message, decoder)
+    decoded = decode_images(request(message), decoder)
     if isinstance(decoded, list):
         assert decoded, "what is refused is refused for a reason"
         return decoded
@@ -34,7 +39,7 @@ def violations(decoder: ImageDecoder, message: pb.Tensor) -> list[Violation]:
 
 
 def view(decoder: ImageDecoder, message: pb.Tensor) -> np.ndarray:
-    decoded = decode_images(message, decoder)
+    decoded = decode_images(request(message), decoder)
     assert not isinstance(decoded, list)
     return decoded
 

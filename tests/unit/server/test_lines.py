@@ -23,10 +23,10 @@ import structlog
 from bench.drain import drain
 from client import ForwardClient
 from export.bundle import Bundle
-from server.observability.lines import MOST_WAITING, LineWriter, StandardError
+from server.observability.lines import MAX_WAITING, LineWriter, StandardError
 from server.observability.logging import configure_logs
 from server.observability.metrics import ServerMetrics
-from server.observability.supervision import see_all_failures
+from server.observability.supervision import report_unhandled_failures
 from tests.support.bundles import REPOSITORY, publish_random_bundle, random_images
 from tests.support.certificates import Authority
 from tests.support.servers import RunningServer, metric, scrape, server_command, wait_until
@@ -187,7 +187,9 @@ def test_a_start_that_fails_with_a_full_log_has_its_own_exit_status(tmp_path: Pa
 
 
 def test_a_closed_stream_leaves_its_number_to_no_other_file() -> None:
-    show = "import os, server.start as s; s.begin(); print(os.readlink('/proc/self/fd/2'))"
+    show = (
+        "import os, server.start as s; s.prepare_process(); print(os.readlink('/proc/self/fd/2'))"
+    )
     command = ["sh", "-c", 'exec "$@" 0<&- 2>&-', "sh", sys.executable, "-c", show]
     done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout.strip() == os.devnull
@@ -196,7 +198,7 @@ def test_a_closed_stream_leaves_its_number_to_no_other_file() -> None:
 def test_a_log_that_nobody_reads_holds_up_no_writer_and_what_fits_comes_out_whole() -> None:
     read_end, write_end = full_pipe()
     lines = LineWriter(write_end)
-    texts = [f"{number:06} {'y' * 200}\n" for number in range(MOST_WAITING + 500)]
+    texts = [f"{number:06} {'y' * 200}\n" for number in range(MAX_WAITING + 500)]
     for text in texts:
         lines.write(text)
     assert 499 <= lines.dropped <= 500, "the thread has one in its hands"
@@ -290,7 +292,7 @@ def test_failures_that_nobody_catches_are_counted_and_logged(
             fail()
 
     async def fail_everywhere() -> None:
-        see_all_failures(metrics.count_failure)
+        report_unhandled_failures(metrics.count_failure)
         thread = threading.Thread(target=fail, name="a-thread")
         thread.start()
         thread.join()

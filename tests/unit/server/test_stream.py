@@ -1,87 +1,112 @@
-"""One stream's answers when the server drains, at the moments that are hard to hit from outside."""
+"""One stream when the server drains or the transport fails, at moments hard to hit from outside."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from server.api.forward_v1.stream import OrderedAnswers
-from server.context import CallContext
-from server.errors import ServiceError, UnavailableError
-from tests.support.servers import BareCall
+from client.connection import tensor_of
+from export.bundle import Bundle
+from forward.v1 import forward_pb2 as pb
+from server.api.forward_v1.stream import PredictStream, StreamRequest
+from server.api.forward_v1.zero_copy import ImageRequest
+from server.engine.admission import AdmissionControl
+from server.engine.model import ServedModel, load_verified
+from server.errors import UnavailableError
+from server.observability.metrics import ServerMetrics
+from server.repository.current import CurrentModel, activate
+from tests.support.bundles import random_images
+from tests.support.servers import BareContext, HeldRunner, threaded_instance
+
+IMAGES = random_images(2, (28, 28))
 
 
-class DrainedCall(BareCall):
-    """A call whose drain the test begins."""
+class DrainedContext(BareContext):
+    """A context that the test drains."""
 
     def __init__(self, *, at_once: bool) -> None:
         super().__init__()
-        self.drain: Callable[[], None] = lambda: None
         self._at_once = at_once
 
-    def when_draining(self, callback: Callable[[], None]) -> None:
-        self.drain = callback
+    def add_drain_callback(self, callback: Callable[[], None]) -> None:
+        super().add_drain_callback(callback)
         if self._at_once:
             callback()
 
 
-async def answered(
-    call: DrainedCall, read: int, answers: list[asyncio.Future[int]]
-) -> list[int | ServiceError]:
-    async def requests() -> AsyncIterator[int]:
-        for number in range(read):
-            yield number
+@dataclass
+class HeldModel:
+    """A model whose runs the test lets go."""
 
-    def submit(_images: np.ndarray, _call: CallContext) -> asyncio.Future[int]:
-        answers.append(asyncio.get_running_loop().create_future())
-        return answers[-1]
-
-    stream: OrderedAnswers[int, np.ndarray, int] = OrderedAnswers(
-        lambda _: np.zeros(1), submit, call, 8
-    )
-    return [answer async for _, answer in stream.run(requests())]
+    runner: HeldRunner
+    current: CurrentModel
+    admission: AdmissionControl
 
 
-def test_a_stream_that_begins_in_a_drain_ends_at_once() -> None:
+@pytest.fixture
+def held(bundle: Bundle) -> Iterator[HeldModel]:
+    opened = load_verified(bundle, "onnx", "cpu", threads=1)
+    runner, admission = HeldRunner(opened.runner), AdmissionControl(8)
+    model = ServedModel(bundle.manifest, runner, opened.flops_per_image, opened.parameter_counts)
+    instance = threaded_instance(model, admission, ServerMetrics(), 8)
+    yield HeldModel(runner, CurrentModel(activate(instance, 8)), admission)
+    runner.let_go.set()
+    instance.close()
+
+
+async def requests() -> AsyncIterator[StreamRequest]:
+    for image in IMAGES:
+        message = pb.PredictStreamRequest(images=tensor_of(image[None]))
+        yield ImageRequest(message, message.images.data)
+
+
+async def responses(context: BareContext, current: CurrentModel) -> list[pb.PredictStreamResponse]:
+    stream = PredictStream(current, context, 8)
+    return [response async for response in stream.responses(requests())]
+
+
+def logits(responses: list[pb.PredictStreamResponse]) -> np.ndarray:
+    return np.array([np.frombuffer(each.logits.data, "<f4") for each in responses])
+
+
+def test_a_stream_that_begins_in_a_drain_ends_at_once(held: HeldModel) -> None:
     async def run() -> None:
         with pytest.raises(UnavailableError):
-            await asyncio.wait_for(answered(DrainedCall(at_once=True), 2, []), 5)
+            await asyncio.wait_for(responses(DrainedContext(at_once=True), held.current), 5)
 
     asyncio.run(run())
 
 
-def test_a_stream_that_was_read_to_its_end_before_the_drain_ends_well() -> None:
-    async def run() -> None:
-        call, answers = DrainedCall(at_once=False), list[asyncio.Future[int]]()
-        running = asyncio.create_task(answered(call, 2, answers))
-        await asyncio.sleep(0.05)
-        assert len(answers) == 2
-        call.drain()
-        for number, answer in enumerate(answers):
-            answer.set_result(number)
-        assert await asyncio.wait_for(running, 5) == [0, 1]
+def test_a_stream_read_to_its_end_is_answered_in_a_drain(held: HeldModel) -> None:
+    async def run() -> list[pb.PredictStreamResponse]:
+        context = DrainedContext(at_once=False)
+        running = asyncio.create_task(responses(context, held.current))
+        while held.admission.images < len(IMAGES):  # noqa: ASYNC110 (nothing tells it)
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)  # the requests have ended
+        context.drain()
+        held.runner.let_go.set()
+        return await asyncio.wait_for(running, 5)
 
-    asyncio.run(run())
+    answered = logits(asyncio.run(run()))
+    np.testing.assert_array_equal(answered, held.runner.predict(IMAGES))
 
 
-def test_what_the_transport_raises_ends_the_stream_after_the_answers_to_what_was_read() -> None:
-    async def requests() -> AsyncIterator[int]:
-        yield 7
-        raise ConnectionError("the transport's own")
+def test_what_the_transport_raises_comes_after_the_answers(held: HeldModel) -> None:
+    async def cut() -> AsyncIterator[StreamRequest]:
+        async for request in requests():
+            yield request
+            raise ConnectionError("the transport's own")
 
-    def submit(_images: np.ndarray, _call: CallContext) -> asyncio.Future[int]:
-        answer = asyncio.get_running_loop().create_future()
-        answer.set_result(7)
-        return answer
-
-    async def run() -> None:
-        stream: OrderedAnswers[int, np.ndarray, int] = OrderedAnswers(
-            lambda _: np.zeros(1), submit, BareCall(), 8
-        )
-        answers = stream.run(requests())
-        assert (await anext(answers))[1] == 7
+    async def run() -> list[pb.PredictStreamResponse]:
+        stream = PredictStream(held.current, BareContext(), 8).responses(cut())
+        answered = [await anext(stream)]
         with pytest.raises(ConnectionError, match="the transport's own"):
-            await anext(answers)
+            await anext(stream)
+        return answered
 
-    asyncio.run(run())
+    held.runner.let_go.set()
+    answered = logits(asyncio.run(run()))
+    np.testing.assert_array_equal(answered, held.runner.predict(IMAGES[:1]))

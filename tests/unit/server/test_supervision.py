@@ -13,12 +13,12 @@ from export.bundle import Bundle
 from server.observability import metrics_http, supervision
 from server.observability.metrics import ServerMetrics
 from server.observability.metrics_http import serve_metrics
-from server.observability.supervision import MOST_PAUSE_SECONDS, Restarts
+from server.observability.supervision import MAX_PAUSE_SECONDS, Restarts
 from server.repository.current import ActiveModel
 from server.repository.poller import RepositoryPoller
-from server.repository.versions import Look, ModelRepository
+from server.repository.versions import ModelRepository, PollResult
 from tests.support.servers import wait_until
-from tests.unit.server.test_repository import host_of, publish
+from tests.unit.server.test_repository import current_of, publish
 
 
 def sample(metrics: ServerMetrics, name: str, **labels: str) -> float | None:
@@ -34,10 +34,10 @@ def test_pauses_grow_to_a_bound_and_shrink_after_a_long_time(lasted: list[float]
         for seconds in lasted:
             now += seconds
             pause = restarts.pause_seconds()
-            if seconds > MOST_PAUSE_SECONDS or not before:
+            if seconds > MAX_PAUSE_SECONDS or not before:
                 assert pause == 1
             else:
-                assert pause == min(2 * before, MOST_PAUSE_SECONDS)
+                assert pause == min(2 * before, MAX_PAUSE_SECONDS)
             now, before = now + pause, pause
 
 
@@ -45,32 +45,32 @@ def test_a_reload_task_that_fails_is_seen_and_goes_on(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervision, "FIRST_PAUSE_SECONDS", 0.2)
-    host, loader, metrics = host_of(tiny)
+    current, loader, metrics = current_of(tiny)
     seen: list[float | None] = []
 
     class Failing(ModelRepository[ActiveModel]):
-        def look(self, served: object, *, asked: bool) -> Look[ActiveModel]:
+        def poll(self, served: object, *, force: bool) -> PollResult[ActiveModel]:
             if len(seen) < 2:
                 seen.append(sample(metrics, "forward_model_last_reload_successful"))
                 raise RuntimeError("nobody foresaw it")
-            return super().look(served, asked=asked)  # type: ignore[arg-type] # a manifest
+            return super().poll(served, force=force)  # type: ignore[arg-type] # a manifest
 
     async def run() -> None:
-        metrics.observe_look(loaded=False, failed=0, is_well=True)
-        finder = Failing(tiny.path.parent.parent, "tiny", None, loader.load)
-        asked = asyncio.Event()
-        reloader = RepositoryPoller(host, finder, metrics, 0, asked)
-        running = asyncio.create_task(reloader.keep_running())
-        asked.set()
-        await until(lambda: host.failure is not None)
-        assert host.failure is not None
-        assert "the server's log has the cause" in host.failure.text
-        await until(lambda: host.failure is None)
+        metrics.record_poll(loaded=False, failed=0, is_well=True)
+        repository = Failing(tiny.path.parent.parent, "tiny", None, loader.load)
+        reload_requested = asyncio.Event()
+        poller = RepositoryPoller(current, repository, metrics, 0, reload_requested)
+        running = asyncio.create_task(poller.keep_running())
+        reload_requested.set()
+        await until(lambda: current.failure is not None)
+        assert current.failure is not None
+        assert "the server's log has the cause" in current.failure.text
+        await until(lambda: current.failure is None)
         publish(tiny)
-        asked.set()
-        await until(lambda: host.active.model.manifest.version == 2)
+        reload_requested.set()
+        await until(lambda: current.active.model.manifest.version == 2)
         running.cancel()
-        reloader.close()
+        poller.close()
 
     asyncio.run(run())
     assert seen == [1, 0], "it stayed at 1 after the failure"
@@ -91,26 +91,26 @@ async def until(condition: object) -> None:
 def test_an_old_version_that_can_not_be_closed_is_counted(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host, loader, metrics = host_of(tiny)
-    old = host.active.instance
+    current, loader, metrics = current_of(tiny)
+    old = current.active.instance
 
     def fail() -> None:
         raise RuntimeError("it does not close")
 
     async def run() -> None:
-        finder = ModelRepository(tiny.path.parent.parent, "tiny", None, loader.load)
-        asked = asyncio.Event()
-        reloader = RepositoryPoller(host, finder, metrics, 0, asked)
-        running = asyncio.create_task(reloader.keep_running())
+        repository = ModelRepository(tiny.path.parent.parent, "tiny", None, loader.load)
+        reload_requested = asyncio.Event()
+        poller = RepositoryPoller(current, repository, metrics, 0, reload_requested)
+        running = asyncio.create_task(poller.keep_running())
         with monkeypatch.context() as patch:
             patch.setattr(old, "close", fail)
             publish(tiny)
-            asked.set()
+            reload_requested.set()
             await until(
                 lambda: sample(metrics, "forward_background_failures_total", task="retire") == 1
             )
         running.cancel()
-        reloader.close()
+        poller.close()
 
     asyncio.run(run())
     old.close()
