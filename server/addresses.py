@@ -1,4 +1,4 @@
-"""Where to listen: what --host may be, and all the addresses that it stands for."""
+"""Where to listen: the forms of --host, and the addresses that it stands for."""
 
 import errno
 import ipaddress
@@ -165,7 +165,7 @@ def _refusal(what: str, address: str, error: OSError, remedy: str) -> StartError
 
 
 def claim_socket(path: Path, remedy: str) -> None:
-    """Make way for a Unix domain socket: remove the file that a server left that was killed.
+    """Prepare the path of a Unix domain socket: remove the file that a killed server left behind.
 
     Raises:
         StartError: somebody listens there, or there is something else.

@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 
 async def serve(settings: ServerSettings, lines: LineWriter) -> None:
-    """Serve until a signal, then drain.
+    """Serve until a signal, then shut down gracefully.
 
     Raises:
         StartError: a port cannot be bound, the limits are too large, or a file of certificates,
@@ -124,7 +124,7 @@ def token_interceptors(
 
 
 def log_ready(active: ActiveModel, **settings: object) -> None:
-    """Say what is served, and where."""
+    """Log what is served, and where."""
     manifest, runner = active.model.manifest, active.model.runner
     log.info(
         "ready",
@@ -138,10 +138,10 @@ def log_ready(active: ActiveModel, **settings: object) -> None:
 
 
 def tune_garbage_collection() -> None:
-    """Leave out what lives as long as the server, and look for cycles less often.
+    """Exempt the objects that live as long as the server, and collect cycles less often.
 
-    grpc.aio makes some in every call, so the default threshold has the collector
-    run several times a second through everything that is loaded.
+    grpc.aio makes cycles in every call, so with the default threshold the collector would
+    traverse everything that is loaded several times a second.
     """
     gc.collect()
     gc.freeze()

@@ -11,7 +11,7 @@ from export.settings import CommandSettings
 from server.addresses import parse_host, unix_path
 
 MAX_SECONDS = 86_400  # a day
-# Between things done again and again: after less, the server would do little else. 0 is for never.
+# Shorter intervals would leave the server little time for anything else. 0 means never.
 MIN_SECONDS = {"reload_interval": 0.1, "max_connection_age": 1.0, "keepalive_time": 1.0}
 
 
@@ -21,14 +21,14 @@ class ServerSettings(CommandSettings):
     model_config = SettingsConfigDict(env_prefix="FORWARD_", cli_prog_name="python -m server")
     other_prefixes: ClassVar[tuple[str, ...]] = ("FORWARD_TRAINING_", "FORWARD_CLIENT_")
 
-    models_dir: Path = Field(Path("models"), description="Folder of bundles.")
+    models_dir: Path = Field(Path("models"), description="Model repository: the folder of bundles.")
     model: str = Field("mnist", description="Name of the model to serve.")
     model_version: int | None = Field(
         None, ge=1, le=MOST_VERSION, description="Version to serve; the newest if not given."
     )
     reload_interval: float = Field(
         15.0,
-        description="Seconds between looks for another version in the folder of bundles; 0: only "
+        description="Seconds between polls of the model repository for another version; 0: only "
         "on SIGHUP.",
     )
     runtime: Literal["onnx", "pt2", "torchscript"] = Field(
@@ -62,8 +62,8 @@ class ServerSettings(CommandSettings):
     )
     tls_cert: Path | None = Field(
         None,
-        description="PEM file of the certificate, with its chain, that makes gRPC speak TLS; "
-        "followed when it changes.",
+        description="PEM file of the certificate, with its chain, for TLS on the gRPC port; "
+        "reloaded when it changes.",
     )
     tls_key: Path | None = Field(
         None, description="PEM file of the certificate's key, without a passphrase."
@@ -74,35 +74,38 @@ class ServerSettings(CommandSettings):
     token_file: Path | None = Field(
         None,
         description="File of tokens, one a line; only calls with one of them are answered. "
-        "Followed when it changes.",
+        "Reloaded when it changes.",
     )
     health_needs_token: bool = Field(
-        False, description="Let health checks need a token, too; needs --token-file."
+        False, description="Require a token for health checks, too; needs --token-file."
     )
     max_batch_images: int = Field(
-        1024, ge=1, le=65536, description="Most images in one request, and in a batch of requests."
+        1024,
+        ge=1,
+        le=65536,
+        description="Maximum images in a request, and in a batch of requests.",
     )
     max_queue_delay_ms: float = Field(
         5.0,
         ge=0,
         le=10_000,
         allow_inf_nan=False,
-        description="Most milliseconds that a request waits for others to share its run, if there "
-        "are others; 0: it never waits.",
+        description="Maximum milliseconds that a request waits in the batcher for "
+        "concurrent ones; 0: it never waits.",
     )
     max_queue_images: int = Field(
         8192,
         ge=1,
         le=2**31 - 1,
-        description="Most images that wait or run at a time, over all requests; a request beyond "
-        "that is refused with RESOURCE_EXHAUSTED.",
+        description="Maximum images that wait or run at a time, over all requests; a request "
+        "beyond that is refused with RESOURCE_EXHAUSTED.",
     )
     max_response_bytes: int = Field(
         4 * 1024 * 1024,
         ge=1024,
         le=2**31 - 1,
-        description="Most bytes in the answer of Trace, and of ModelInfer with stages or classes; "
-        "the default is what a gRPC client takes if it was not told otherwise.",
+        description="Maximum bytes of a response of Trace, and of ModelInfer with stages or "
+        "classes; the default is the default limit of gRPC clients.",
     )
     drain_timeout: float = Field(
         30.0,
@@ -118,32 +121,32 @@ class ServerSettings(CommandSettings):
         le=MAX_SECONDS,
         allow_inf_nan=False,
         description="Seconds to go on serving after SIGTERM or SIGINT, while health says "
-        "NOT_SERVING, for load balancers that take a moment to notice.",
+        "NOT_SERVING, for load balancers that notice it late.",
     )
     max_connections: int = Field(
         900,
         ge=1,
         le=2**31 - 1,
-        description="Most connections to the gRPC port; a further one is closed at once. Fewer if "
-        "the limit of open files (ulimit -n) is lower.",
+        description="Maximum connections to the gRPC port; a further one is closed at once. "
+        "Fewer if the limit of open files (ulimit -n) is lower.",
     )
     max_concurrent_streams: int = Field(
         1024,
         ge=1,
         le=2**31 - 1,
-        description="Most calls at a time on one connection; the client holds back further ones.",
+        description="Maximum concurrent calls on one connection; the client queues further ones.",
     )
     max_metadata_bytes: int = Field(
         16 * 1024,
         ge=1024,
         le=16 * 1024 * 1024,
-        description="Most bytes of metadata (headers) of a call; one with more is refused with "
+        description="Maximum bytes of metadata (headers) of a call; one with more is refused with "
         "RESOURCE_EXHAUSTED.",
     )
     max_connection_age: float = Field(
         0.0,
-        description="Seconds after which clients are asked to connect anew, so that they spread "
-        "over new replicas; 0: never.",
+        description="Seconds after which clients are asked to reconnect, so that they spread over "
+        "new replicas; 0: never.",
     )
     keepalive_time: float = Field(
         60.0,
@@ -151,7 +154,7 @@ class ServerSettings(CommandSettings):
         "answer in as long again, at most 20 s, is closed. 0: never.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level that is logged."
+        "info", description="Lowest level that is logged."
     )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="Form of the log; auto is console on a terminal, else json."

@@ -1,4 +1,4 @@
-"""What a service may know of a call, whatever the transport."""
+"""What a service knows of a call, whatever the transport."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -18,7 +18,7 @@ class CallContext(Protocol):
         ...
 
     def add_done_callback(self, callback: Callable[[], None]) -> None:
-        """Call back once, when the answer has left or the call has ended without one."""
+        """Call back once, when the response has been sent or the call has ended without one."""
         ...
 
     def add_drain_callback(self, callback: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""What the server does before its imports, which take a while. Imports little itself."""
+"""What the server does before its slow imports. This module imports little itself."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from export.signals import end_at_once_on
 
 
 def prepare_process() -> None:
-    """Let SIGTERM and SIGINT end the process at once, SIGHUP do nothing, and keep 0, 1 and 2."""
+    """End the process at once on SIGTERM and SIGINT, ignore SIGHUP, reserve descriptors 0 to 2."""
     end_at_once_on(signal.SIGTERM, signal.SIGINT)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     reserve_standard_descriptors()

@@ -104,7 +104,7 @@ class DynamicBatcher(Generic[Item, Result]):
         self._admission = admission
         self._config = config
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="forward-run")
-        self._thread.submit(int).result()  # where threads are short, the start fails, not a run
+        self._thread.submit(int).result()  # without a free thread the start fails, not a run
         self._waiting: deque[_Request[Item, Result]] = deque()
         self._waiting_images = 0
         self._in_thread = 0  # batches: one runs, and one may be prefetched
@@ -290,8 +290,8 @@ class DynamicBatcher(Generic[Item, Result]):
             self._observe_wait(started - request.arrived)
             if request.future.done():  # cancelled while it ran
                 if isinstance(outcome, Exception):
-                    without_frames(outcome)  # as whoever takes one does
-            elif isinstance(outcome, StopIteration):  # which no future takes
+                    without_frames(outcome)  # as one who awaits it would
+            elif isinstance(outcome, StopIteration):  # no future accepts one
                 request.future.set_exception(RuntimeError(f"the run raised {outcome!r}"))
             elif isinstance(outcome, Exception):
                 request.future.set_exception(outcome)

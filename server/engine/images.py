@@ -13,7 +13,7 @@ from server.errors import Violation, quote
 
 @dataclass(frozen=True)
 class TensorSchema:
-    """How a protocol sends a tensor of images: the words of its violations."""
+    """How a protocol sends a tensor of images: the field paths and names for its violations."""
 
     shape: str  # path of the field
     dtype: str
@@ -25,7 +25,7 @@ class TensorSchema:
 
 @dataclass(frozen=True)
 class ReceivedTensor:
-    """A tensor of images as it came, its type by name; without data, that is not judged."""
+    """A tensor of images as received, its type by name; None as data is not checked."""
 
     form: TensorSchema
     shape: tuple[int, ...]
@@ -50,7 +50,7 @@ class ImageDecoder:
     ) -> np.ndarray | None:
         """Return the images [N, H, W] of that shape and type: a view of the data.
 
-        None if anything is wrong, as a type of None is; `violations` tells what.
+        None if anything is wrong, also if the type is None; `violations` returns what.
         """
         if dtype is None or len(data) != self._count(shape) * self._pixels * dtype.itemsize:
             return None
@@ -78,7 +78,7 @@ class ImageDecoder:
         return bool(values.min() >= self._min and values.max() <= self._max)
 
     def violations(self, sent: ReceivedTensor) -> list[Violation]:
-        """Name everything that is wrong with a tensor of any protocol."""
+        """Return everything that is wrong with a tensor of any protocol."""
         found: list[Violation] = []
         self._check_shape(sent, found)
         dtype = sent.form.types.get(sent.dtype)

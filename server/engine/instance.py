@@ -1,4 +1,4 @@
-"""The one way from checked images to the runtime and back, for every method and protocol."""
+"""A model instance: every method and protocol runs its images here."""
 
 import asyncio
 import time

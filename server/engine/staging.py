@@ -1,4 +1,4 @@
-"""From requests' images to the pixels of a run."""
+"""Gathers the images of requests as the pixels of a run."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -6,7 +6,7 @@ from itertools import groupby
 import numpy as np
 
 UINT8_MAX = np.float32(255)
-MIN_ALONE = 64  # images: from here on a copy costs more than a call or a run of its own
+MIN_ALONE_IMAGES = 64  # images: from here on a copy costs more than a call or a run of its own
 
 
 class PixelBuffer:
@@ -24,7 +24,7 @@ class PixelBuffer:
         Each is to be used before the next is asked for. Large requests that are
         FLOAT32 run alone, where they are; the others are gathered.
         """
-        if len(requests) == 1:  # the short way
+        if len(requests) == 1:  # the fast path
             yield self._alone(requests[0])
             return
         for alone, several in groupby(requests, key=_runs_alone):
@@ -70,7 +70,7 @@ def _joined(requests: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _kind(images: np.ndarray) -> tuple[np.dtype, bool]:
-    return images.dtype, len(images) >= MIN_ALONE
+    return images.dtype, len(images) >= MIN_ALONE_IMAGES
 
 
 def _runs_alone(images: np.ndarray) -> bool:

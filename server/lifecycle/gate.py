@@ -1,4 +1,4 @@
-"""The gate that calls pass: open while the server serves, closed while it drains."""
+"""The gate that every call passes: open while the server serves, closed while it drains."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from server.errors import UnavailableError
 
 
 class CallGate:
-    """Lets calls in until it is closed, and knows when the last one has ended."""
+    """Admits calls until it is closed, and signals when the last one has ended."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -40,7 +40,7 @@ class CallGate:
             self.empty.set()
 
     def close(self) -> None:
-        """Let no call in from now on."""
+        """Admit no call from now on."""
         self.closed = True
         if not self.running:
             self.empty.set()

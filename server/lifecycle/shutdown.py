@@ -25,7 +25,7 @@ class Transport(Protocol):
     """What carries calls to the services; `grpc.aio.Server` is one."""
 
     def stop(self, grace: float | None) -> Coroutine[object, object, None]:
-        """Take no more calls; end those that run after `grace` seconds."""
+        """Accept no more calls; end those that still run after `grace` seconds."""
         ...
 
 

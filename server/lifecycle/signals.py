@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP, as the event loop takes them."""
+"""SIGTERM, SIGINT and SIGHUP, handled by the event loop."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ def stop_signal() -> asyncio.Future[str]:
 
 
 def on_hangup(callback: Callable[[], None]) -> None:
-    """Call back at each SIGHUP; one that tells that the terminal is gone ends the process."""
+    """Call back at each SIGHUP; one that means that the terminal is closed ends the process."""
     had_terminal = _has_terminal()
 
     def receive() -> None:
@@ -53,7 +53,7 @@ def _has_terminal() -> bool:
 
 
 def release_signals() -> None:
-    """Take the signals from the event loop, which is about to end: SIGHUP does nothing any more."""
+    """Remove the event loop's signal handlers before it ends, and ignore SIGHUP."""
     loop = asyncio.get_running_loop()
     for number in (*STOP_SIGNALS, signal.SIGHUP):
         loop.remove_signal_handler(number)

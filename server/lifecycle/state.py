@@ -1,4 +1,4 @@
-"""What the server says of itself, whatever the transport: serving, draining, stopping."""
+"""The state of the server, for every transport: serving, draining, stopping."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ class ServingState:
 
     @property
     def is_draining(self) -> bool:
-        """Tell if the server takes no more work soon, or takes none now."""
+        """Tell if the server accepts no more calls, or soon will not."""
         return self._draining.is_set()
 
     def drain(self) -> None:
@@ -20,7 +20,7 @@ class ServingState:
         self._draining.set()
 
     def stop(self) -> None:
-        """Begin to stop: whoever watches the state is told no more."""
+        """Begin to stop: watches of the state end."""
         self._stopping.set()
 
     async def wait_until_draining(self) -> None:

@@ -1,4 +1,4 @@
-"""Lines on standard error: who writes one never waits and never fails.
+"""Lines on standard error: writing one never blocks and never fails.
 
 A thread writes them. What it can't write (the reader of a pipe is gone, a disk is full, nobody
 reads) is dropped and counted: a log is worth less than the calls that are answered meanwhile.
@@ -95,7 +95,7 @@ class LineWriter:
 
 
 class StandardError(io.TextIOBase):
-    """What stands in for `sys.stderr`: whoever prints there, Python included, does not fail."""
+    """Replaces `sys.stderr`, so that a print there, by Python itself too, does not fail."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -119,7 +119,7 @@ class StandardError(io.TextIOBase):
 
 
 def redirect_standard_error() -> LineWriter:
-    """Let all that goes to standard error neither fail nor wait; return what writes it."""
+    """Make writes to standard error neither fail nor block; return the writer."""
     original = sys.stderr
     # None, despite the stubs: it was closed before the start.
     is_open = bool(original)

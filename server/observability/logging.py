@@ -1,4 +1,4 @@
-"""The log: structured, on standard error. Whoever logs does not fail, whatever becomes of it."""
+"""The log: structured, on standard error. Logging never fails."""
 
 import json
 import logging
@@ -65,7 +65,7 @@ class _Rendering:
 
 
 class _LineLogger:
-    """Writes lines where standard error is by then, each in one piece and without a lock."""
+    """Writes lines to the current standard error, each in one piece and without a lock."""
 
     def __init__(self, *_arguments: object) -> None:
         """Take what structlog passes on to any logger."""
@@ -78,7 +78,7 @@ class _LineLogger:
 
 
 class _Libraries(logging.Handler):
-    """Takes what asyncio, grpcio and others log."""
+    """Receives what asyncio, grpcio and other libraries log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log a record."""

@@ -1,4 +1,4 @@
-"""The port of the metrics: HTTP in threads, as few as scraping needs."""
+"""The metrics port: HTTP, in as few threads as scraping needs."""
 
 import socket
 import threading
@@ -86,7 +86,7 @@ class _Server(ThreadingMixIn, WSGIServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 (socketserver's)
-        """Make room for a connection, and answer it in a thread."""
+        """Close the oldest connection if there are too many, and answer this one in a thread."""
         self._connections.add(request)
         super().process_request(request, client_address)
 
@@ -96,7 +96,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002 (socketserver's)
-        """Log what ended a connection: mostly its client, in the middle of something."""
+        """Log what ended a connection: mostly its client closed it early."""
         log.debug("scrape failed", exc_info=True)
 
 

@@ -1,4 +1,4 @@
-"""What goes on in the background: its end is logged, counted and not the end of it."""
+"""Background tasks: a failure is logged and counted, and the task is started again."""
 
 import asyncio
 import sys
@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import structlog
 
-# What is started again, and where else a failure may be that no call ends with.
+# The background tasks, and the other places of failures that end no call.
 Task = Literal["reload", "retire", "files", "metrics", "event_loop", "thread", "destructor"]
 TASKS: tuple[Task, ...] = get_args(Task)
 CountFailure = Callable[[Task], None]
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class Restarts:
-    """How long to wait before the next start: longer each time, until one went well for long."""
+    """The wait before the next start: longer each time, until a task has run for a minute."""
 
     def __init__(self) -> None:
         self._seconds = FIRST_PAUSE_SECONDS
@@ -70,7 +70,7 @@ def _failed(task: Task, error: BaseException, count: CountFailure, restarts: Res
 
 
 def report_unhandled_failures(count: CountFailure) -> None:
-    """Count and log what fails in this process where no call and no task would tell of it."""
+    """Count and log failures in this process that no call and no task would report."""
 
     def in_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         count("event_loop")

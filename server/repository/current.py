@@ -1,4 +1,4 @@
-"""The active model: what answers calls now. Another version may take its place at any time."""
+"""The current model, which answers calls. Another version may replace it at any time."""
 
 import time
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class CurrentModel:
 
     def __init__(self, active: ActiveModel) -> None:
         self.active = active
-        self.active_since = time.time()  # to be shown
+        self.active_since = time.time()  # seconds since 1970
         self.failure: Failure | None = None  # of a version that should be active and is not
 
     def replace(self, active: ActiveModel) -> ActiveModel:

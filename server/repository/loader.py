@@ -1,4 +1,4 @@
-"""From a bundle to what answers calls: proven, warm, with an instance of its own."""
+"""Loads a bundle: verified, warmed up, with an instance of its own."""
 
 from math import prod
 from pathlib import Path
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 class ModelLoader:
     """Loads bundles with the settings of this process.
 
-    The first one decides how large a request gRPC takes in, which can't be changed later.
+    The first one determines the largest request that gRPC accepts, which can't change later.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ModelLoader:
         """Return a bundle, ready to answer.
 
         Raises:
-            ExportError: it does not prove itself.
+            ExportError: its verification failed.
             StartError: it is the first, and its requests are larger than gRPC can take.
             NeedsRestartError: it is another, and its requests are larger than this process takes.
         """

@@ -15,7 +15,7 @@ The rules:
 6. What failed is tried again when anything in its folder changes, when a reload
    is requested, and once a minute: a disk may have failed and not the bundle.
 
-Times are of a monotonic clock, but for those that are shown. No event loop here.
+Times are of a monotonic clock, except those of a Failure. No event loop here.
 """
 
 import os
@@ -46,7 +46,7 @@ class Failure:
 
     version: int
     text: str
-    time: float  # in seconds since 1970, to be shown
+    time: float  # seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class ModelRepository(Generic[Loaded]):
         return None
 
     def _fail(self, tried: _Tried, version: int, error: Exception, serving: int | None) -> None:
-        """Note a failure; log it if it is another than before."""
+        """Record a failure; log it if it is new."""
         self._failed += 1
         is_expected = isinstance(error, ExportError | NeedsRestartError)
         text = (
@@ -202,7 +202,7 @@ class ModelRepository(Generic[Loaded]):
         tried.failure = Failure(version, text, time.time())
 
     def _miss(self, served: Manifest, text: str) -> Failure:
-        """Return that there is nothing to serve but what is served; say it when it is new."""
+        """Return the failure that no other version is there; log it when it is new."""
         if self._missing is None or self._missing.text != text:
             self._failed += 1
             self._missing = Failure(served.version, text, time.time())

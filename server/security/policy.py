@@ -1,4 +1,4 @@
-"""Who may connect and call: what the settings say of it, and what they leave open."""
+"""Who may connect and call, by the settings."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from export.loopback import is_loopback
 from server.addresses import unix_path
 from server.config import ServerSettings
 from server.observability.metrics import ServerMetrics
-from server.security.reloading import Watched, follow
+from server.security.reloading import ReloadedValue, start_reloading
 from server.security.tls import ServerTls, TlsFiles
 from server.security.tokens import Tokens
 
@@ -18,27 +18,27 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Security:
-    """TLS and tokens, each None where it was not asked for."""
+    """TLS and tokens, each None if it is not configured."""
 
     tls: ServerTls | None
     tokens: Tokens | None
 
     def follow(self, metrics: ServerMetrics) -> None:
-        """Follow the files while the server runs, and show in the metrics whether all is well."""
-        files: dict[str, Watched[Any]] = {}
+        """Reload the files when they change; publish in the metrics whether that succeeds."""
+        files: dict[str, ReloadedValue[Any]] = {}
         if self.tls:
             files["tls"] = self.tls.watched
         if self.tokens:
             files["tokens"] = self.tokens.watched
         if files:
             metrics.watch_files({name: each.is_current for name, each in files.items()})
-            follow(list(files.values()), metrics.count_failure)
+            start_reloading(list(files.values()), metrics.count_failure)
         if self.tls:
             metrics.watch_certificate(self.tls.expiry_timestamp)
 
 
 def open_security(settings: ServerSettings) -> Security:
-    """Read the files that the settings name; warn if the port is open to more than this machine.
+    """Read the files that the settings name; warn if other machines reach a port without TLS.
 
     Raises:
         StartError: a file is missing or wrong; the text names it.

@@ -1,4 +1,4 @@
-"""Values that come from files and follow them: certificates, tokens."""
+"""Values that are reloaded when their files change: certificates, tokens."""
 
 import stat
 import time
@@ -14,17 +14,17 @@ from server.observability.supervision import CountFailure, keep_thread_running
 
 Value = TypeVar("Value")
 
-LOOK_SECONDS = 1.0  # between looks at files
+REFRESH_SECONDS = 1.0  # between looks at files
 
 log = structlog.get_logger()
 
 
-class Watched(Generic[Value]):
-    """The value of some files, read anew after they change, by whoever calls `look`.
+class ReloadedValue(Generic[Value]):
+    """The value of some files, which `refresh` reads again after they change.
 
     Files that are wrong then, say because they are only half written, leave the
     value as it was, and the log says why once. Those that can't be read are tried
-    again at each look. To ask for the value takes no time, in any thread.
+    again at each refresh. Any thread may read the value, at no cost.
     """
 
     def __init__(self, name: str, paths: Sequence[Path], read: Callable[[], Value]) -> None:
@@ -42,15 +42,15 @@ class Watched(Generic[Value]):
         self._again = False  # the fault is not in what the files hold: the same may be read later
 
     def is_current(self) -> bool:
-        """Tell if the value is what the files held at the last look."""
+        """Tell if the value is what the files held at the last refresh."""
         return not self._fault
 
     def current(self) -> Value:
-        """Return the value, as of the last look."""
+        """Return the value, as of the last refresh."""
         return self._value
 
-    def look(self) -> None:
-        """Read the files if they have changed, or could not be read; one look at a time."""
+    def refresh(self) -> None:
+        """Read the files if they have changed or could not be read; one thread at a time."""
         state = self._state()  # before the files are read: what changes meanwhile is seen next time
         if state == self._seen and not self._again:
             return
@@ -77,16 +77,16 @@ class Watched(Generic[Value]):
         return [_identity(path) for path in self._paths]
 
 
-def follow(files: Sequence[Watched[Any]], count: CountFailure) -> None:
-    """Look at files now and then, in a thread: a disk that hangs holds up nobody."""
+def start_reloading(files: Sequence[ReloadedValue[Any]], count: CountFailure) -> None:
+    """Refresh values at an interval, in a thread: a disk that hangs blocks nothing else."""
 
-    def look_on() -> None:
+    def refresh_all() -> None:
         while True:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(REFRESH_SECONDS)
             for each in files:
-                each.look()
+                each.refresh()
 
-    keep_thread_running("files", look_on, count)
+    keep_thread_running("files", refresh_all, count)
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
@@ -111,6 +111,6 @@ def read_file(setting: str, path: Path) -> bytes:
 
 def warn_if_readable_by_others(setting: str, path: Path) -> None:
     """Log a warning if every user of the machine may read a secret."""
-    with suppress(OSError):  # it is gone by now: the next look tells
+    with suppress(OSError):  # it is gone by now: the next refresh reports it
         if path.stat().st_mode & stat.S_IROTH:
             log.warning("a secret is readable by every user", setting=setting, file=str(path))

@@ -1,4 +1,4 @@
-"""TLS of the gRPC port: certificate and key from files, followed while the server runs."""
+"""TLS of the gRPC port: certificate and key from files, reloaded when they change."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from server.errors import StartError
-from server.security.reloading import Watched, read_file, warn_if_readable_by_others
+from server.security.reloading import ReloadedValue, read_file, warn_if_readable_by_others
 
 CERT, KEY, CLIENT_CA = "--tls-cert", "--tls-key", "--tls-client-ca"
 PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey  # that TLS clients commonly take
@@ -43,7 +43,7 @@ class Credentials:
 
 
 class ServerTls:
-    """The port's credentials; each new connection gets what the files hold by then.
+    """The credentials of the port; each new connection uses what the files hold at that moment.
 
     With CAs of clients, a client without a certificate of theirs gets no connection.
     """
@@ -55,7 +55,7 @@ class ServerTls:
             StartError: one is missing or wrong; the text names it.
         """
         paths = [path for path in (files.certificate, files.key, files.client_ca) if path]
-        self.watched = Watched("TLS files", paths, partial(read_credentials, files))
+        self.watched = ReloadedValue("TLS files", paths, partial(read_credentials, files))
         self.asks_clients = files.client_ca is not None
 
     def expiry_timestamp(self) -> float:

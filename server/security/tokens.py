@@ -1,4 +1,4 @@
-"""Bearer tokens: whoever calls must show one of those in a file."""
+"""Bearer tokens: a call needs one of those in a file."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from hmac import compare_digest
 from pathlib import Path
 
 from server.errors import StartError, UnauthenticatedError
-from server.security.reloading import Watched, read_file, warn_if_readable_by_others
+from server.security.reloading import ReloadedValue, read_file, warn_if_readable_by_others
 
 SETTING = "--token-file"
 TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, b64token
@@ -24,7 +24,7 @@ class Tokens:
         Raises:
             StartError: it can't be read, has no token, or a line that is none.
         """
-        self.watched = Watched("tokens", [path], partial(read_tokens, path))
+        self.watched = ReloadedValue("tokens", [path], partial(read_tokens, path))
 
     def check(self, metadata: Sequence[tuple[str, str | bytes]]) -> None:
         """Return if the metadata of a call have one of the tokens.

@@ -41,7 +41,7 @@ from tests.support.servers import (
 
 FAST = ("--reload-interval", "0.1")
 NEVER = ("--reload-interval", "0")
-LOOKS_SECONDS = 1.0  # in which a fast server looks several times
+POLLS_SECONDS = 1.0  # in which a fast server polls several times
 
 
 def models_dir_of(bundle: Bundle) -> Path:
@@ -124,7 +124,7 @@ def test_a_new_version_is_found_by_itself_and_one_that_is_removed_is_rolled_back
 def test_without_an_interval_only_a_signal_makes_the_server_look(tiny: Bundle) -> None:
     with serving(tiny, *NEVER) as (server, load):
         load.expect(publish(tiny))
-        time.sleep(LOOKS_SECONDS)
+        time.sleep(POLLS_SECONDS)
         load.wait_for(1)
         assert set(load.answers) == {1}
         hang_up(server)
@@ -134,7 +134,7 @@ def test_without_an_interval_only_a_signal_makes_the_server_look(tiny: Bundle) -
 def test_a_pinned_version_stays_and_is_loaded_again_if_its_content_changes(tiny: Bundle) -> None:
     with serving(tiny, *FAST, "--model-version", "1") as (server, load):
         newer = publish(tiny)
-        time.sleep(LOOKS_SECONDS)
+        time.sleep(POLLS_SECONDS)
         assert set(load.answers) == {1}
         # The newer one's files under the pinned number, in one step of a rename each way.
         beside = tiny.path.parent / ".new"
@@ -154,7 +154,7 @@ def test_a_version_that_is_removed_with_no_other_left_is_served_on(tiny: Bundle)
     with serving(tiny, *FAST) as (server, load):
         kept = tiny.path.rename(tiny.path.parent / ".kept")
         wait_for_failure(server, "is gone, and there is no other version")
-        time.sleep(LOOKS_SECONDS)
+        time.sleep(POLLS_SECONDS)
         load.wait_for(1)
         assert len(failure_lines(server)) == 1, "said at each look"
         kept.rename(tiny.path)
@@ -251,7 +251,7 @@ def test_a_folder_that_stays_half_written_is_a_failure_after_a_while(tiny: Bundl
         staged.rename(half.path)
         assert failures(server) == 0
         wait_for_failure(server, "trace.onnx: can't be read: No such file")
-        time.sleep(LOOKS_SECONDS)
+        time.sleep(POLLS_SECONDS)
         assert len(failure_lines(server)) == 1
         assert set(load.answers) == {1}
 
@@ -270,7 +270,7 @@ def test_a_disk_that_is_full_when_a_version_is_published_leaves_nothing_that_a_s
             resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         assert versions(models_dir_of(tiny), "tiny") == [1]
         assert [path.name for path in tiny.path.parent.iterdir()] == ["1"], "something was left"
-        time.sleep(LOOKS_SECONDS)
+        time.sleep(POLLS_SECONDS)
         load.wait_for(1)
         assert failures(server) == 0
         assert set(load.answers) == {1}

@@ -162,7 +162,7 @@ def test_more_faults_than_a_status_holds_are_counted(served: RunningServer) -> N
     selection = [pb.StageSelection(name=letter * 80) for letter in "é日😀" * 20]
     found = refusal(served, pb.TraceRequest(images=tensor(IMAGE), stages=selection))
     assert list(found)[:3] == ["stages[0].name", "stages[1].name", "stages[2].name"]
-    assert found["request"] == f"at least {60 - (len(found) - 1)} more faults"
+    assert found["request"] == f"at least {60 - (len(found) - 1)} more violations"
 
 
 def test_two_faults_in_one_request_are_both_named(served: RunningServer) -> None:

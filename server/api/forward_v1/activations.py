@@ -82,7 +82,7 @@ def response_bytes(plan: TracePlan, stages: Sequence[Stage], images: int) -> int
 def put_stage(
     stage: Stage, plan: TracePlan, run: TracedRun, rows: slice, into: pb.TracedStage
 ) -> None:
-    """Put what the plan says of a run's rows into an empty message."""
+    """Encode what the plan selects of a run's rows into an empty message."""
     detail = plan.details[stage.name]
     values = run.values(stage.name)[rows]
     into.name, into.operation = stage.name, stage.operation

@@ -52,7 +52,7 @@ def _view(request: oip.ModelInferRequest, decoder: ImageDecoder) -> np.ndarray |
 
 
 def _violations(request: oip.ModelInferRequest, decoder: ImageDecoder) -> list[Violation]:
-    """Name everything that is wrong with the inputs of a request."""
+    """Return everything that is wrong with the inputs of a request."""
     found: list[Violation] = []
     inputs, raw = request.inputs, request.raw_input_contents
     if raw and len(raw) != len(inputs):

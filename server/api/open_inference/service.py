@@ -31,15 +31,15 @@ from server.limits import RequestLimits
 from server.repository.current import ActiveModel, CurrentModel
 
 PACKAGE = "forward-server"
-# By runtime, in Triton's words: the platform and the backend. Of pt2 Triton has only a form that
-# is compiled for one machine, so its platform is made up as the protocol says.
+# By runtime, Triton's names of the platform and the backend. Of pt2 Triton has only a form that
+# is compiled for one machine, so its platform has a name of ours, as the protocol allows.
 PLATFORMS: dict[Runtime, tuple[str, str]] = {
     "onnx": ("onnxruntime_onnx", "onnxruntime"),
     "torchscript": ("pytorch_libtorch", "pytorch"),
     "pt2": ("pytorch_pt2", "pytorch"),
 }
 # The protocol has one type for an input. Both are taken; this one is smaller, and every byte of
-# it is a pixel, also those that a load generator makes up.
+# it is a valid pixel, also the random ones of a load generator.
 INPUT_DATATYPE = "UINT8"
 ADVICE = "send fewer images, name fewer outputs, or ask for fewer classes"
 DESCRIPTOR = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]

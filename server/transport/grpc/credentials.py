@@ -1,4 +1,4 @@
-"""TLS as grpcio takes it: each handshake gets what the files hold by then."""
+"""TLS for grpcio: each handshake uses what the files hold at that moment."""
 
 import grpc
 

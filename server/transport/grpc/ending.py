@@ -1,4 +1,4 @@
-"""The end of a call with a status that is not OK, without what grpcio would keep of the call."""
+"""Ends a call with a status that is not OK, without a reference cycle of grpcio's."""
 
 import asyncio
 from typing import Any, Never

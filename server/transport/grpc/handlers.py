@@ -55,7 +55,7 @@ END_SECONDS = 0.002
 
 
 class _GrpcCall:
-    """A call, read from grpcio's context when somebody asks: most of it is asked for seldom."""
+    """The context of a call; what is seldom needed is read from grpcio's context on demand."""
 
     __slots__ = ("_context", "_gate", "_task", "deadline")
 

@@ -1,4 +1,4 @@
-"""What one connection may do, and when it is given up: gRPC's options for it."""
+"""gRPC's options: what one connection may do, and when it is closed."""
 
 import resource
 
@@ -6,14 +6,14 @@ import structlog
 
 from server.config import ServerSettings
 
-# A client that is connected but does not get to speak HTTP/2 is dropped after this.
+# A client must complete the HTTP/2 handshake within this.
 HANDSHAKE_SECONDS = 20
 # A ping has as long to be answered as the silence before it, and at most this.
 MAX_PING_SECONDS = 20
 # Clients ping every 10 s at most (grpc-go enforces it); half of that takes in their jitter.
 # gRPC forgives two pings that come earlier, and ends the connection at the third.
 MIN_PING_SECONDS = 5
-MAX_MILLISECONDS = 2**31 - 1  # gRPC's options are of 32 bits; it takes this for never
+MAX_MILLISECONDS = 2**31 - 1  # gRPC's options are of 32 bits; this means never
 # File descriptors for all else: libraries, listeners, models, scrapes.
 OTHER_DESCRIPTORS = 64
 

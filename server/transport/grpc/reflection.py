@@ -1,4 +1,4 @@
-"""Server reflection, v1 and v1alpha: the contract for clients that do not have the .proto."""
+"""Server reflection, v1 and v1alpha, for clients that do not have the .proto."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -47,7 +47,7 @@ REFLECTION_SERVICES = (
 
 
 class ReflectionService:
-    """Answers what clients ask of services and their messages; the same in both versions.
+    """Answers requests for the descriptors of services and messages; the same in both versions.
 
     grpcio-reflection's own servicer for asyncio finds the answers. It is not added to the server
     as it is: for a server that is not exactly grpcio's it runs each stream in a thread of a pool,

@@ -1,4 +1,4 @@
-"""gRPC's server of all services: what it takes, whom it lets in, where it listens."""
+"""The gRPC server: its services, options, interceptors and addresses."""
 
 import os
 from collections.abc import Sequence
@@ -78,11 +78,11 @@ class GenericOnly:
         self._server = server
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Add them."""
+        """Add handlers."""
         self._server.add_generic_rpc_handlers(handlers)
 
     def add_registered_method_handlers(self, *_names_and_handlers: object) -> None:
-        """Leave it at the generic ones."""
+        """Add none of them."""
 
 
 def listen(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None = None) -> int:

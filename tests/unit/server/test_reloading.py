@@ -1,4 +1,4 @@
-"""Values follow their files; what is wrong leaves them as they were and is said once."""
+"""Values are reloaded from their files; a wrong file changes no value and is logged once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from structlog.typing import EventDict
 from server.errors import StartError
 from server.observability.metrics import ServerMetrics
 from server.security import reloading
-from server.security.reloading import Watched, follow, read_file
+from server.security.reloading import ReloadedValue, read_file, start_reloading
 from tests.support.servers import wait_until
 
 
@@ -24,11 +24,11 @@ def number_in(path: Path) -> Callable[[], int]:
     return read
 
 
-def looked_at(number: Watched[int]) -> list[int]:
+def refreshed(number: ReloadedValue[int]) -> list[int]:
     """Return the value at each of some looks."""
     found = []
     for _ in range(5):
-        number.look()
+        number.refresh()
         found.append(number.current())
     return found
 
@@ -46,43 +46,43 @@ def test_a_value_is_read_when_its_files_changed_and_not_otherwise(tmp_path: Path
         reads.append(number_in(file)())
         return reads[-1]
 
-    number = Watched("numbers", [file, other], read)
-    assert looked_at(number) == [1] * 5
+    number = ReloadedValue("numbers", [file, other], read)
+    assert refreshed(number) == [1] * 5
     assert len(reads) == 1
     file.write_text("22")
-    assert looked_at(number) == [22] * 5
+    assert refreshed(number) == [22] * 5
     assert len(reads) == 2
     other.write_text("it came to be")
-    number.look()
+    number.refresh()
     assert len(reads) == 3
     replacement = tmp_path / "new"
     replacement.write_text("33")  # as long as the one before
     replacement.replace(file)
-    number.look()
+    number.refresh()
     assert number.current() == 33
 
 
 def test_what_is_wrong_leaves_the_value_and_is_logged_once(tmp_path: Path) -> None:
     file = tmp_path / "number"
     file.write_text("1")
-    number = Watched("numbers", [file], number_in(file))
+    number = ReloadedValue("numbers", [file], number_in(file))
     with structlog.testing.capture_logs() as log:
         file.write_text("many")
-        assert looked_at(number) == [1] * 5
+        assert refreshed(number) == [1] * 5
         assert reasons(log) == ["expected a number"]
         assert not number.is_current()
         file.unlink()
-        assert looked_at(number) == [1] * 5
+        assert refreshed(number) == [1] * 5
         assert reasons(log)[1:] == [f"--number {file}: can't be read: No such file or directory"]
         file.write_text("2")
-        assert looked_at(number) == [2] * 5
+        assert refreshed(number) == [2] * 5
         assert number.is_current()
     assert [line["event"] for line in log][2:] == ["numbers renewed"]
 
 
 def test_what_is_wrong_at_the_start_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="can't be read"):
-        Watched("numbers", [tmp_path / "number"], number_in(tmp_path / "number"))
+        ReloadedValue("numbers", [tmp_path / "number"], number_in(tmp_path / "number"))
 
 
 def test_a_file_that_could_not_be_read_is_tried_again_though_it_did_not_change(
@@ -97,11 +97,11 @@ def test_a_file_that_could_not_be_read_is_tried_again_though_it_did_not_change(
             raise failures.pop()
         return number_in(file)()
 
-    number = Watched("numbers", [file], read)
+    number = ReloadedValue("numbers", [file], read)
     file.write_text("2")
     failures += [OSError("short of descriptors")] * 2
     with structlog.testing.capture_logs() as log:
-        assert looked_at(number) == [1, 1, 2, 2, 2]
+        assert refreshed(number) == [1, 1, 2, 2, 2]
     assert len(reasons(log)) == 1
 
 
@@ -117,20 +117,18 @@ def test_files_that_change_while_they_are_read_are_no_fault(tmp_path: Path) -> N
             raise StartError("they do not belong together")
         return number_in(one)()
 
-    pair = Watched("pairs", [one, other], read)
+    pair = ReloadedValue("pairs", [one, other], read)
     with structlog.testing.capture_logs() as log:
         one.write_text("22")
-        assert looked_at(pair) == [1, 22, 22, 22, 22]
+        assert refreshed(pair) == [1, 22, 22, 22, 22]
     assert reasons(log) == []
 
 
-def test_followed_files_are_looked_at_without_being_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reloading, "LOOK_SECONDS", 0.01)
+def test_files_are_reloaded_at_an_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reloading, "REFRESH_SECONDS", 0.01)
     file = tmp_path / "number"
     file.write_text("1")
-    number = Watched("numbers", [file], number_in(file))
-    follow([number], ServerMetrics().count_failure)
+    number = ReloadedValue("numbers", [file], number_in(file))
+    start_reloading([number], ServerMetrics().count_failure)
     file.write_text("2")
     wait_until(lambda: number.current() == 2)
