@@ -29,9 +29,7 @@ def test_statistics_are_those_of_float64_torch(array: np.ndarray) -> None:
 
 
 @given(ARRAYS, st.data())
-def test_statistics_of_any_requests_rows_of_a_run_are_those_of_float64_torch(
-    array: np.ndarray, data: st.DataObject
-) -> None:
+def test_statistics_of_any_rows_are_float64_torchs(array: np.ndarray, data: st.DataObject) -> None:
     run = RunStatistics(beside(array))
     for rows in split_of(array, data):
         check_statistics(of(run, rows), array[rows])
@@ -77,9 +75,7 @@ def check_statistics(found: Statistics, array: np.ndarray) -> None:
 
 
 @given(ARRAYS, st.data())
-def test_what_is_not_finite_in_one_request_changes_nothing_for_the_others(
-    array: np.ndarray, data: st.DataObject
-) -> None:
+def test_non_finite_values_change_no_other_request(array: np.ndarray, data: st.DataObject) -> None:
     parts = split_of(array, data)
     spoiled = data.draw(st.sampled_from(parts))
     broken = array.copy()
@@ -97,7 +93,7 @@ def test_what_is_not_finite_in_one_request_changes_nothing_for_the_others(
             assert of(run, rows) == of(whole, rows)
 
 
-def test_statistics_of_what_is_not_finite_count_it_and_take_the_rest() -> None:
+def test_statistics_skip_and_count_non_finite_values() -> None:
     found = statistics(np.array([[np.nan, np.inf, -np.inf, 0, 3]], np.float32))
     assert (found.nan_count, found.infinity_count) == (1, 2)
     assert (found.min, found.max, found.mean) == (0, 3, 1.5)
@@ -108,9 +104,7 @@ def test_statistics_of_what_is_not_finite_count_it_and_take_the_rest() -> None:
 
 
 @given(ARRAYS, st.integers(1, 40))
-def test_top_values_are_those_of_torch_with_the_lower_position_first(
-    array: np.ndarray, count: int
-) -> None:
+def test_top_values_are_torchs_lower_positions_first(array: np.ndarray, count: int) -> None:
     rows = torch.from_numpy(array).flatten(1)
     oracle = torch.sort(rows, dim=1, descending=True, stable=True)
     found = top_values(array, count)
@@ -121,9 +115,7 @@ def test_top_values_are_those_of_torch_with_the_lower_position_first(
 
 
 @given(data=st.data(), images=st.integers(1, 9), top_k=st.integers(0, 20))
-def test_the_size_that_is_foretold_is_never_exceeded_and_not_far_off(
-    data: st.DataObject, images: int, top_k: int
-) -> None:
+def test_the_predicted_size_is_a_close_bound(data: st.DataObject, images: int, top_k: int) -> None:
     chosen = data.draw(st.lists(st.sampled_from(NAMES), unique=True))
     details = [data.draw(st.sampled_from(list(DETAILS.values()))) for _ in chosen]
     request = pb.TraceRequest(
@@ -153,7 +145,7 @@ def test_the_size_that_is_foretold_is_never_exceeded_and_not_far_off(
     assert response.ByteSize() <= foretold <= response.ByteSize() + slack
 
 
-def test_stages_come_in_the_models_order_with_the_detail_of_each() -> None:
+def test_stages_come_in_order_with_their_details() -> None:
     request = pb.TraceRequest(
         stages=[
             pb.StageSelection(name="output", detail=pb.DETAIL_TOP_K),
@@ -165,7 +157,7 @@ def test_stages_come_in_the_models_order_with_the_detail_of_each() -> None:
     assert list(plan.details.items()) == [("flatten", pb.DETAIL_FULL), ("output", pb.DETAIL_TOP_K)]
 
 
-def test_all_stages_come_with_statistics_if_none_is_named() -> None:
+def test_without_names_all_stages_come_with_statistics() -> None:
     plan = plan_trace(pb.TraceRequest(), STAGES, [])
     assert plan.details == dict.fromkeys(NAMES, pb.DETAIL_STATISTICS)
 

@@ -105,7 +105,7 @@ def test_a_refused_address_leaves_the_others_free() -> None:
             socket.create_server((IPV4, port)).close()
 
 
-def test_a_name_stands_for_all_that_its_lookup_gives() -> None:
+def test_a_name_stands_for_all_its_addresses() -> None:
     found = {address.ip for address in addresses_of(socket.gethostname())}
     known = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
     assert found == {full[0] for *_, full in known if has_ipv6() or ":" not in str(full[0])}
@@ -224,7 +224,7 @@ def test_a_unix_socket_speaks_tls(path: Path, tmp_path: Path) -> None:
         assert caller.health() == "SERVING"
 
 
-def test_a_socket_that_a_killed_server_left_is_replaced(path: Path) -> None:
+def test_a_killed_servers_socket_is_replaced(path: Path) -> None:
     with start_server(*on_socket(path)) as server:
         server.stop(signal.SIGKILL)
     assert path.is_socket()
@@ -232,7 +232,7 @@ def test_a_socket_that_a_killed_server_left_is_replaced(path: Path) -> None:
         assert health(f"unix:{path}") == "SERVING"
 
 
-def test_a_socket_or_file_of_others_is_left_alone(path: Path) -> None:
+def test_a_foreign_socket_or_file_is_kept(path: Path) -> None:
     with start_server(*on_socket(path)):
         done = run_server_until_it_ends(*on_socket(path, "--metrics-port", "0"))
         assert done.returncode == 1
@@ -311,7 +311,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("address", "said"), WRONG)
-def test_a_wrong_address_is_refused_with_what_was_expected(address: str, said: str) -> None:
+def test_a_wrong_address_is_refused_with_a_reason(address: str, said: str) -> None:
     with pytest.raises(ValueError, match=r"^expected") as refused, ForwardClient(address):
         pass
     assert said in str(refused.value)
@@ -333,7 +333,7 @@ def test_the_command_refuses_a_wrong_address() -> None:
     host=st.sampled_from(["localhost", "127.0.0.1", "[::1]", "a-b.example", "dns"]),
     port=st.integers(-(2**33), 2**33),
 )
-def test_a_port_is_taken_exactly_from_1_to_65535(host: str, port: int) -> None:
+def test_ports_are_from_1_to_65535(host: str, port: int) -> None:
     if 1 <= port <= 65535:
         ForwardClient(f"{host}:{port}").close()
     else:

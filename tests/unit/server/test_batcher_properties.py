@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from server.engine.admission import AdmissionControl
 from server.engine.batcher import BatchedResult
 from server.errors import DeadlineExceededError, QueueFullError
-from tests.support.schedulers import LABORATORIES, Gathering, Laboratory, until
+from tests.support.batchers import BATCHER_CASES, Batcher, BatcherCase, until
 
 BATCH = 8
 ROOM = 30
@@ -39,12 +39,12 @@ class Plan:
     deadline: float | None  # from its arrival
     cancelled: float | None  # after its arrival
     is_poison: bool
-    departs: float | None  # after its end; None: never
+    completes: float | None  # after its end; None: never
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What arrives, and at what scheduler."""
+    """What arrives, and at what batcher."""
 
     plans: list[Plan]
     delay: float
@@ -75,8 +75,8 @@ class Watch:
     """Runs requests and writes down which were run together."""
 
     experiment: Experiment
-    groups: list[list[Request]] = field(default_factory=list)
-    failures: list[Exception | None] = field(default_factory=list)  # of each group's run
+    batches: list[list[Request]] = field(default_factory=list)
+    failures: list[Exception | None] = field(default_factory=list)  # of each batch's run
     order: list[Request] = field(default_factory=list)  # of the requests' first runs
     waits: list[float] = field(default_factory=list)
     loop_thread: int = field(default_factory=threading.get_ident)
@@ -88,7 +88,7 @@ class Watch:
         seen = {request.number for request in self.order}
         self.order += [request for request in requests if request.number not in seen]
         failure = self._failure(requests)
-        self.groups.append(list(requests))
+        self.batches.append(list(requests))
         self.failures.append(failure)
         if threading.get_ident() == self.loop_thread:
             images = sum(request.plan.images for request in requests)
@@ -102,7 +102,7 @@ class Watch:
         return [request.rows() for request in requests]
 
     def _failure(self, requests: Sequence[Request]) -> Exception | None:
-        if len(self.groups) in self.experiment.passing_failures:
+        if len(self.batches) in self.experiment.passing_failures:
             return PassingError()
         poison = [request.number for request in requests if request.plan.is_poison]
         return PoisonError(poison) if poison else None
@@ -120,7 +120,7 @@ PLANS = st.builds(
     deadline=st.none() | st.sampled_from([-1.0, 0.0, 60.0]) | milliseconds(5),
     cancelled=st.none() | st.none() | milliseconds(5),
     is_poison=SELDOM,
-    departs=st.just(0.0) | st.just(0.0) | milliseconds(4) | st.none(),
+    completes=st.just(0.0) | st.just(0.0) | milliseconds(4) | st.none(),
 )
 EXPERIMENTS = st.builds(
     Experiment,
@@ -134,10 +134,10 @@ EXPERIMENTS = st.builds(
 
 
 @dataclass
-class Crowd:
+class Callers:
     """Sends the requests of an experiment, each as its plan says."""
 
-    scheduler: Gathering
+    batcher: Batcher
     admission: AdmissionControl
     requests: list[Request] = field(default_factory=list)
 
@@ -159,7 +159,7 @@ class Crowd:
         taken = self.admission.images
         fits = taken + plan.images <= ROOM
         try:
-            request.done = self.scheduler.submit(request, plan.images, deadline)
+            request.done = self.batcher.submit(request, plan.images, deadline)
         except QueueFullError:
             assert not fits
             assert self.admission.images == taken
@@ -175,9 +175,9 @@ class Crowd:
         if request.plan.cancelled is not None and done.cancel():
             request.cancelled_at = time.monotonic()
         await asyncio.wait([done])
-        if request.plan.departs is not None:
-            await asyncio.sleep(request.plan.departs)
-            self.scheduler.complete()
+        if request.plan.completes is not None:
+            await asyncio.sleep(request.plan.completes)
+            self.batcher.complete()
 
     def _count_end(self, request: Request) -> None:
         request.ends += 1
@@ -187,9 +187,9 @@ class Crowd:
         assert sum(each.plan.images for each in waiting) <= self.admission.images <= ROOM
 
 
-def perform(lab: Laboratory, experiment: Experiment) -> tuple[list[Request], Watch]:
+def perform(case: BatcherCase, experiment: Experiment) -> tuple[list[Request], Watch]:
     watch, admission = Watch(experiment), AdmissionControl(ROOM)
-    with lab.scheduler(
+    with case.batcher(
         watch.run,
         admission=admission,
         batch=BATCH,
@@ -197,25 +197,25 @@ def perform(lab: Laboratory, experiment: Experiment) -> tuple[list[Request], Wat
         inline=experiment.inline,
         merge=experiment.merge,
         observe_wait=watch.waits.append,
-    ) as scheduler:
-        crowd = Crowd(scheduler, admission)
+    ) as batcher:
+        callers = Callers(batcher, admission)
 
         async def send() -> None:
-            await crowd.send(experiment.plans)
+            await callers.send(experiment.plans)
             await until(lambda: admission.images == 0)
             await asyncio.sleep(0)
 
-        lab.run(send)
+        case.run(send)
     assert admission.images == 0
-    return crowd.requests, watch
+    return callers.requests, watch
 
 
 def check_end(request: Request, watch: Watch) -> None:
     """The request ended once, in a way that its plan and the runs account for."""
     own = [
         failure
-        for group, failure in zip(watch.groups, watch.failures, strict=True)
-        if group == [request]
+        for batch, failure in zip(watch.batches, watch.failures, strict=True)
+        if batch == [request]
     ]
     computed = any(request is other for other in watch.order)
     if request.done is None:
@@ -240,15 +240,15 @@ def check_end(request: Request, watch: Watch) -> None:
 def check_groups(experiment: Experiment, watch: Watch) -> None:
     numbers = [request.number for request in watch.order]
     assert numbers == sorted(numbers), "in the order of arrival"
-    for group in watch.groups:
-        assert all(one.number < next_one.number for one, next_one in pairwise(group))
-        assert len(group) == 1 or (
-            experiment.merge and sum(request.plan.images for request in group) <= BATCH
+    for batch in watch.batches:
+        assert all(one.number < next_one.number for one, next_one in pairwise(batch))
+        assert len(batch) == 1 or (
+            experiment.merge and sum(request.plan.images for request in batch) <= BATCH
         )
 
 
 def check_nobody_was_computed_in_vain(watch: Watch) -> None:
-    """Whoever was cancelled or late when the group was taken is in no run."""
+    """Whoever was cancelled or late when the batch was taken is in no run."""
     assert len(watch.waits) == len(watch.order)
     for request, wait in zip(watch.order, watch.waits, strict=True):
         taken = request.arrived + wait
@@ -261,13 +261,13 @@ def check_nobody_was_computed_in_vain(watch: Watch) -> None:
                 assert abs(request.done.result().queue_seconds - wait) < CLOCK
 
 
-@pytest.mark.parametrize("lab", LABORATORIES, ids=str)
+@pytest.mark.parametrize("case", BATCHER_CASES, ids=str)
 @settings(max_examples=100)
 @given(experiment=EXPERIMENTS)
-def test_every_request_ends_once_with_its_own_rows_or_its_own_error(
-    lab: Laboratory, experiment: Experiment
+def test_every_request_ends_once_with_its_own_result(
+    case: BatcherCase, experiment: Experiment
 ) -> None:
-    requests, watch = perform(lab, experiment)
+    requests, watch = perform(case, experiment)
     assert len(requests) == len(experiment.plans)
     for request in requests:
         check_end(request, watch)

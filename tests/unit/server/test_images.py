@@ -76,7 +76,7 @@ def test_byte_images_arrive_as_the_bytes_they_are(
     ),
     data=st.binary(max_size=64),
 )
-def test_no_bytes_raise_and_none_pass_that_are_no_images(
+def test_no_bytes_raise_and_only_images_pass(
     decoder: ImageDecoder, dtype: int, shape: list[int], data: bytes
 ) -> None:
     # 64 bytes are less than any image, so whatever comes is wrong.
@@ -152,7 +152,7 @@ def test_every_fault_is_named_with_expected_and_got(
         assert part in text
 
 
-def test_a_shape_of_many_dimensions_is_cut_in_the_error(decoder: ImageDecoder) -> None:
+def test_a_long_shape_is_cut_in_errors(decoder: ImageDecoder) -> None:
     (violation,) = violations(
         decoder, pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[28] * 100_000, data=b"x")
     )

@@ -123,7 +123,7 @@ def takes_connections(server: RunningServer) -> bool:
 
 
 @pytest.mark.parametrize("place", [reader_gone, disk_full, closed, never_read])
-def test_a_server_whose_log_can_not_be_written_starts_reloads_and_drains(
+def test_a_server_without_log_reloads_and_drains(
     tiny: Bundle, place: Callable[[], AbstractContextManager[Stderr]]
 ) -> None:
     folder = ("--models-dir", str(tiny.path.parent.parent), "--model", "tiny")
@@ -152,7 +152,7 @@ def failures(server: RunningServer) -> dict[str, float]:
     }
 
 
-def test_lines_of_grpc_itself_do_not_hold_up_a_server_whose_log_nobody_reads(
+def test_grpcs_own_lines_never_block_the_server(
     tmp_path: Path,
 ) -> None:
     """It writes one for each handshake that fails, and waited until somebody read it."""
@@ -172,12 +172,12 @@ def test_lines_of_grpc_itself_do_not_hold_up_a_server_whose_log_nobody_reads(
         assert server.stop() == 0
 
 
-def test_a_log_whose_reader_goes_away_loses_no_call_of_a_drain() -> None:
+def test_a_closed_log_loses_no_call_in_drain() -> None:
     seen = drain(0.0, closes_log=True)
     assert seen.holds, seen
 
 
-def test_a_start_that_fails_with_a_full_log_has_its_own_exit_status(tmp_path: Path) -> None:
+def test_a_failed_start_with_full_log_exits_1(tmp_path: Path) -> None:
     for arguments, status in ((("--models-dir", str(tmp_path)), 1), (("--grpc-port", "x"), 2)):
         with disk_full() as stderr:
             done = subprocess.run(
@@ -186,7 +186,7 @@ def test_a_start_that_fails_with_a_full_log_has_its_own_exit_status(tmp_path: Pa
         assert done.returncode == status
 
 
-def test_a_closed_stream_leaves_its_number_to_no_other_file() -> None:
+def test_a_closed_streams_descriptor_is_not_reused() -> None:
     show = (
         "import os, server.start as s; s.prepare_process(); print(os.readlink('/proc/self/fd/2'))"
     )
@@ -195,7 +195,7 @@ def test_a_closed_stream_leaves_its_number_to_no_other_file() -> None:
     assert done.stdout.strip() == os.devnull
 
 
-def test_a_log_that_nobody_reads_holds_up_no_writer_and_what_fits_comes_out_whole() -> None:
+def test_an_unread_log_blocks_no_writer() -> None:
     read_end, write_end = full_pipe()
     lines = LineWriter(write_end)
     texts = [f"{number:06} {'y' * 200}\n" for number in range(MAX_WAITING + 500)]
@@ -211,7 +211,7 @@ def test_a_log_that_nobody_reads_holds_up_no_writer_and_what_fits_comes_out_whol
     os.close(read_end)
 
 
-def test_a_line_that_was_cut_off_by_a_full_disk_spoils_none_after_it(tmp_path: Path) -> None:
+def test_a_line_cut_by_a_full_disk_ends(tmp_path: Path) -> None:
     """The limit of a file's size stands in for the disk, in a process of its own."""
     path = tmp_path / "log"
     script = f"""
@@ -232,7 +232,7 @@ print(lines.dropped)
     assert path.read_text().splitlines() == ["a" * 80, "b" * 19, "c" * 80]
 
 
-def test_a_pipe_that_another_made_non_blocking_loses_no_line() -> None:
+def test_a_non_blocking_pipe_loses_no_line() -> None:
     read_end, write_end = full_pipe()
     os.set_blocking(write_end, False)
     lines = LineWriter(write_end)
@@ -253,9 +253,7 @@ class Unprintable:
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_whatever_is_logged_gives_a_line_and_no_error(
-    form: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_anything_can_be_logged(form: str, capfd: pytest.CaptureFixture[str]) -> None:
     lines = LineWriter(os.dup(2))
     with logging_of_its_own():
         sys.stderr = StandardError(lines, is_terminal=False)
@@ -316,7 +314,7 @@ def test_failures_that_nobody_catches_are_counted_and_logged(
         assert entry["exception"][0]["exc_value"] == "the cause"
 
 
-def test_a_flush_does_not_wait_for_a_reader_that_never_comes() -> None:
+def test_a_flush_does_not_wait_without_a_reader() -> None:
     read_end, write_end = full_pipe()
     lines = LineWriter(write_end)
     lines.write("a line\n")

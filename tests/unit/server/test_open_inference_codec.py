@@ -139,7 +139,7 @@ def _change(draw: st.DrawFn, request: oip.ModelInferRequest, change: int) -> Non
 
 @settings(max_examples=400)
 @given(request=requests())
-def test_a_request_gives_its_images_or_every_fault_and_no_other_exception(
+def test_a_request_gives_images_or_every_violation(
     decoder: ImageDecoder, request: oip.ModelInferRequest
 ) -> None:
     decoded, expected = decode_images(request, decoder), judged(request)
@@ -155,7 +155,7 @@ def test_a_request_gives_its_images_or_every_fault_and_no_other_exception(
 
 
 @given(kind=st.sampled_from(list(TYPES)), is_raw=st.booleans(), images=st.integers(1, MAX_IMAGES))
-def test_raw_and_typed_contents_of_an_array_are_the_array(
+def test_raw_and_typed_contents_are_the_same_array(
     decoder: ImageDecoder, kind: str, images: int, *, is_raw: bool
 ) -> None:
     random = np.random.default_rng(images)
@@ -261,7 +261,7 @@ def test_every_fault_is_named_with_expected_and_got(
         assert part in text
 
 
-def test_thousands_of_wrong_inputs_give_a_bounded_number_of_faults(decoder: ImageDecoder) -> None:
+def test_thousands_of_wrong_inputs_give_bounded_errors(decoder: ImageDecoder) -> None:
     request = oip.ModelInferRequest()
     for _ in range(5000):
         request.inputs.add(name="other")
@@ -288,7 +288,7 @@ OUTPUTS = ["logits", "input", "flatten", "linear1", "relu", "linear2", "output"]
     ),
     images=st.sampled_from([1, MAX_IMAGES, 200]),
 )
-def test_outputs_are_planned_in_order_or_every_fault_is_named(
+def test_outputs_are_in_order_or_every_violation_named(
     tiny: Bundle, wanted: list[tuple[str, int | str | None]], images: int
 ) -> None:
     request = oip.ModelInferRequest()

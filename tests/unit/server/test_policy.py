@@ -26,7 +26,7 @@ TLS, TOKEN = "--tls-cert and --tls-key", "--token-file"
         (EVERYWHERE, True, True, "", []),
     ],
 )
-def test_a_port_that_others_reach_without_tls_is_warned_of(  # noqa: PLR0913, PLR0917 (each is a case)
+def test_an_open_port_without_tls_gives_a_warning(  # noqa: PLR0913, PLR0917 (each is a case)
     tmp_path: Path, host: str, tls: bool, token: bool, says: str, missing: list[str]
 ) -> None:
     arguments = ["--host", host]
@@ -64,7 +64,7 @@ def test_an_address_is_loopback_or_not(host: str, loopback: bool) -> None:
     assert is_loopback(host) == loopback
 
 
-def test_by_default_a_server_listens_on_the_loopback_and_has_nothing_to_warn_of(
+def test_by_default_a_server_listens_on_loopback_only(
     served: RunningServer,
 ) -> None:
     assert served.ready["host"] == "127.0.0.1"

@@ -37,7 +37,7 @@ def reasons(log: list[EventDict]) -> list[str]:
     return [line["reason"] for line in log if line["log_level"] == "error"]
 
 
-def test_a_value_is_read_when_its_files_changed_and_not_otherwise(tmp_path: Path) -> None:
+def test_a_value_is_read_only_after_changes(tmp_path: Path) -> None:
     file, other = tmp_path / "number", tmp_path / "other"
     file.write_text("1")
     reads: list[int] = []
@@ -62,7 +62,7 @@ def test_a_value_is_read_when_its_files_changed_and_not_otherwise(tmp_path: Path
     assert number.current() == 33
 
 
-def test_what_is_wrong_leaves_the_value_and_is_logged_once(tmp_path: Path) -> None:
+def test_a_wrong_file_keeps_the_value_logged_once(tmp_path: Path) -> None:
     file = tmp_path / "number"
     file.write_text("1")
     number = ReloadedValue("numbers", [file], number_in(file))
@@ -80,12 +80,12 @@ def test_what_is_wrong_leaves_the_value_and_is_logged_once(tmp_path: Path) -> No
     assert [line["event"] for line in log][2:] == ["numbers renewed"]
 
 
-def test_what_is_wrong_at_the_start_is_an_error(tmp_path: Path) -> None:
+def test_a_wrong_file_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="can't be read"):
         ReloadedValue("numbers", [tmp_path / "number"], number_in(tmp_path / "number"))
 
 
-def test_a_file_that_could_not_be_read_is_tried_again_though_it_did_not_change(
+def test_an_unreadable_file_is_tried_again(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "number"
@@ -105,7 +105,7 @@ def test_a_file_that_could_not_be_read_is_tried_again_though_it_did_not_change(
     assert len(reasons(log)) == 1
 
 
-def test_files_that_change_while_they_are_read_are_no_fault(tmp_path: Path) -> None:
+def test_a_change_during_a_read_is_no_error(tmp_path: Path) -> None:
     """As of a pair of which one is swapped a moment later than the other."""
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_text("1")

@@ -41,7 +41,7 @@ VERSIONS = st.sets(st.integers(1, 9))
 
 
 @given(VERSIONS, st.none() | st.integers(1, 9), st.none() | st.integers(1, 9))
-def test_the_versions_to_try_are_the_newest_first_and_none_below_the_served_one(
+def test_versions_are_tried_newest_first_down_to_served(
     there: set[int], served: int | None, pinned: int | None
 ) -> None:
     wanted = preferred(list(there), served, pinned)
@@ -90,16 +90,14 @@ def publish(bundle: Bundle) -> Bundle:
     return publish_random_bundle(bundle.path.parent.parent, bundle.manifest.name)
 
 
-def test_nothing_is_loaded_while_the_served_version_is_the_newest(tiny: Bundle) -> None:
+def test_nothing_is_loaded_while_the_newest_is_served(tiny: Bundle) -> None:
     repository = WatchedRepository(tiny)
     assert repository.poll() == repository.poll(force=True) == PollResult(None, None, 0)
     assert repository.loads == []
 
 
 @pytest.mark.parametrize("error", [ParityError("wrong"), MemoryError("short of memory")])
-def test_a_failure_is_tried_again_after_a_while_when_it_changes_and_when_asked(
-    tiny: Bundle, error: Exception
-) -> None:
+def test_a_failure_is_tried_again_later(tiny: Bundle, error: Exception) -> None:
     repository, newer = WatchedRepository(tiny), publish(tiny)
     repository.failure = error
     result = repository.poll()
@@ -123,7 +121,7 @@ def test_a_failure_is_tried_again_after_a_while_when_it_changes_and_when_asked(
 
 
 @pytest.mark.parametrize("cut", ["model.onnx", "manifest.json"])
-def test_a_half_written_version_is_a_failure_only_if_it_rests(tiny: Bundle, cut: str) -> None:
+def test_an_incomplete_version_fails_only_when_unchanged(tiny: Bundle, cut: str) -> None:
     repository, newer = WatchedRepository(tiny), publish(tiny)
     data = (newer.path / cut).read_bytes()
     for part in range(1, 5):  # it grows for longer than it may rest
@@ -142,13 +140,13 @@ def test_a_half_written_version_is_a_failure_only_if_it_rests(tiny: Bundle, cut:
     assert result.failure is None
 
 
-def test_a_half_written_version_is_a_failure_at_once_for_who_asks(tiny: Bundle) -> None:
+def test_an_incomplete_version_fails_a_requested_reload(tiny: Bundle) -> None:
     repository, newer = WatchedRepository(tiny), publish(tiny)
     (newer.path / "model.onnx").unlink()
     assert repository.poll(force=True).failed == 1
 
 
-def test_a_folder_that_can_not_be_read_is_a_failure_of_what_is_served(tiny: Bundle) -> None:
+def test_an_unreadable_repository_fails_the_served_version(tiny: Bundle) -> None:
     repository = WatchedRepository(tiny)
     tiny.path.parent.rename(tiny.path.parent.parent / "away")
     result = repository.poll()
@@ -157,7 +155,7 @@ def test_a_folder_that_can_not_be_read_is_a_failure_of_what_is_served(tiny: Bund
     assert "is gone, and there is no other version" in result.failure.text
 
 
-def test_a_folder_that_is_no_version_is_ignored_and_said_once(tiny: Bundle) -> None:
+def test_a_folder_without_version_is_logged_once(tiny: Bundle) -> None:
     repository = WatchedRepository(tiny)
     names = [str(2**63), "007", "٣"]
     with structlog.testing.capture_logs() as log:
@@ -173,7 +171,7 @@ def test_a_folder_that_is_no_version_is_ignored_and_said_once(tiny: Bundle) -> N
     assert all("from 1 to 9223372036854775807" in entry["expected"] for entry in log)
 
 
-def test_with_no_version_that_can_be_loaded_the_start_tells_of_the_newest(tiny: Bundle) -> None:
+def test_a_failed_start_names_the_newest_version(tiny: Bundle) -> None:
     newer = publish(tiny)
     for bundle in (tiny, newer):
         (bundle.path / "model.onnx").unlink()
@@ -200,7 +198,7 @@ def poller_of(
     return RepositoryPoller(current, repository, metrics, 0, reload_requested), reload_requested
 
 
-def test_an_idle_old_version_is_freed_without_the_garbage_collector(
+def test_an_idle_old_version_needs_no_garbage_collector(
     tiny: Bundle,
 ) -> None:
     current, loader, metrics = current_of(tiny)
@@ -274,9 +272,7 @@ def test_jumps_of_the_wall_clock_change_no_poll(
     assert not any(polls)
 
 
-def test_a_version_that_was_swapped_by_rename_is_seen_though_its_number_is_the_same(
-    tiny: Bundle, tmp_path: Path
-) -> None:
+def test_a_version_replaced_by_rename_is_noticed(tiny: Bundle, tmp_path: Path) -> None:
     repository, newer = WatchedRepository(tiny, pinned=1), publish(tiny)
     shutil.rmtree(tiny.path)
     shutil.copytree(newer.path, tmp_path / "copy")

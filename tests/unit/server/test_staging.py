@@ -37,7 +37,7 @@ def oracle(requests: Sequence[np.ndarray]) -> np.ndarray:
 
 
 @given(st.lists(REQUESTS, min_size=1, max_size=4))
-def test_pixels_are_those_of_float64_whatever_was_in_the_buffer_before(
+def test_pixels_do_not_depend_on_earlier_runs(
     runs: list[tuple[np.ndarray, ...]],
 ) -> None:
     buffer = PixelBuffer(MOST, SHAPE)
@@ -52,7 +52,7 @@ def test_pixels_are_those_of_float64_whatever_was_in_the_buffer_before(
 
 
 @given(st.lists(REQUESTS_OF_ANY_SIZE, min_size=1, max_size=6))
-def test_runs_have_the_images_of_all_requests_in_order_and_large_floats_where_they_are(
+def test_runs_have_all_images_and_copy_no_large_floats(
     kinds: list[tuple[int, bool]],
 ) -> None:
     random = np.random.default_rng(0)
@@ -73,13 +73,13 @@ def test_runs_have_the_images_of_all_requests_in_order_and_large_floats_where_th
     assert in_place == large
 
 
-def test_every_byte_is_divided_as_float64_rounded_to_float32() -> None:
+def test_bytes_are_divided_as_in_float64() -> None:
     every = np.arange(256, dtype=np.uint8)
     found = PixelBuffer(1, (256,)).gather([every[None]])
     assert found.tobytes() == (every.astype(np.float64) / 255).astype(np.float32).tobytes()
 
 
-def test_images_that_can_not_be_written_to_are_read() -> None:
+def test_read_only_images_are_accepted() -> None:
     """As they come out of a request's bytes."""
     images = np.frombuffer(bytes(range(15)), np.uint8).reshape(1, *SHAPE)
     found = PixelBuffer(2, SHAPE).gather([images, images])

@@ -71,7 +71,7 @@ def logits(responses: list[pb.PredictStreamResponse]) -> np.ndarray:
     return np.array([np.frombuffer(each.logits.data, "<f4") for each in responses])
 
 
-def test_a_stream_that_begins_in_a_drain_ends_at_once(held: HeldModel) -> None:
+def test_a_stream_begun_in_a_drain_ends(held: HeldModel) -> None:
     async def run() -> None:
         with pytest.raises(UnavailableError):
             await asyncio.wait_for(responses(DrainedContext(at_once=True), held.current), 5)
@@ -79,7 +79,7 @@ def test_a_stream_that_begins_in_a_drain_ends_at_once(held: HeldModel) -> None:
     asyncio.run(run())
 
 
-def test_a_stream_read_to_its_end_is_answered_in_a_drain(held: HeldModel) -> None:
+def test_a_drain_answers_what_a_stream_sent(held: HeldModel) -> None:
     async def run() -> list[pb.PredictStreamResponse]:
         context = DrainedContext(at_once=False)
         running = asyncio.create_task(responses(context, held.current))

@@ -26,7 +26,7 @@ def sample(metrics: ServerMetrics, name: str, **labels: str) -> float | None:
 
 
 @given(st.lists(st.floats(0, 200), min_size=1, max_size=30))
-def test_pauses_grow_to_a_bound_and_shrink_after_a_long_time(lasted: list[float]) -> None:
+def test_pauses_grow_to_a_bound_and_reset(lasted: list[float]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         now = 1000.0
         patch.setattr(time, "monotonic", lambda: now)
@@ -41,7 +41,7 @@ def test_pauses_grow_to_a_bound_and_shrink_after_a_long_time(lasted: list[float]
             now, before = now + pause, pause
 
 
-def test_a_reload_task_that_fails_is_seen_and_goes_on(
+def test_a_failed_reload_task_is_counted_and_restarted(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervision, "FIRST_PAUSE_SECONDS", 0.2)
@@ -88,9 +88,7 @@ async def until(condition: object) -> None:
     raise AssertionError("it did not come true in time")
 
 
-def test_an_old_version_that_can_not_be_closed_is_counted(
-    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_to_retire_is_counted(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     current, loader, metrics = current_of(tiny)
     old = current.active.instance
 
@@ -116,7 +114,7 @@ def test_an_old_version_that_can_not_be_closed_is_counted(
     old.close()
 
 
-def test_the_port_of_the_metrics_answers_again_after_its_thread_failed(
+def test_the_metrics_port_recovers_from_a_failed_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(supervision, "FIRST_PAUSE_SECONDS", 0.05)

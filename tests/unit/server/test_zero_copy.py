@@ -37,7 +37,7 @@ def assert_same(read: ImageRequest[Any], message: Any) -> None:  # noqa: ANN401 
     assert read.message.SerializeToString(True) == rest.SerializeToString(True)
 
 
-def test_the_data_of_a_large_request_is_a_view_of_its_bytes() -> None:
+def test_large_image_data_is_a_view_of_the_request() -> None:
     message = large_request()
     request = message.SerializeToString()
     read = parse(pb.TraceRequest, request)
@@ -86,7 +86,7 @@ def with_a_long_varint(request: bytes) -> bytes:
 
 @pytest.mark.parametrize("odd", [twice, with_unknown_fields, with_a_group, with_a_long_varint])
 @pytest.mark.parametrize("message_type", TYPES)
-def test_odd_but_valid_bytes_read_as_protobuf_reads_them(
+def test_odd_valid_bytes_read_as_in_protobuf(
     odd: Any,  # noqa: ANN401 (a function)
     message_type: Any,  # noqa: ANN401 (a message)
 ) -> None:
@@ -130,13 +130,13 @@ def test_damaged_bytes_are_judged_as_protobuf_judges_them(
             assert_same(read, expected)
 
 
-def test_a_request_that_is_large_by_something_else_is_protobufs_own() -> None:
+def test_large_requests_without_large_images_are_protobufs() -> None:
     message = large_request(data=b"12")
     message.stages.extend([pb.StageSelection(name="x" * 100)] * 1000)
     assert parse(pb.TraceRequest, message.SerializeToString()).message == message
 
 
-def test_a_flood_of_tiny_fields_is_left_to_protobuf_soon() -> None:
+def test_many_tiny_fields_are_left_to_protobuf() -> None:
     request = b"\x78\x00" * 1_000_000 + large_request().SerializeToString()
     steps = 0
     original = zero_copy._read_varint

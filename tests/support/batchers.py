@@ -1,4 +1,4 @@
-"""Every implementation of the scheduler's contract, and what its tests watch them with."""
+"""Every implementation of the batcher's contract, and what its tests watch them with."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ Value = TypeVar("Value")
 LONG = 30.0  # seconds; nobody waits for it where all is well
 
 
-class Gathering(Protocol):
+class Batcher(Protocol):
     """What the contract gives a caller; the module `server.engine.batcher` has its rules."""
 
     def submit(
@@ -35,9 +35,7 @@ class Gathering(Protocol):
 
 
 Run = Callable[[Sequence[Any]], Sequence[Any]]
-Implementation = Callable[
-    [Run, AdmissionControl, BatchingConfig, Callable[[float], None]], Gathering
-]
+Implementation = Callable[[Run, AdmissionControl, BatchingConfig, Callable[[float], None]], Batcher]
 
 IMPLEMENTATIONS: list[Implementation] = [DynamicBatcher]
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [
@@ -48,10 +46,10 @@ LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [
 
 @dataclass
 class Runs:
-    """What a scheduler has run: answers each item with itself, and can be held or fail."""
+    """What a batcher has run: answers each item with itself, and can be held or fail."""
 
     seconds: float = 0
-    groups: list[list[Any]] = field(default_factory=list)
+    batches: list[list[Any]] = field(default_factory=list)
     threads: list[str] = field(default_factory=list)
     failing: set[Any] = field(default_factory=set)  # items that fail every run they are in
     let_go: threading.Event = field(default_factory=threading.Event)
@@ -60,7 +58,7 @@ class Runs:
         self.let_go.set()
 
     def __call__(self, items: Sequence[Any]) -> list[Any]:
-        self.groups.append(list(items))
+        self.batches.append(list(items))
         self.threads.append(threading.current_thread().name)
         assert self.let_go.wait(LONG)
         if self.seconds:
@@ -72,8 +70,8 @@ class Runs:
 
 
 @dataclass(frozen=True)
-class Laboratory:
-    """Makes schedulers of one implementation, and runs experiments on one kind of event loop."""
+class BatcherCase:
+    """Makes batchers of one implementation, and runs experiments on one kind of event loop."""
 
     implementation: Implementation
     new_loop: Callable[[], asyncio.AbstractEventLoop]
@@ -87,7 +85,7 @@ class Laboratory:
             return runner.run(asyncio.wait_for(experiment(), LONG))
 
     @contextmanager
-    def scheduler(  # noqa: PLR0913 (each has a default)
+    def batcher(  # noqa: PLR0913 (each has a default)
         self,
         run: Run,
         *,
@@ -97,8 +95,8 @@ class Laboratory:
         inline: int = 0,
         merge: bool = True,
         observe_wait: Callable[[float], None] = lambda _: None,
-    ) -> Iterator[Gathering]:
-        """Make a scheduler; a delay that nobody said anything of is one that nobody awaits."""
+    ) -> Iterator[Batcher]:
+        """Make a batcher; a delay that nobody said anything of is one that nobody awaits."""
         limits = BatchingConfig(batch, delay, inline, merge)
         made = self.implementation(run, admission or AdmissionControl(10_000), limits, observe_wait)
         try:
@@ -109,7 +107,7 @@ class Laboratory:
             made.close()
 
 
-LABORATORIES = [Laboratory(*pair) for pair in product(IMPLEMENTATIONS, LOOPS)]
+BATCHER_CASES = [BatcherCase(*pair) for pair in product(IMPLEMENTATIONS, LOOPS)]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -118,19 +116,19 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-async def expect_company(
-    scheduler: Gathering, runs: Runs, count: int, off_loop_images: int = 1
+async def raise_concurrency(
+    batcher: Batcher, runs: Runs, count: int, off_loop_images: int = 1
 ) -> None:
     """Let so many requests be in flight at a time, so that as many are expected next.
 
     A run of `off_loop_images` must be in a thread.
     """
     runs.let_go.clear()
-    first = scheduler.submit("warm", off_loop_images)
-    await until(lambda: runs.groups[-1:] == [["warm"]])
-    others = [scheduler.submit("warm too", 1) for _ in range(count - 1)]
+    first = batcher.submit("warm", off_loop_images)
+    await until(lambda: runs.batches[-1:] == [["warm"]])
+    others = [batcher.submit("warm too", 1) for _ in range(count - 1)]
     runs.let_go.set()
     await asyncio.gather(first, *others)
     for _ in range(count):
-        scheduler.complete()
-    runs.groups.clear()
+        batcher.complete()
+    runs.batches.clear()
