@@ -9,16 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.cells import CELLS, CROWDED, INFERS, LONE, Cell
-from bench.check import WrongAnswerError
-from bench.drain import drains
-from bench.measure import FailedRequestsError
-from bench.overload import overload
-from bench.reload import report as reload_report
-from bench.report import report
-from bench.soak import soak
-from bench.speed import run
-from bench.table import RESULTS, keep
+from bench.reports.speed import report
+from bench.reports.tables import RESULTS, keep
+from bench.scenarios.cases import CELLS, CROWDED, INFERS, LONE, Cell
+from bench.scenarios.check import WrongAnswerError
+from bench.scenarios.drain import drains
+from bench.scenarios.measure import FailedRequestsError
+from bench.scenarios.overload import overload
+from bench.scenarios.reload import report as reload_report
+from bench.scenarios.soak import soak
+from bench.scenarios.speed import run
 
 
 def main() -> int:

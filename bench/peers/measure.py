@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import grpc
 
-from bench.load import frame
+from bench.load.h2load import frame
+from bench.load.processes import Served, running
 from bench.peers.targets import Target, check, pixels
-from bench.processes import Served, running
 
 START_SECONDS = 90.0
 WARM_UP_SECONDS = 0.5

@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 import numpy as np
 
-from bench.load import GRPC_HEADERS, Load, Shape, frame, load
+from bench.load.h2load import GRPC_HEADERS, Load, Shape, frame, load
+from bench.load.processes import Served
 from bench.peers import oip
-from bench.peers.common import BATCH_REQUESTS, Model
-from bench.processes import Served
+from bench.peers.servers.common import BATCH_REQUESTS, Model
 from client.connection import tensor_of
 from client.results import array_of
 from forward.v1 import forward_pb2 as pb
@@ -135,7 +135,7 @@ def _oip(
 ) -> Target:
     return Target(
         name,
-        (f"bench.peers.{module}",),
+        (f"bench.peers.servers.{module}",),
         encode,
         oip.logits,
         path=oip.MODEL_INFER,
@@ -146,7 +146,7 @@ def _oip(
 
 
 def _http(name: str, module: str, *arguments: str, note: str = "") -> Target:
-    command = (f"bench.peers.{module}", *arguments)
+    command = (f"bench.peers.servers.{module}", *arguments)
     return Target(name, command, _raw, _raw_logits, environment=module, note=note)
 
 

@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from bench.drain import drain
+from bench.scenarios.drain import drain
 from client import ForwardClient, ForwardError
 from export.bundle import Bundle
 from server.lifecycle.shutdown import ARRIVAL_SECONDS

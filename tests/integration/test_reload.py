@@ -16,7 +16,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from bench.reload import reload_under_load
+from bench.scenarios.reload import reload_under_load
 from client import ForwardClient
 from export.bundle import Bundle, versions
 from export.manifest import MANIFEST_NAME

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.load import frame
+from bench.load.h2load import frame
 from client import ForwardClient
 from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb

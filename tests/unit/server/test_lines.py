@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from bench.drain import drain
+from bench.scenarios.drain import drain
 from client import ForwardClient
 from export.bundle import Bundle
 from server.observability.lines import MAX_WAITING, LineWriter, StandardError

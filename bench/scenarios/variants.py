@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.callers import REQUESTS
-from bench.check import WrongAnswerError
+from bench.load.callers import REQUESTS
+from bench.scenarios.check import WrongAnswerError
 from export.architecture import mlp
 from export.bundle import find_bundle, open_bundle
 from export.manifest import Manifest

@@ -1,6 +1,6 @@
 """What a user would write from gRPC's Python tutorial: ten threads, ONNX Runtime with its defaults.
 
-Run as `python -m bench.tutorial`; prints its port.
+Run as `python -m bench.servers.tutorial`; prints its port.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -1,6 +1,6 @@
 """A client of grpcio that calls at a steady rate, whatever comes back, and notes each outcome.
 
-h2load knows nothing of gRPC's status. Run as `python -m bench.probe PORT IMAGES
+h2load knows nothing of gRPC's status. Run as `python -m bench.load.open_loop PORT IMAGES
 RATE SECONDS`, in a process of its own; prints the outcomes as JSON.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import grpc
 
-from bench.cells import Request
-from bench.counters import SERVICE
+from bench.load.counters import SERVICE
+from bench.scenarios.cases import Request
 
 TIMEOUT_SECONDS = 10
 STUCK_SECONDS = 30
@@ -42,7 +42,9 @@ class Probe:
         arguments = [str(word) for word in (port, images, rate, seconds)]
         self._seconds = seconds
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.probe", *arguments], text=True, stdout=subprocess.PIPE
+            [sys.executable, "-m", "bench.load.open_loop", *arguments],
+            text=True,
+            stdout=subprocess.PIPE,
         )
 
     def outcomes(self) -> list[Outcome]:

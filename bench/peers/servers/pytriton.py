@@ -11,7 +11,7 @@ from pytriton.decorators import batch
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
 
-from bench.peers.common import Model, free_ports
+from bench.peers.servers.common import Model, free_ports
 
 MOST_IMAGES = 1024  # Triton counts images, not requests
 

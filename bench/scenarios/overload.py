@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.cells import Request
-from bench.check import check
-from bench.counters import SERVICE, Counters, read_counters
-from bench.load import Load, Shape, frame, load
-from bench.probe import Outcome, Probe, sample
-from bench.processes import Served, running
-from bench.speed import OUR_SERVER, open_model, say
-from bench.table import Limit, limits_table, number, table
-from bench.watch import MemoryWatch
+from bench.load.counters import SERVICE, Counters, read_counters
+from bench.load.h2load import Load, Shape, frame, load
+from bench.load.memory import MemoryWatch
+from bench.load.open_loop import Outcome, Probe, sample
+from bench.load.processes import Served, running
+from bench.reports.tables import Limit, limits_table, number, table
+from bench.scenarios.cases import Request
+from bench.scenarios.check import check
+from bench.scenarios.speed import OUR_SERVER, open_model, say
 
 QUEUE_IMAGES, DELAY_MS = 8192, 5.0  # the server's defaults
 # h2load sends what a connection's rate allows all at once, every 10 ms or more: many

@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from bench.counters import SERVICE
-from bench.load import Shape
+from bench.load.counters import SERVICE
+from bench.load.h2load import Shape
 from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb
 from inference import open_inference_pb2 as oip

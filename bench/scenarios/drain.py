@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from bench.cells import Request
-from bench.processes import STUCK_SECONDS, Served, running
-from bench.speed import OUR_SERVER, say
-from bench.table import number, table
+from bench.load.processes import STUCK_SECONDS, Served, running
+from bench.reports.tables import number, table
+from bench.scenarios.cases import Request
+from bench.scenarios.speed import OUR_SERVER, say
 from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub

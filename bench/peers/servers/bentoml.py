@@ -10,7 +10,7 @@ import sys
 
 import bentoml
 
-from bench.peers.common import Model, free_ports, images_of
+from bench.peers.servers.common import Model, free_ports, images_of
 
 
 @bentoml.service(workers=1, metrics={"enabled": False}, logging={"access": {"enabled": False}})
@@ -31,7 +31,7 @@ def main() -> None:
     (port,) = free_ports(1)
     print(port, flush=True)
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    service = "bench.peers.bentoml:Digits"
+    service = "bench.peers.servers.bentoml:Digits"
     sys.argv = ["bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
     runpy.run_module("bentoml", run_name="__main__")
 

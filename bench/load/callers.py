@@ -1,4 +1,4 @@
-"""Callers that check every answer: `python -m bench.callers PORT FOLDER CALLERS PLACE`.
+"""Callers that check every answer: `python -m bench.load.callers PORT FOLDER CALLERS PLACE`.
 
 Each sends its next request when its last was answered, until standard input ends.
 `requests.npz` in the folder has the images and the logits of each variant of the model;
@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from bench.counters import SERVICE
+from bench.load.counters import SERVICE
 from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb
 

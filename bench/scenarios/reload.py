@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.callers import Tally
-from bench.processes import Served, running
-from bench.speed import OUR_SERVER, say
-from bench.table import Limit, limits_table, number, table
-from bench.variants import MODEL, Variants
+from bench.load.callers import Tally
+from bench.load.processes import Served, running
+from bench.reports.tables import Limit, limits_table, number, table
+from bench.scenarios.speed import OUR_SERVER, say
+from bench.scenarios.variants import MODEL, Variants
 from client import ForwardClient
 
 CALLERS, PROCESSES = 32, 2
@@ -111,7 +111,7 @@ def _callers(port: int, folder: Path, callers: int) -> Iterator[list[subprocess.
     processes = [
         subprocess.Popen(
             [
-                *(sys.executable, "-m", "bench.callers", str(port), str(folder)),
+                *(sys.executable, "-m", "bench.load.callers", str(port), str(folder)),
                 *(str(callers // PROCESSES), str(seed)),
             ],
             text=True,

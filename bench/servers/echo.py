@@ -1,6 +1,6 @@
 """The floor: a bare grpc.aio server on uvloop that answers bytes with bytes of an answer's size.
 
-Run as `python -m bench.echo ANSWER_BYTES`; prints its port.
+Run as `python -m bench.servers.echo ANSWER_BYTES`; prints its port.
 """
 
 import sys

@@ -7,7 +7,7 @@ import litserve
 import numpy as np
 from fastapi import Body, Response
 
-from bench.peers.common import BATCH_REQUESTS, Model, free_ports, images_of, joined
+from bench.peers.servers.common import BATCH_REQUESTS, Model, free_ports, images_of, joined
 
 
 class Digits(litserve.LitAPI):

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from bench.cells import STREAM_MESSAGES, Request
-from bench.check import check
-from bench.counters import SERVICE, Counters, read_counters
-from bench.load import Load, Shape, frame, load
-from bench.measure import SETTLE_SECONDS
-from bench.processes import Served, running
-from bench.speed import OUR_SERVER, open_model, say
-from bench.table import Limit, limits_table, number, table
+from bench.load.counters import SERVICE, Counters, read_counters
+from bench.load.h2load import Load, Shape, frame, load
+from bench.load.processes import Served, running
+from bench.reports.tables import Limit, limits_table, number, table
+from bench.scenarios.cases import STREAM_MESSAGES, Request
+from bench.scenarios.check import check
+from bench.scenarios.measure import SETTLE_SECONDS
+from bench.scenarios.speed import OUR_SERVER, open_model, say
 
 SEGMENT_SECONDS, LEAST_SEGMENTS = 30, 4
 WARM_SEGMENTS = 2

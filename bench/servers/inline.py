@@ -1,6 +1,6 @@
 """A server without batching: grpc.aio on plain asyncio, ONNX Runtime inline on one thread.
 
-Run as `python -m bench.inline`; prints its port.
+Run as `python -m bench.servers.inline`; prints its port.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import asyncio
 import grpc
 import onnxruntime
 
-from bench.tutorial import MODEL, answer
+from bench.servers.tutorial import MODEL, answer
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 

@@ -1,4 +1,7 @@
-"""Mosec: `python -m bench.peers.mosec REQUESTS`, the most that it joins in a batch; 1: none."""
+"""Mosec: `python -m bench.peers.servers.mosec REQUESTS`.
+
+REQUESTS is the maximum size of a batch; 1: no batching.
+"""
 
 import os
 import sys
@@ -6,7 +9,7 @@ import sys
 import numpy as np
 from mosec import Server, Worker
 
-from bench.peers.common import Model, free_ports, images_of, joined
+from bench.peers.servers.common import Model, free_ports, images_of, joined
 
 
 class DigitsWorker(Worker):

@@ -7,7 +7,7 @@ from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
-from bench.peers.common import BATCH_REQUESTS, Model, free_ports
+from bench.peers.servers.common import BATCH_REQUESTS, Model, free_ports
 
 
 class Digits(MLModel):

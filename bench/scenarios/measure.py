@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.cells import ECHO, Cell, Request
-from bench.counters import Counters, read_counters
-from bench.load import Load, Shape, frame, load
-from bench.processes import Served
+from bench.load.counters import Counters, read_counters
+from bench.load.h2load import Load, Shape, frame, load
+from bench.load.processes import Served
+from bench.scenarios.cases import ECHO, Cell, Request
 from export.runners import Runner
 
 SETTLE_SECONDS = 0.2  # for calls that the end of the load cut off

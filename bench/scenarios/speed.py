@@ -8,18 +8,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.cells import ECHO, INLINE, OURS, TRACED, TUTORIAL, Cell, Request
-from bench.check import check
-from bench.measure import Figures, forward_microseconds, measure
-from bench.processes import Served, running
+from bench.load.processes import Served, running
+from bench.scenarios.cases import ECHO, INLINE, OURS, TRACED, TUTORIAL, Cell, Request
+from bench.scenarios.check import check
+from bench.scenarios.measure import Figures, forward_microseconds, measure
 from export.bundle import find_bundle
 from export.runners import Runner, open_runner
 
 SERVER = ("server", "--grpc-port", "0", "--metrics-port", "0", "--log-format", "json")
 OUR_SERVER = (*SERVER, "--device", "cpu")
 MODULES = {
-    TUTORIAL: ("bench.tutorial",),
-    INLINE: ("bench.inline",),
+    TUTORIAL: ("bench.servers.tutorial",),
+    INLINE: ("bench.servers.inline",),
     OURS: OUR_SERVER,
     TRACED: OUR_SERVER,
 }
@@ -92,7 +92,7 @@ class _Bench:
         for cell in cells:
             self._check(cell)
         self._echoes = {
-            request: _start(stack, "bench.echo", str(self._answer_bytes[request, ECHO]))
+            request: _start(stack, "bench.servers.echo", str(self._answer_bytes[request, ECHO]))
             for request in dict.fromkeys(cell.request for cell in cells if ECHO in cell.servers)
         }
         say("every server's answers are right")

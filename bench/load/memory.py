@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from bench.processes import Served
+from bench.load.processes import Served
 
 EVERY_SECONDS = 0.5
 

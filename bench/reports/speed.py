@@ -1,8 +1,9 @@
-"""The tables of a run of `bench.speed`."""
+"""The tables of a run of `bench.scenarios.speed`."""
 
 from collections.abc import Callable, Iterator, Sequence
 
-from bench.cells import (
+from bench.reports.tables import Limit, limits_table, number, table
+from bench.scenarios.cases import (
     AFTER_CROWDED,
     AFTER_LONE,
     CROWDED,
@@ -20,9 +21,8 @@ from bench.cells import (
     UNARY_SERVERS,
     Cell,
 )
-from bench.measure import Figures
-from bench.speed import Results
-from bench.table import Limit, limits_table, number, table
+from bench.scenarios.measure import Figures
+from bench.scenarios.speed import Results
 
 AS_FAST = 1.05  # what two runs of the same server may differ by
 

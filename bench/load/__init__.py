@@ -1,0 +1,1 @@
+"""What loads and observes a server from the outside."""

@@ -1,0 +1,1 @@
+"""The servers that Forward is measured beside."""
