@@ -15,7 +15,7 @@ from bench.peers.measure import CASES, Sample, figures, round_of
 from bench.peers.report import Results, markdown, show
 from bench.peers.targets import FORWARD, PEERS, Target
 
-PAGE = Path(__file__).parents[1] / "PEERS.md"
+PAGE = Path(__file__).parents[2] / "docs/performance/peers.md"
 
 
 def _options() -> argparse.Namespace:
@@ -28,7 +28,7 @@ def _options() -> argparse.Namespace:
         "--only",
         action="append",
         metavar="NAME",
-        help="measure the peers whose name has this in it, and Forward; print, but leave PEERS.md "
+        help="measure the peers whose name has this in it, and Forward; print, but leave the page "
         "as it is (may be given again)",
     )
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""The rows as tables: in the terminal, and as Markdown for bench/PEERS.md."""
+"""The rows as tables: in the terminal, and as Markdown for docs/performance/peers.md."""
 
 import os
 import platform
@@ -63,7 +63,7 @@ def show(results: Results, notes: Mapping[Target, str]) -> None:
 
 
 def markdown(results: Results, notes: Mapping[Target, str], rounds: int, seconds: float) -> str:
-    """Return the page of bench/PEERS.md."""
+    """Return the page of docs/performance/peers.md."""
     machine = f"{os.cpu_count()} shared cores, {platform.machine()}"
     page = [
         "# Forward beside other servers",

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-RESULTS = Path("bench/RESULTS.md")
+RESULTS = Path("docs/performance/results.md")
 TITLE = "# Results\n\nWritten by `python -m bench`, each section by a run of its own.\n"
 
 

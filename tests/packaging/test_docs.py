@@ -12,7 +12,7 @@ from tests.support.servers import RunningServer
 
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "bench/*.md", "training/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "training/*.md")
     for path in REPOSITORY.glob(pattern)
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
