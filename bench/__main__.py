@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.reports.speed import report
 from bench.reports.tables import RESULTS, keep
-from bench.scenarios.cases import CELLS, CROWDED, INFERS, LONE, Cell
+from bench.scenarios.cases import CASES, CONCURRENT, INFERS, SINGLE, Case
 from bench.scenarios.check import WrongAnswerError
 from bench.scenarios.drain import drains
 from bench.scenarios.measure import FailedRequestsError
@@ -51,11 +51,11 @@ def _options() -> argparse.Namespace:
         each.add_argument("--results", type=Path, help=f"file to keep it in ({RESULTS})")
     parser.add_argument("--rounds", type=int, default=3, help="rounds (%(default)s)")
     parser.add_argument("--seconds", type=int, default=2, help="of each figure (%(default)s)")
-    parser.add_argument("--only", help="cells whose name has this in it, and what they refer to")
+    parser.add_argument("--only", help="cases whose name has this in it, and what they refer to")
     commands = parser.add_subparsers(dest="command")
-    flood = commands.add_parser("overload", parents=[shared], help="at twice the capacity")
-    flood.add_argument("--seconds", type=int, default=60, help="of overload (%(default)s)")
-    flood.add_argument("--images", type=int, default=1024, help="of a request (%(default)s)")
+    overloaded = commands.add_parser("overload", parents=[shared], help="at twice the capacity")
+    overloaded.add_argument("--seconds", type=int, default=60, help="of overload (%(default)s)")
+    overloaded.add_argument("--images", type=int, default=1024, help="of a request (%(default)s)")
     steady = commands.add_parser("soak", parents=[shared], help="mixed load for long")
     steady.add_argument("--minutes", type=float, default=10, help="of load (%(default)s)")
     again = commands.add_parser("reload", parents=[shared], help="versions, one after the other")
@@ -79,22 +79,22 @@ def _measure(options: argparse.Namespace) -> tuple[str, str]:
     if options.command == "drain":
         return "Drain", drains(2 if options.quick else options.drains, closes_log=options.close_log)
     rounds, seconds = (1, 1) if options.quick else (options.rounds, options.seconds)
-    cells = _chosen(options.only)
-    return "Speed", report(run(cells, rounds, seconds), cells, rounds, seconds)
+    cases = _chosen(options.only)
+    return "Speed", report(run(cases, rounds, seconds), cases, rounds, seconds)
 
 
-def _chosen(name: str | None) -> list[Cell]:
-    """Return the cells of that name, with those that the limits put others beside."""
+def _chosen(name: str | None) -> list[Case]:
+    """Return the cases of that name, with those that the limits put others beside."""
     if name is None:
-        return list(CELLS)
-    chosen = [cell for cell in CELLS if name.lower() in cell.name.lower()]
+        return list(CASES)
+    chosen = [case for case in CASES if name.lower() in case.name.lower()]
     if not chosen:
-        names = "\n  ".join(cell.name for cell in CELLS)
-        raise RuntimeError(f"no cell has {name!r} in its name; there are\n  {names}")
-    beside = {predict for cell, predict in INFERS if cell in chosen}
-    if any(cell.request.method != "Predict" for cell in chosen):
-        beside |= {LONE, CROWDED}
-    return [cell for cell in CELLS if cell in chosen or cell in beside]
+        names = "\n  ".join(case.name for case in CASES)
+        raise RuntimeError(f"no case has {name!r} in its name; there are\n  {names}")
+    beside = {predict for case, predict in INFERS if case in chosen}
+    if any(case.request.method != "Predict" for case in chosen):
+        beside |= {SINGLE, CONCURRENT}
+    return [case for case in CASES if case in chosen or case in beside]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Each sends its next request when its last was answered, until standard input ends.
 `requests.npz` in the folder has the images and the logits of each variant of the model;
 an answer that names version v must have those of variant v % variants, bit for bit.
-Prints a Tally as JSON, and writes when each call began and how long it took.
+Prints a CallerCounts as JSON, and writes when each call began and how long it took.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ TIMEOUT_SECONDS = 20
 
 
 @dataclass
-class Tally:
+class CallerCounts:
     """What callers saw."""
 
     answered: int = 0
@@ -37,7 +37,7 @@ class Tally:
     failed: dict[str, int] = field(default_factory=Counter)  # by status
     versions: dict[str, int] = field(default_factory=Counter)
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "CallerCounts") -> None:
         """Count another's in."""
         self.answered += other.answered
         self.wrong += other.wrong
@@ -61,8 +61,8 @@ class Callers:
             [part.tobytes() for part in of_variant] for of_variant in _nested(logits, len(batches))
         ]
         self._ended = False
-        self.tally = Tally()
-        self.calls: list[tuple[float, float]] = []  # begun, by time.monotonic; seconds
+        self.counts = CallerCounts()
+        self.calls: list[tuple[float, float]] = []  # started, by time.monotonic; seconds
 
     def end(self) -> None:
         """Let every caller's current call be its last."""
@@ -83,19 +83,19 @@ class Callers:
         while not self._ended:
             turn += 1
             index = turn % len(self._messages)
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
                 answer = await predict(self._messages[index], timeout=TIMEOUT_SECONDS)
             except grpc.aio.AioRpcError as error:
-                self.tally.failed[error.code().name] += 1
+                self.counts.failed[error.code().name] += 1
                 continue
-            self.calls.append((begun, time.monotonic() - begun))
+            self.calls.append((started, time.monotonic() - started))
             version = answer.model.version
             expected = self._logits[version % len(self._logits)][index]
-            self.tally.answered += 1
-            self.tally.wrong += answer.logits.data != expected
-            self.tally.backwards += version < newest
-            self.tally.versions[str(version)] += 1
+            self.counts.answered += 1
+            self.counts.wrong += answer.logits.data != expected
+            self.counts.backwards += version < newest
+            self.counts.versions[str(version)] += 1
             newest = version
 
 
@@ -109,7 +109,7 @@ async def _main(port: int, folder: Path, count: int, place: int) -> None:
     loop.add_reader(sys.stdin, callers.end)
     await callers.run(port, count)
     np.save(folder / f"calls-{place}.npy", np.array(callers.calls).reshape(-1, 2))
-    print(json.dumps(vars(callers.tally)))
+    print(json.dumps(vars(callers.counts)))
 
 
 if __name__ == "__main__":

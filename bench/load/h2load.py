@@ -63,7 +63,7 @@ def load(  # noqa: PLR0913 (what h2load can be told)
     """Send a body over and over, so many requests or for so many seconds.
 
     Raises:
-        RuntimeError: there is no h2load, it failed, answered nothing or said what this can't read.
+        RuntimeError: h2load is missing, failed, got no answer or printed something unexpected.
         TimeoutExpired: the server hangs.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +95,7 @@ def load(  # noqa: PLR0913 (what h2load can be told)
                 timeout=STUCK_SECONDS + (seconds or 0),
             )
         except FileNotFoundError:
-            raise RuntimeError("no h2load here: apt-get install nghttp2-client") from None
+            raise RuntimeError("no h2load: apt-get install nghttp2-client") from None
         ended = time.time()
         if done.returncode:
             raise RuntimeError(f"h2load failed: {done.stderr.strip() or done.stdout.strip()}")
@@ -107,7 +107,7 @@ def _parse(output: str, log: Path, ended: float) -> Load:
     counts = re.search(r"requests: (\d+) total, .* (\d+) succeeded, (\d+) failed", output)
     data = re.search(r"\((\d+)\) data", output)
     if not finished or not counts or not data:
-        raise RuntimeError(f"h2load said what this can't read:\n{output}")
+        raise RuntimeError(f"unexpected output of h2load:\n{output}")
     if not log.exists() or not log.stat().st_size:
         raise RuntimeError(f"no request was answered:\n{output}")
     unit = {"us": 1e-6, "ms": 1e-3, "s": 1.0}[finished[2]]

@@ -11,13 +11,13 @@ from bench.load.processes import Served
 EVERY_SECONDS = 0.5
 
 
-class MemoryWatch:
+class MemorySampler:
     """Notes the resident memory of a server while it is open."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
         self.mebibytes: list[float] = []
 
     def __enter__(self) -> Self:
@@ -40,7 +40,7 @@ class MemoryWatch:
         parts = np.array_split(np.array(self.mebibytes), 4)
         return [float(np.median(part)) for part in parts if len(part)]
 
-    def _watch(self) -> None:
+    def _sample(self) -> None:
         while True:
             self.mebibytes.append(self._served.resident_mebibytes())
             if self._closed.wait(EVERY_SECONDS):

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 
 from bench.load.counters import SERVICE
-from bench.scenarios.cases import Request
+from bench.load.requests import Request
 
 TIMEOUT_SECONDS = 10
 STUCK_SECONDS = 30
@@ -35,7 +35,7 @@ class Outcome:
         return self.started + self.milliseconds / 1e3
 
 
-class Probe:
+class OpenLoopClient:
     """The process, from the outside."""
 
     def __init__(self, port: int, images: int, rate: int, seconds: float) -> None:
@@ -55,7 +55,7 @@ class Probe:
             self._process.kill()
             raise
         if self._process.returncode:
-            raise RuntimeError("the probe failed")
+            raise RuntimeError("the open-loop client failed")
         return [Outcome(*each) for each in json.loads(output)]
 
 
@@ -65,9 +65,9 @@ async def sample(port: int, images: int, rate: float, seconds: float) -> list[Ou
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         call: Any = channel.unary_unary(f"/{SERVICE}/Predict")
         tasks = []
-        begun = time.monotonic()
+        first = time.monotonic()
         for turn in range(int(rate * seconds)):
-            await asyncio.sleep(max(0, begun + turn / rate - time.monotonic()))
+            await asyncio.sleep(max(0, first + turn / rate - time.monotonic()))
             tasks.append(asyncio.create_task(_call(call, message)))
         return await asyncio.gather(*tasks)
 

@@ -1,7 +1,7 @@
 """Measure Forward beside other servers of the same model: `python -m bench.peers`.
 
 In each round every server is started in turn, checked, loaded and ended, so that
-none takes time from another and the machine's moods meet all of them.
+none takes time from another and all of them meet the same noise of the machine.
 """
 
 import argparse

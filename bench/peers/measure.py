@@ -46,11 +46,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Figures:
-    """Medians of the rounds, and the least and the most CPU."""
+    """Medians of the rounds, and the range of CPU."""
 
     median: Sample
-    least_cpu: float
-    most_cpu: float
+    min_cpu: float
+    max_cpu: float
 
 
 def round_of(target: Target, cases: Sequence[Case], seconds: float) -> list[Sample]:

@@ -29,7 +29,7 @@ def _cells(name: str, figures: Figures, base: Figures) -> list[str]:
     ours, theirs = base.median, figures.median
     cells = [
         name,
-        f"{theirs.cpu_microseconds:.0f} ({figures.least_cpu:.0f}-{figures.most_cpu:.0f})",
+        f"{theirs.cpu_microseconds:.0f} ({figures.min_cpu:.0f}-{figures.max_cpu:.0f})",
     ]
     cells.append(f"{theirs.cpu_microseconds / ours.cpu_microseconds:.2f}")
     cells.append(f"{theirs.requests_per_second:.0f}")

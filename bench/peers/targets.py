@@ -158,7 +158,7 @@ MLSERVER_NOTE = (
 MLSERVER_BYTES_NOTE = "the same server; each image is an element of type BYTES, which stays bytes."
 PYTRITON_NOTE = (
     "FP32 tensors in `raw_input_contents`, Triton's dynamic batcher without a delay (one of 1 ms "
-    "takes as much CPU and keeps a lone caller waiting), no metrics."
+    "takes as much CPU and delays a single caller), no metrics."
 )
 BENTOML_NOTE = (
     "raw bodies, the model in the event loop, no metrics or access log. No batching: its batches "

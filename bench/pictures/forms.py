@@ -287,11 +287,11 @@ def _blurred(image: np.ndarray, _: np.random.Generator) -> Saved:
     return Saved(gray(1 - enlarged(image)).filter(ImageFilter.GaussianBlur(8)))
 
 
-def _deep(noise: float, most: int) -> Form:
+def _deep(noise: float, maximum: int) -> Form:
     def form(image: np.ndarray, chance: np.random.Generator) -> Saved:
         ink = enlarged(image)
         values = 0.9 - 0.7 * ink + chance.normal(0, noise, ink.shape)
-        return Saved(Image.fromarray(np.rint(np.clip(values, 0, 1) * most).astype(np.uint16)))
+        return Saved(Image.fromarray(np.rint(np.clip(values, 0, 1) * maximum).astype(np.uint16)))
 
     return form
 

@@ -4,22 +4,22 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bench.reports.tables import Limit, limits_table, number, table
 from bench.scenarios.cases import (
-    AFTER_CROWDED,
-    AFTER_LONE,
-    CROWDED,
+    AFTER_CONCURRENT,
+    AFTER_SINGLE,
+    CONCURRENT,
     ECHO,
     INFERS,
     INLINE,
     LARGE,
-    LONE,
     OURS,
+    SINGLE,
     STREAM,
-    TRACE_CROWDED,
-    TRACE_LONE,
+    TRACE_CONCURRENT,
+    TRACE_SINGLE,
     TRACED,
     TUTORIAL,
     UNARY_SERVERS,
-    Cell,
+    Case,
 )
 from bench.scenarios.measure import Figures
 from bench.scenarios.speed import Results
@@ -27,81 +27,81 @@ from bench.scenarios.speed import Results
 AS_FAST = 1.05  # what two runs of the same server may differ by
 
 
-def report(results: Results, cells: Sequence[Cell], rounds: int, seconds: int) -> str:
+def report(results: Results, cases: Sequence[Case], rounds: int, seconds: int) -> str:
     """Return all tables."""
-    unary = [cell for cell in cells if cell.servers == UNARY_SERVERS]
+    unary = [case for case in cases if case.servers == UNARY_SERVERS]
     parts = [
-        f"Median of {rounds} rounds of {seconds} s, and least to most; the servers in turn within "
-        "a round. F(n): the echo's CPU for the same bytes from the same callers, and one forward "
-        "pass of n images in process on one thread.",
+        f"Median of {rounds} rounds of {seconds} s, with minimum and maximum; the servers in turn "
+        "within a round. F(n): the echo's CPU for the same bytes from the same callers, and one "
+        "forward pass of n images in process on one thread.",
         "### Limits",
         limits_table(list(limits(results))),
         "### Server CPU for each request, µs",
         _side_by_side(results, unary) if unary else "Not measured.",
         "### Images a second for each core of server CPU",
-        _images(results, [cell for cell in LARGE if cell in unary]),
+        _images(results, [case for case in LARGE if case in unary]),
         "### All figures",
         "Of PredictStream, CPU and rate are those of a message, latencies those of the whole "
         f"stream of {STREAM.shape.messages_per_request:,}.",
-        _details(results, cells),
+        _details(results, cases),
     ]
     return "\n\n".join(part.strip() for part in parts)
 
 
 def limits(results: Results) -> Iterator[Limit]:
     """Yield the figures that have a limit, as far as they were measured."""
-    for part in (_crowd, _lone, _large, _stream, _infer, _trace, _after):
+    for part in (_concurrent, _single, _large, _stream, _infer, _trace, _after):
         yield from part(results)
 
 
-def _crowd(results: Results) -> Iterator[Limit]:
-    if results.has(CROWDED, OURS):
-        what, ours = "CPU, 1 image, 64 callers", results.cpu(CROWDED, OURS)
-        yield Limit(what, ours, "F(1)", results.floor(CROWDED), 0.80)
-        yield Limit(what, ours, "tutorial", results.cpu(CROWDED, TUTORIAL), 0.45)
+def _concurrent(results: Results) -> Iterator[Limit]:
+    if results.has(CONCURRENT, OURS):
+        what, ours = "CPU, 1 image, 64 callers", results.cpu(CONCURRENT, OURS)
+        yield Limit(what, ours, "F(1)", results.floor(CONCURRENT), 0.80)
+        yield Limit(what, ours, "tutorial", results.cpu(CONCURRENT, TUTORIAL), 0.45)
 
 
-def _lone(results: Results) -> Iterator[Limit]:
-    if results.has(LONE, OURS):
-        ours, inline = (results.median(LONE, server, _p50) for server in (OURS, INLINE))
+def _single(results: Results) -> Iterator[Limit]:
+    if results.has(SINGLE, OURS):
+        ours, inline = (results.median(SINGLE, server, _p50) for server in (OURS, INLINE))
         yield Limit("p50, 1 image, 1 caller", ours, "inline", inline, 1.1, "ms")
 
 
 def _large(results: Results) -> Iterator[Limit]:
-    for cell in LARGE:
-        if results.has(cell, OURS):
-            images, dtype = cell.request.images, cell.request.dtype
+    for case in LARGE:
+        if results.has(case, OURS):
+            images, dtype = case.request.images, case.request.dtype
             what = f"CPU, {images} {dtype} images, 8 callers"
-            yield Limit(what, results.cpu(cell, OURS), f"F({images})", results.floor(cell), 1.1)
+            yield Limit(what, results.cpu(case, OURS), f"F({images})", results.floor(case), 1.1)
 
 
 def _stream(results: Results) -> Iterator[Limit]:
     if results.has(STREAM, OURS):
-        ours, floor = results.cpu(STREAM, OURS), results.floor(CROWDED)
+        ours, floor = results.cpu(STREAM, OURS), results.floor(CONCURRENT)
         yield Limit("CPU, PredictStream, a message", ours, "F(1)", floor, 0.5)
 
 
 def _infer(results: Results) -> Iterator[Limit]:
-    for cell, predict in INFERS:
-        if results.has(cell, OURS):
-            what = f"CPU, {cell.name}"
-            yield Limit(what, results.cpu(cell, OURS), "Predict", results.cpu(predict, OURS), 1.1)
+    for case, predict in INFERS:
+        if results.has(case, OURS):
+            what = f"CPU, {case.name}"
+            yield Limit(what, results.cpu(case, OURS), "Predict", results.cpu(predict, OURS), 1.1)
 
 
 def _trace(results: Results) -> Iterator[Limit]:
-    for cell, predict in ((TRACE_LONE, LONE), (TRACE_CROWDED, CROWDED)):
-        if results.has(cell, TRACED):
-            callers = "caller" if cell.shape.callers == 1 else "callers"
-            what = f"CPU, Trace statistics, {cell.shape.callers} {callers}"
-            yield Limit(what, results.cpu(cell, TRACED), "Predict", results.cpu(predict, OURS), 1.5)
+    for case, predict in ((TRACE_SINGLE, SINGLE), (TRACE_CONCURRENT, CONCURRENT)):
+        if results.has(case, TRACED):
+            callers = "caller" if case.shape.callers == 1 else "callers"
+            what = f"CPU, Trace statistics, {case.shape.callers} {callers}"
+            yield Limit(what, results.cpu(case, TRACED), "Predict", results.cpu(predict, OURS), 1.5)
 
 
 def _after(results: Results) -> Iterator[Limit]:
-    if results.has(AFTER_LONE, TRACED):
-        traced, ours = (results.median(AFTER_LONE, server, _p50) for server in (TRACED, OURS))
+    if results.has(AFTER_SINGLE, TRACED):
+        traced, ours = (results.median(AFTER_SINGLE, server, _p50) for server in (TRACED, OURS))
         yield Limit("p50, Predict after Trace, 1 caller", traced, "without", ours, AS_FAST, "ms")
-    if results.has(AFTER_CROWDED, TRACED):
-        traced, ours = (results.cpu(AFTER_CROWDED, server) for server in (TRACED, OURS))
+    if results.has(AFTER_CONCURRENT, TRACED):
+        traced, ours = (results.cpu(AFTER_CONCURRENT, server) for server in (TRACED, OURS))
         yield Limit("CPU, Predict after Trace, 64 callers", traced, "without", ours, AS_FAST)
 
 
@@ -113,25 +113,25 @@ def _cpu(figures: Figures) -> float:
     return figures.cpu
 
 
-def _spread(results: Results, cell: Cell, server: str, of: Callable[[Figures], float]) -> str:
-    values = results.all(cell, server, of)
-    median = number(results.median(cell, server, of))
+def _spread(results: Results, case: Case, server: str, of: Callable[[Figures], float]) -> str:
+    values = results.all(case, server, of)
+    median = number(results.median(case, server, of))
     return f"{median} ({number(min(values))} to {number(max(values))})"
 
 
-def _side_by_side(results: Results, cells: Sequence[Cell]) -> str:
+def _side_by_side(results: Results, cases: Sequence[Case]) -> str:
     headings = (
         *("request", "callers", ECHO, "forward", "F(n)", TUTORIAL, INLINE, OURS),
         *("ours / echo", "ours / F(n)", "ours / tutorial", "ours / inline"),
     )
     rows = []
-    for cell in cells:
-        echo, tutorial, inline, ours = (results.cpu(cell, server) for server in UNARY_SERVERS)
-        forward, floor = results.forward(cell.request.images), results.floor(cell)
-        spread = {server: _spread(results, cell, server, _cpu) for server in UNARY_SERVERS}
+    for case in cases:
+        echo, tutorial, inline, ours = (results.cpu(case, server) for server in UNARY_SERVERS)
+        forward, floor = results.forward(case.request.images), results.floor(case)
+        spread = {server: _spread(results, case, server, _cpu) for server in UNARY_SERVERS}
         rows.append(
             (
-                *(cell.title, cell.callers, spread[ECHO], number(forward), number(floor)),
+                *(case.title, case.callers, spread[ECHO], number(forward), number(floor)),
                 *(spread[TUTORIAL], spread[INLINE], spread[OURS]),
                 *(f"{ours / other:.2f}" for other in (echo, floor, tutorial, inline)),
             )
@@ -139,31 +139,31 @@ def _side_by_side(results: Results, cells: Sequence[Cell]) -> str:
     return table(headings, rows, left=2)
 
 
-def _images(results: Results, cells: Sequence[Cell]) -> str:
+def _images(results: Results, cases: Sequence[Case]) -> str:
     """Return the images for each second of CPU; ONNX Runtime in process is the limit."""
     headings = ("request", "in process", "F(n)", TUTORIAL, INLINE, OURS, "ours / in process")
     rows = []
-    for cell in cells:
-        images = cell.request.images
+    for case in cases:
+        images = case.request.images
         limit = results.forward(images)
-        times = (limit, results.floor(cell), *(results.cpu(cell, s) for s in UNARY_SERVERS[1:]))
-        ratio = f"{limit / results.cpu(cell, OURS):.2f}"
-        rows.append((cell.title, *(number(images / each * 1e6) for each in times), ratio))
+        times = (limit, results.floor(case), *(results.cpu(case, s) for s in UNARY_SERVERS[1:]))
+        ratio = f"{limit / results.cpu(case, OURS):.2f}"
+        rows.append((case.title, *(number(images / each * 1e6) for each in times), ratio))
     return table(headings, rows)
 
 
-def _details(results: Results, cells: Sequence[Cell]) -> str:
+def _details(results: Results, cases: Sequence[Case]) -> str:
     headings = ("request", "callers", "server", "CPU, µs", "a second", "p50, ms", "p99, ms", "MiB")
     rows = [
         (
-            *(cell.title, cell.callers, server),
-            _spread(results, cell, server, _cpu),
-            number(results.median(cell, server, lambda figures: figures.rate)),
-            _spread(results, cell, server, _p50),
-            _spread(results, cell, server, lambda figures: figures.p99),
-            number(results.median(cell, server, lambda figures: figures.mebibytes)),
+            *(case.title, case.callers, server),
+            _spread(results, case, server, _cpu),
+            number(results.median(case, server, lambda figures: figures.rate)),
+            _spread(results, case, server, _p50),
+            _spread(results, case, server, lambda figures: figures.p99),
+            number(results.median(case, server, lambda figures: figures.mebibytes)),
         )
-        for cell in cells
-        for server in cell.servers
+        for case in cases
+        for server in case.servers
     ]
     return table(headings, rows, left=3)

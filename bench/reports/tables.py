@@ -21,7 +21,7 @@ class Limit:
     figure: float
     reference: str
     of: float
-    most: float  # times the reference
+    max_ratio: float  # times the reference
     unit: str = "µs"
 
     @property
@@ -32,7 +32,7 @@ class Limit:
     @property
     def holds(self) -> bool:
         """Tell whether the limit is kept."""
-        return self.figure <= self.most * self.of
+        return self.figure <= self.max_ratio * self.of
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
@@ -50,12 +50,12 @@ def limits_table(limits: Sequence[Limit]) -> str:
             f"{number(limit.figure)} {limit.unit}",
             f"{limit.reference}: {number(limit.of)} {limit.unit}",
             f"{limit.ratio:.2f}",
-            f"{limit.most:.2f}",
+            f"{limit.max_ratio:.2f}",
             "yes" if limit.holds else "**no**",
         )
         for limit in limits
     ]
-    return table(("figure", "measured", "beside", "ratio", "limit", "holds"), rows)
+    return table(("figure", "measured", "reference", "ratio", "limit", "holds"), rows)
 
 
 def number(value: float) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 import grpc
 import numpy as np
 
-from bench.scenarios.cases import OURS, TRACED, Request
+from bench.load.requests import Request
+from bench.scenarios.cases import OURS, TRACED
 from client.results import array_of
 from export.runners import Runner
 from forward.v1 import forward_pb2 as pb

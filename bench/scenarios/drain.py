@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from bench.load.processes import STUCK_SECONDS, Served, running
+from bench.load.requests import Request
 from bench.reports.tables import number, table
-from bench.scenarios.cases import Request
 from bench.scenarios.speed import OUR_SERVER, say
 from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb

@@ -1,4 +1,4 @@
-"""One cell on one server: load it, meter it, and make sure that it did the work."""
+"""One case on one server: load it, meter it, and make sure that it did the work."""
 
 import time
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import numpy as np
 from bench.load.counters import Counters, read_counters
 from bench.load.h2load import Load, Shape, frame, load
 from bench.load.processes import Served
-from bench.scenarios.cases import ECHO, Cell, Request
+from bench.load.requests import Request
+from bench.scenarios.cases import ECHO, Case
 from export.runners import Runner
 
 SETTLE_SECONDS = 0.2  # for calls that the end of the load cut off
@@ -21,7 +22,7 @@ class FailedRequestsError(Exception):
 
 @dataclass(frozen=True)
 class Figures:
-    """What a round of a cell showed, for each request or, of a stream, each message."""
+    """What a round of a case showed, for each request or, of a stream, each message."""
 
     cpu: float  # microseconds, of all the server's processes
     rate: float  # a second
@@ -30,26 +31,26 @@ class Figures:
     mebibytes: float  # resident
 
 
-def measure(name: str, served: Served, cell: Cell, seconds: int, answer_bytes: int) -> Figures:
+def measure(name: str, served: Served, case: Case, seconds: int, answer_bytes: int) -> Figures:
     """Load a server for whole seconds, after a moment to warm up.
 
     Raises:
         FailedRequestsError: not every request was answered with OK.
     """
-    path = "/bench.Echo/Echo" if name == ECHO else cell.request.path
-    url, shape = served.url(path), cell.shape
-    body = frame(cell.request.message()) * shape.messages_per_request
+    path = "/bench.Echo/Echo" if name == ECHO else case.request.path
+    url, shape = served.url(path), case.shape
+    body = frame(case.request.message()) * shape.messages_per_request
     warm = 1 if shape.messages_per_request > 1 else max(100, 4 * shape.callers)
     load(url, body, shape, requests=warm)
     counted = _counted(served)
     before = served.cpu_seconds()
     seen = load(url, body, shape, seconds=seconds)
     cpu = served.cpu_seconds() - before
-    _check_answers(f"{name}: {cell.name}", seen, cell, answer_bytes)
+    _check_answers(f"{name}: {case.name}", seen, case, answer_bytes)
     if counted is not None:
         time.sleep(SETTLE_SECONDS)
         done = read_counters(served.metrics_port or 0).since(counted)
-        check_counters(cell.name, cell.request, shape, seen, done)
+        check_counters(case.name, case.request, shape, seen, done)
     # A stream of which the end of the load cut off a part counts by what was answered of it.
     messages = seen.data_bytes / (answer_bytes + len(frame(b"")))
     if shape.messages_per_request == 1:
@@ -67,16 +68,16 @@ def _counted(served: Served) -> Counters | None:
     return None if served.metrics_port is None else read_counters(served.metrics_port)
 
 
-def _check_answers(what: str, seen: Load, cell: Cell, answer_bytes: int) -> None:
+def _check_answers(what: str, seen: Load, case: Case, answer_bytes: int) -> None:
     """h2load does not know gRPC's status, but an error has no message."""
-    messages = seen.requests * cell.shape.messages_per_request
+    messages = seen.requests * case.shape.messages_per_request
     # Of a trace's two durations, 18 bytes, one that is 0 is left out.
-    missing = 18 if cell.request.method == "Trace" else 0
-    least = messages * (len(frame(b"")) + answer_bytes - missing)
-    if seen.failed or seen.data_bytes < least:
+    missing = 18 if case.request.method == "Trace" else 0
+    minimum = messages * (len(frame(b"")) + answer_bytes - missing)
+    if seen.failed or seen.data_bytes < minimum:
         raise FailedRequestsError(
             f"{what}: {seen.failed} of {seen.requests} requests failed; "
-            f"the answers have {seen.data_bytes} bytes, expected {least} or more"
+            f"the answers have {seen.data_bytes} bytes, expected {minimum} or more"
         )
 
 

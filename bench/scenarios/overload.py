@@ -9,11 +9,11 @@ import numpy as np
 
 from bench.load.counters import SERVICE, Counters, read_counters
 from bench.load.h2load import Load, Shape, frame, load
-from bench.load.memory import MemoryWatch
-from bench.load.open_loop import Outcome, Probe, sample
+from bench.load.memory import MemorySampler
+from bench.load.open_loop import OpenLoopClient, Outcome, sample
 from bench.load.processes import Served, running
+from bench.load.requests import Request
 from bench.reports.tables import Limit, limits_table, number, table
-from bench.scenarios.cases import Request
 from bench.scenarios.check import check
 from bench.scenarios.speed import OUR_SERVER, open_model, say
 
@@ -22,15 +22,15 @@ QUEUE_IMAGES, DELAY_MS = 8192, 5.0  # the server's defaults
 # connections would make a burst that is larger than the queue of what is no overload.
 OPEN = Shape(512, 4)
 CAPACITY_SECONDS = 3
-HEAVY_RATE, NORMAL_RATE = 10, 20  # of the probes, whose client takes a share of the cores
+HEAVY_RATE, NORMAL_RATE = 10, 20  # requests/s of the open-loop clients, which share the cores
 AFTER_SECONDS = 3
-NORMAL_FACTOR, NORMAL_LEAST_MS = 3, 10.0  # times its median before, a normal answer may take
-MOST_GROWTH_MEBIBYTES = 5.0
+NORMAL_FACTOR, NORMAL_MIN_MS = 3, 10.0  # times its median before, a normal answer may take
+MAX_GROWTH_MEBIBYTES = 5.0
 ANSWERED, REFUSED = "OK", "RESOURCE_EXHAUSTED"
 
 
 @dataclass(frozen=True)
-class Flood:
+class Overload:
     """What was seen at twice the capacity."""
 
     request: Request
@@ -41,7 +41,7 @@ class Flood:
     heavy: Sequence[Outcome]  # during the load
     normal: Sequence[Outcome]  # during it and afterwards
     normal_ms: float  # what one may take
-    memory: MemoryWatch
+    memory: MemorySampler
 
     def milliseconds(self, status: str) -> np.ndarray:
         """Return how long heavy requests with that status took, of those that the load met."""
@@ -77,19 +77,19 @@ def overload(seconds: int, images: int) -> str:
     with running(*OUR_SERVER, *queue) as served:
         request = Request("Predict", images)
         check("ours", served.port, request, open_model())
-        return _report(_flood(served, request, seconds), seconds)
+        return _report(_run(served, request, seconds), seconds)
 
 
-def _flood(served: Served, request: Request, seconds: int) -> Flood:
+def _run(served: Served, request: Request, seconds: int) -> Overload:
     callers = QUEUE_IMAGES // request.images  # they fill the queue, and no more
     usual = asyncio.run(sample(served.port, 1, NORMAL_RATE, 2))
-    normal_ms = max(NORMAL_LEAST_MS, NORMAL_FACTOR * float(np.median(_milliseconds(usual))))
+    normal_ms = max(NORMAL_MIN_MS, NORMAL_FACTOR * float(np.median(_milliseconds(usual))))
     capacity = _capacity(served, request, callers)
     say(f"capacity: {capacity:.0f} requests a second; now twice that for {seconds} s")
     before = read_counters(served.metrics_port or 0)
-    with MemoryWatch(served) as memory:
-        heavy = Probe(served.port, request.images, HEAVY_RATE, seconds)
-        normal = Probe(served.port, 1, NORMAL_RATE, seconds + AFTER_SECONDS)
+    with MemorySampler(served) as memory:
+        heavy = OpenLoopClient(served.port, request.images, HEAVY_RATE, seconds)
+        normal = OpenLoopClient(served.port, 1, NORMAL_RATE, seconds + AFTER_SECONDS)
         seen = load(
             served.url(f"/{SERVICE}/Predict"),
             frame(request.message()),
@@ -98,7 +98,7 @@ def _flood(served: Served, request: Request, seconds: int) -> Flood:
             options=("--rps", str(round(2 * capacity / OPEN.connections))),
         )
     counted = read_counters(served.metrics_port or 0).since(before)
-    return Flood(
+    return Overload(
         request,
         callers,
         capacity,
@@ -128,33 +128,41 @@ def _milliseconds(outcomes: Sequence[Outcome]) -> list[float]:
     return [each.milliseconds for each in outcomes]
 
 
-def _report(flood: Flood, seconds: int) -> str:
-    answered, refused = (flood.milliseconds(status) for status in (ANSWERED, REFUSED))
+def _report(seen: Overload, seconds: int) -> str:
+    answered, refused = (seen.milliseconds(status) for status in (ANSWERED, REFUSED))
     if not len(answered):
-        raise RuntimeError(f"of {len(flood.heavy)} requests of the probe none was answered in time")
+        raise RuntimeError(f"of {len(seen.heavy)} heavy requests none was answered in time")
     return "\n\n".join(
         part.strip()
         for part in (
-            f"{seconds} s of requests of {flood.request.images} uint8 images, offered by h2load at "
-            f"twice the rate that {flood.callers} waiting callers get, whatever comes back; "
-            f"`--max-queue-images {QUEUE_IMAGES}`. Status and latency are those of a probe beside "
-            f"it, {HEAVY_RATE} such requests a second from grpcio; counts are the server's own.",
+            f"{seconds} s of requests of {seen.request.images} uint8 images, offered by h2load at "
+            f"twice the rate that {seen.callers} waiting callers get, whatever comes back; "
+            f"`--max-queue-images {QUEUE_IMAGES}`. Status and latency are those of a second "
+            f"client beside it, {HEAVY_RATE} such requests a second from grpcio; counts are "
+            "the server's own.",
             "### Limits under overload",
-            limits_table(_limits(flood, answered, refused)),
+            limits_table(_limits(seen, answered, refused)),
             "### Figures under overload",
-            table(("figure", "measured"), _figures(flood, answered, refused)),
+            table(("figure", "measured"), _figures(seen, answered, refused)),
         )
     )
 
 
-def _limits(flood: Flood, answered: np.ndarray, refused: np.ndarray) -> list[Limit]:
+def _limits(seen: Overload, answered: np.ndarray, refused: np.ndarray) -> list[Limit]:
     p99 = float(np.percentile(answered, 99))
-    alone = QUEUE_IMAGES / (flood.capacity * flood.request.images) * 1e3 + DELAY_MS
-    flooded = QUEUE_IMAGES / (flood.counted.images / flood.load.seconds) * 1e3 + DELAY_MS
-    quarters = flood.memory.quarters()
+    at_capacity = QUEUE_IMAGES / (seen.capacity * seen.request.images) * 1e3 + DELAY_MS
+    overloaded = QUEUE_IMAGES / (seen.counted.images / seen.load.seconds) * 1e3 + DELAY_MS
+    quarters = seen.memory.quarters()
     return [
-        Limit("p99 answered", p99, "queue's bound, at the rate under overload", flooded, 1, "ms"),
-        Limit("p99 answered", p99, "queue's bound, at the capacity", alone, 1, "ms"),
+        Limit(
+            "p99 answered",
+            p99,
+            "queue's bound, at the rate under overload",
+            overloaded,
+            1,
+            "ms",
+        ),
+        Limit("p99 answered", p99, "queue's bound, at the capacity", at_capacity, 1, "ms"),
         # None refused: they wait where the queue's bound does not hold them.
         Limit(
             "p50 refused" if len(refused) else "p50 refused (none was)",
@@ -167,38 +175,38 @@ def _limits(flood: Flood, answered: np.ndarray, refused: np.ndarray) -> list[Lim
         Limit(
             "growth of memory, second to last quarter",
             max(0.0, quarters[-1] - quarters[1]),
-            "most",
-            MOST_GROWTH_MEBIBYTES,
+            "maximum",
+            MAX_GROWTH_MEBIBYTES,
             1,
             "MiB",
         ),
         Limit(
-            "until a normal answer after the load", flood.recovery_seconds(), "most", 1.0, 1, "s"
+            "until a normal answer after the load", seen.recovery_seconds(), "maximum", 1.0, 1, "s"
         ),
     ]
 
 
-def _figures(flood: Flood, answered: np.ndarray, refused: np.ndarray) -> list[tuple[str, str]]:
-    seconds, counted, memory = flood.load.seconds, flood.counted, flood.memory.mebibytes
-    offered = flood.load.requests / seconds
+def _figures(seen: Overload, answered: np.ndarray, refused: np.ndarray) -> list[tuple[str, str]]:
+    seconds, counted, memory = seen.load.seconds, seen.counted, seen.memory.mebibytes
+    offered = seen.load.requests / seconds
     others = {code: n for code, n in counted.failures().items() if code != REFUSED}
     others |= {"CANCELLED": cut} if (cut := counted.calls("CANCELLED")) else {}
-    probed = {each.status for each in flood.heavy} - {ANSWERED, REFUSED}
+    seen_codes = {each.status for each in seen.heavy} - {ANSWERED, REFUSED}
     return [
-        ("capacity, requests/s", number(flood.capacity)),
+        ("capacity, requests/s", number(seen.capacity)),
         (
             "offered and ended, requests/s",
-            f"{number(offered)}, {offered / flood.capacity:.2f} x capacity",
+            f"{number(offered)}, {offered / seen.capacity:.2f} x capacity",
         ),
         ("answered, images/s", number(counted.images / seconds)),
-        ("answered with OK (probes too)", f"{counted.calls(ANSWERED):,}"),
+        ("answered with OK (of all clients)", f"{counted.calls(ANSWERED):,}"),
         ("RESOURCE_EXHAUSTED", f"{counted.calls(REFUSED):,}"),
         ("other codes (CANCELLED: cut off by the end)", str(others or "none")),
-        ("other codes that the probe saw", ", ".join(sorted(probed)) or "none"),
-        ("answered: p50, p99 of the probe, ms", _percentiles(answered)),
-        ("refused: p50, p99 of the probe, ms", _percentiles(refused)),
+        ("other codes that the second client saw", ", ".join(sorted(seen_codes)) or "none"),
+        ("answered: p50, p99 of the second client, ms", _percentiles(answered)),
+        ("refused: p50, p99 of the second client, ms", _percentiles(refused)),
         (
-            "memory at start, most, at end, MiB",
+            "memory at start, maximum, at end, MiB",
             ", ".join(map(number, (memory[0], max(memory), memory[-1]))),
         ),
     ]

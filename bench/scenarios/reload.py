@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.load.callers import Tally
+from bench.load.callers import CallerCounts
 from bench.load.processes import Served, running
 from bench.reports.tables import Limit, limits_table, number, table
 from bench.scenarios.speed import OUR_SERVER, say
@@ -27,7 +27,7 @@ STUCK_SECONDS = 60
 POLL_SECONDS = 0.005
 AFTER_SECONDS = 0.1  # in which the old version is closed
 SAMPLE_RELOADS = 20
-MOST_GROWTH_MEBIBYTES = 5.0
+MAX_GROWTH_MEBIBYTES = 5.0
 
 Window = tuple[float, float]  # begin and end, by time.monotonic
 
@@ -36,18 +36,18 @@ Window = tuple[float, float]  # begin and end, by time.monotonic
 class Reloads:
     """What was seen."""
 
-    tally: Tally
-    calls: np.ndarray  # [N, 2]: begun, seconds
+    counts: CallerCounts
+    calls: np.ndarray  # [N, 2]: started, seconds
     quiet: Sequence[Window]  # after each reload
     windows: Sequence[Window]  # each reload, from SIGHUP to the old version's end
     mebibytes: Sequence[float]  # resident after each reload
 
     def latencies(self, windows: Sequence[Window]) -> np.ndarray:
         """Return the milliseconds of the calls that went on at some moment of the windows."""
-        begun, ended = self.calls[:, 0], self.calls.sum(axis=1)
+        started, ended = self.calls[:, 0], self.calls.sum(axis=1)
         chosen = np.zeros(len(self.calls), bool)
         for begin, end in windows:
-            chosen |= (begun <= end) & (ended >= begin)
+            chosen |= (started <= end) & (ended >= begin)
         return self.calls[chosen, 1] * 1e3
 
 
@@ -73,9 +73,9 @@ def reload_under_load(reloads: int, callers: int = CALLERS, *, closes_log: bool 
         ):
             time.sleep(WARM_SECONDS)
             windows, quiet, mebibytes = _reload(served, variants, reloads)
-            tally = _ended(processes)
+            counts = _ended(processes)
         calls = np.concatenate([np.load(path) for path in sorted(folder.glob("calls-*.npy"))])
-    return Reloads(tally, calls, quiet, windows, mebibytes)
+    return Reloads(counts, calls, quiet, windows, mebibytes)
 
 
 def _reload(
@@ -87,23 +87,23 @@ def _reload(
             version = variants.publish()
             windows.append(_one_reload(served, client, version))
             mebibytes.append(served.resident_mebibytes())
-            begun = time.monotonic()
+            started = time.monotonic()
             time.sleep(QUIET_SECONDS)
-            quiet.append((begun, time.monotonic()))
+            quiet.append((started, time.monotonic()))
             if turn % 10 == 0:
                 say(f"reload {turn}: {mebibytes[-1]:.1f} MiB")
     return windows, quiet, mebibytes
 
 
 def _one_reload(served: Served, client: ForwardClient, version: int) -> Window:
-    begun = time.monotonic()
+    started = time.monotonic()
     served.process.send_signal(signal.SIGHUP)
     while client.model().version != version:
-        if time.monotonic() > begun + STUCK_SECONDS:
+        if time.monotonic() > started + STUCK_SECONDS:
             raise RuntimeError(f"version {version} was not served in {STUCK_SECONDS} s")
         time.sleep(POLL_SECONDS)
     time.sleep(AFTER_SECONDS)
-    return begun, time.monotonic()
+    return started, time.monotonic()
 
 
 @contextmanager
@@ -128,8 +128,8 @@ def _callers(port: int, folder: Path, callers: int) -> Iterator[list[subprocess.
             process.wait()
 
 
-def _ended(processes: Sequence[subprocess.Popen[str]]) -> Tally:
-    tally = Tally()
+def _ended(processes: Sequence[subprocess.Popen[str]]) -> CallerCounts:
+    counts = CallerCounts()
     for process in processes:
         if process.stdin is not None:
             process.stdin.close()
@@ -138,8 +138,8 @@ def _ended(processes: Sequence[subprocess.Popen[str]]) -> Tally:
         output, _ = process.communicate(timeout=STUCK_SECONDS)
         if process.returncode:
             raise RuntimeError(f"the callers ended with status {process.returncode}")
-        tally.add(Tally(**json.loads(output)))
-    return tally
+        counts.add(CallerCounts(**json.loads(output)))
+    return counts
 
 
 def report(reloads: int, *, closes_log: bool = False) -> str:
@@ -169,23 +169,23 @@ def _limits(seen: Reloads) -> list[Limit]:
         float(np.median(part))
         for part in (seen.mebibytes[first:][:SAMPLE_RELOADS], seen.mebibytes[-SAMPLE_RELOADS:])
     )
-    tally = seen.tally
+    counts = seen.counts
     what = f"growth of memory from reloads {first + 1} on, medians of {SAMPLE_RELOADS}"
     return [
-        Limit("failed requests", sum(tally.failed.values()), "most", 0, 1, ""),
-        Limit("answers not of the version that they name", tally.wrong, "most", 0, 1, ""),
-        Limit("answers older than the caller's last", tally.backwards, "most", 0, 1, ""),
-        Limit(what, max(0.0, last - warm), "most", MOST_GROWTH_MEBIBYTES, 1, "MiB"),
+        Limit("failed requests", sum(counts.failed.values()), "maximum", 0, 1, ""),
+        Limit("answers not of the version that they name", counts.wrong, "maximum", 0, 1, ""),
+        Limit("answers older than the caller's last", counts.backwards, "maximum", 0, 1, ""),
+        Limit(what, max(0.0, last - warm), "maximum", MAX_GROWTH_MEBIBYTES, 1, "MiB"),
     ]
 
 
 def _figures(seen: Reloads) -> list[tuple[str, str]]:
     lengths = np.array([end - begin - AFTER_SECONDS for begin, end in seen.windows]) * 1e3
     rows = [
-        ("answers, all compared", f"{seen.tally.answered:,}"),
-        ("versions that answered", str(len(seen.tally.versions))),
+        ("answers, all compared", f"{seen.counts.answered:,}"),
+        ("versions that answered", str(len(seen.counts.versions))),
         ("from SIGHUP to the new version, median, ms", number(float(np.median(lengths)))),
-        ("the same, most, ms", number(float(lengths.max()))),
+        ("the same, maximum, ms", number(float(lengths.max()))),
     ]
     for when, windows in (("between reloads", seen.quiet), ("during reloads", seen.windows)):
         latencies = seen.latencies(windows)

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from bench.load.counters import SERVICE, Counters, read_counters
 from bench.load.h2load import Load, Shape, frame, load
 from bench.load.processes import Served, running
+from bench.load.requests import Request
 from bench.reports.tables import Limit, limits_table, number, table
-from bench.scenarios.cases import STREAM_MESSAGES, Request
+from bench.scenarios.cases import STREAM_MESSAGES
 from bench.scenarios.check import check
 from bench.scenarios.measure import SETTLE_SECONDS
 from bench.scenarios.speed import OUR_SERVER, open_model, say
 
-SEGMENT_SECONDS, LEAST_SEGMENTS = 30, 4
+SEGMENT_SECONDS, MIN_SEGMENTS = 30, 4
 WARM_SEGMENTS = 2
-MOST_GROWTH_MEBIBYTES = 5.0
+MAX_GROWTH_MEBIBYTES = 5.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def soak(minutes: float) -> str:
     Raises:
         RuntimeError: h2load failed.
     """
-    seconds = max(1, min(SEGMENT_SECONDS, round(minutes * 60 / LEAST_SEGMENTS)))
+    seconds = max(1, min(SEGMENT_SECONDS, round(minutes * 60 / MIN_SEGMENTS)))
     segments: list[Segment] = []
     with running(*OUR_SERVER) as served:
         runner = open_model()
@@ -132,12 +133,12 @@ def _report(segments: Sequence[Segment], minutes: float, seconds: int) -> str:
                     Limit(
                         f"growth of memory after {warm.ended:.0f} s",
                         growth,
-                        "most",
-                        MOST_GROWTH_MEBIBYTES,
+                        "maximum",
+                        MAX_GROWTH_MEBIBYTES,
                         1,
                         "MiB",
                     ),
-                    Limit("failed requests", failed, "most", 0, 1, ""),
+                    Limit("failed requests", failed, "maximum", 0, 1, ""),
                 ]
             ),
             "### Over time",

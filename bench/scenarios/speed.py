@@ -1,4 +1,4 @@
-"""Measure every cell on every server, in rounds: within one the servers of a cell in turn."""
+"""Measure every case on every server, in rounds: within one the servers of a case in turn."""
 
 import os
 import statistics
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.load.processes import Served, running
-from bench.scenarios.cases import ECHO, INLINE, OURS, TRACED, TUTORIAL, Cell, Request
+from bench.load.requests import Request
+from bench.scenarios.cases import ECHO, INLINE, OURS, TRACED, TUTORIAL, Case
 from bench.scenarios.check import check
 from bench.scenarios.measure import Figures, forward_microseconds, measure
 from export.bundle import find_bundle
@@ -23,7 +24,7 @@ MODULES = {
     OURS: OUR_SERVER,
     TRACED: OUR_SERVER,
 }
-Key = tuple[Cell, str]
+Key = tuple[Case, str]
 
 
 @dataclass
@@ -33,29 +34,29 @@ class Results:
     rounds: dict[Key, list[Figures]] = field(default_factory=dict)
     forwards: dict[int, list[float]] = field(default_factory=dict)
 
-    def has(self, cell: Cell, server: str) -> bool:
-        """Tell whether a cell was measured on a server."""
-        return (cell, server) in self.rounds
+    def has(self, case: Case, server: str) -> bool:
+        """Tell whether a case was measured on a server."""
+        return (case, server) in self.rounds
 
-    def all(self, cell: Cell, server: str, of: Callable[[Figures], float]) -> list[float]:
+    def all(self, case: Case, server: str, of: Callable[[Figures], float]) -> list[float]:
         """Return a figure of each round."""
-        return [of(figures) for figures in self.rounds[cell, server]]
+        return [of(figures) for figures in self.rounds[case, server]]
 
-    def median(self, cell: Cell, server: str, of: Callable[[Figures], float]) -> float:
+    def median(self, case: Case, server: str, of: Callable[[Figures], float]) -> float:
         """Return the median of a figure over the rounds."""
-        return statistics.median(self.all(cell, server, of))
+        return statistics.median(self.all(case, server, of))
 
-    def cpu(self, cell: Cell, server: str) -> float:
+    def cpu(self, case: Case, server: str) -> float:
         """Return the median of the server's CPU, in microseconds."""
-        return self.median(cell, server, lambda figures: figures.cpu)
+        return self.median(case, server, lambda figures: figures.cpu)
 
     def forward(self, images: int) -> float:
         """Return the median of a forward pass in process, in microseconds."""
         return statistics.median(self.forwards[images])
 
-    def floor(self, cell: Cell) -> float:
+    def floor(self, case: Case) -> float:
         """Return F(n): the echo of the same bytes from the same callers, and the forward pass."""
-        return self.cpu(cell, ECHO) + self.forward(cell.request.images)
+        return self.cpu(case, ECHO) + self.forward(case.request.images)
 
 
 def open_model() -> Runner:
@@ -63,7 +64,7 @@ def open_model() -> Runner:
     return open_runner(find_bundle(Path("models"), "mnist", None), "onnx", "cpu")
 
 
-def run(cells: Sequence[Cell], rounds: int, seconds: int) -> Results:
+def run(cases: Sequence[Case], rounds: int, seconds: int) -> Results:
     """Start the servers, check their answers, and measure.
 
     Raises:
@@ -71,50 +72,50 @@ def run(cells: Sequence[Cell], rounds: int, seconds: int) -> Results:
         FailedRequestsError: a server answered with errors.
     """
     with ExitStack() as stack:
-        bench = _Bench(stack, cells, seconds)
+        bench = _Bench(stack, cases, seconds)
         for turn in range(rounds):
-            for cell in cells:
-                bench.measure(cell, turn)
-                say(f"round {turn + 1} of {rounds}: {cell.name}")
+            for case in cases:
+                bench.measure(case, turn)
+                say(f"round {turn + 1} of {rounds}: {case.name}")
     return bench.results
 
 
 class _Bench:
     """The servers, all started and checked."""
 
-    def __init__(self, stack: ExitStack, cells: Sequence[Cell], seconds: int) -> None:
+    def __init__(self, stack: ExitStack, cases: Sequence[Case], seconds: int) -> None:
         self.results = Results()
         self._seconds = seconds
         self._runner = open_model()
         self._answer_bytes: dict[tuple[Request, str], int] = {}
-        wanted = {name for cell in cells for name in cell.servers} - {ECHO}
+        wanted = {name for case in cases for name in case.servers} - {ECHO}
         self._servers = {name: _start(stack, *MODULES[name]) for name in sorted(wanted)}
-        for cell in cells:
-            self._check(cell)
+        for case in cases:
+            self._check(case)
         self._echoes = {
             request: _start(stack, "bench.servers.echo", str(self._answer_bytes[request, ECHO]))
-            for request in dict.fromkeys(cell.request for cell in cells if ECHO in cell.servers)
+            for request in dict.fromkeys(case.request for case in cases if ECHO in case.servers)
         }
         say("every server's answers are right")
 
-    def measure(self, cell: Cell, turn: int) -> None:
-        """Measure a cell on its servers."""
-        first = turn % len(cell.servers)  # another one begins each time
-        for name in cell.servers[first:] + cell.servers[:first]:
-            served = self._echoes[cell.request] if name == ECHO else self._servers[name]
-            answer_bytes = self._answer_bytes[cell.request, name]
-            figures = measure(name, served, cell, self._seconds, answer_bytes)
-            self.results.rounds.setdefault((cell, name), []).append(figures)
-        forward = forward_microseconds(self._runner, cell.request)
-        self.results.forwards.setdefault(cell.request.images, []).append(forward)
+    def measure(self, case: Case, turn: int) -> None:
+        """Measure a case on its servers."""
+        first = turn % len(case.servers)  # another one begins each time
+        for name in case.servers[first:] + case.servers[:first]:
+            served = self._echoes[case.request] if name == ECHO else self._servers[name]
+            answer_bytes = self._answer_bytes[case.request, name]
+            figures = measure(name, served, case, self._seconds, answer_bytes)
+            self.results.rounds.setdefault((case, name), []).append(figures)
+        forward = forward_microseconds(self._runner, case.request)
+        self.results.forwards.setdefault(case.request.images, []).append(forward)
 
-    def _check(self, cell: Cell) -> None:
-        for name in cell.servers:
-            if name != ECHO and (cell.request, name) not in self._answer_bytes:
-                size = check(name, self._servers[name].port, cell.request, self._runner)
-                self._answer_bytes[cell.request, name] = size
-        if ECHO in cell.servers:
-            self._answer_bytes[cell.request, ECHO] = self._answer_bytes[cell.request, OURS]
+    def _check(self, case: Case) -> None:
+        for name in case.servers:
+            if name != ECHO and (case.request, name) not in self._answer_bytes:
+                size = check(name, self._servers[name].port, case.request, self._runner)
+                self._answer_bytes[case.request, name] = size
+        if ECHO in case.servers:
+            self._answer_bytes[case.request, ECHO] = self._answer_bytes[case.request, OURS]
 
 
 def _start(stack: ExitStack, module: str, *arguments: str) -> Served:

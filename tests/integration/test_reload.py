@@ -93,10 +93,10 @@ def wait_for_failure(server: RunningServer, text: str) -> None:
 
 def test_reloads_under_load_fail_no_call_and_mix_no_versions() -> None:
     seen = reload_under_load(5, callers=8)
-    assert seen.tally.failed == {}
-    assert seen.tally.wrong == seen.tally.backwards == 0
-    assert set(seen.tally.versions) == {"1", "2", "3", "4", "5", "6"}
-    assert sum(seen.tally.versions.values()) == seen.tally.answered > 100
+    assert seen.counts.failed == {}
+    assert seen.counts.wrong == seen.counts.backwards == 0
+    assert set(seen.counts.versions) == {"1", "2", "3", "4", "5", "6"}
+    assert sum(seen.counts.versions.values()) == seen.counts.answered > 100
 
 
 def test_a_new_version_is_found_by_itself_and_one_that_is_removed_is_rolled_back(

@@ -13,7 +13,7 @@ from pytriton.triton import Triton, TritonConfig
 
 from bench.peers.servers.common import Model, free_ports
 
-MOST_IMAGES = 1024  # Triton counts images, not requests
+MAX_IMAGES = 1024  # Triton counts images, not requests
 
 model = Model()
 
@@ -45,7 +45,7 @@ def main() -> None:
             infer_func=predict,
             inputs=[Tensor(name="images", dtype=np.float32, shape=(28, 28))],
             outputs=[Tensor(name="logits", dtype=np.float32, shape=(10,))],
-            config=ModelConfig(max_batch_size=MOST_IMAGES, batcher=DynamicBatcher()),
+            config=ModelConfig(max_batch_size=MAX_IMAGES, batcher=DynamicBatcher()),
         )
         print(grpc_port, flush=True)
         triton.serve()
