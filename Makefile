@@ -54,8 +54,9 @@ fuzz: .venv/.develop ## throw random and mutated bytes at a server (flags: ARGS=
 pictures: .venv/.develop ## measure which forms of pictures the client reads; half an hour; writes docs/guides/pictures.md (flags: ARGS="--count 100")
 	$(BIN)/python -m bench.pictures $(ARGS)
 
-docs: .venv/.develop ## generate the reference of the settings
+docs: .venv/.develop ## generate the reference of the settings and of the API
 	$(BIN)/python -m docs.settings
+	$(BIN)/python -m docs.api
 
 picture: .venv/.develop ## draw the README's pictures
 	$(BIN)/python -m docs.picture
