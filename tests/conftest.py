@@ -1,5 +1,7 @@
 """Fixtures: the bundled model, real MNIST, a tiny bundle, a real server."""
 
+import subprocess
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -12,11 +14,13 @@ from export.bundle import Bundle, open_bundle
 from export.runners import Runner, open_runner
 from export.settings import read_settings
 from export.weights import read_weights
-from tests.support.bundles import MODELS_DIR, publish_random_bundle
+from tests.support.bundles import MODELS_DIR, REPOSITORY, publish_random_bundle
 from tests.support.servers import RunningServer, start_server
 from training.config import TrainingSettings
 from training.data import Data, load
 from training.errors import DatasetError
+
+INSTALL_SECONDS = 280
 
 # A noisy machine is no reason to fail.
 hypothesis.settings.register_profile("forward", hypothesis.settings(), deadline=None)
@@ -94,3 +98,20 @@ def client(served: RunningServer) -> Iterator[ForwardClient]:
     """A client of that server."""
     with ForwardClient(served.address, timeout_seconds=60) as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def triton_python() -> str:
+    """The Python of an environment with tritonclient: it wants another protobuf than the server."""
+    target = ".venv-tritonclient/.done"
+    done = subprocess.run(
+        ["make", "--silent", target, f"PYTHON={sys.executable}"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"needs tritonclient, which could not be installed: {done.stderr[-500:]}")
+    return str((REPOSITORY / target).parent / "bin/python")

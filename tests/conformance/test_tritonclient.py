@@ -2,9 +2,7 @@
 
 import base64
 import json
-import re
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,7 +19,6 @@ from inference import open_inference_pb2 as oip
 from tests.support.bundles import REPOSITORY, random_images
 from tests.support.servers import RunningServer
 
-INSTALL_SECONDS = 280
 CALL_SECONDS = 120
 STAGES = ("input", "flatten", "linear1", "relu", "linear2", "output")
 FLOATS = random_images(3, (28, 28), seed=4)
@@ -150,40 +147,6 @@ class Seen:
         """Return a call's answer without its values, or its error."""
         answer: dict[str, Any] = self.facts["calls"][way][name]
         return answer
-
-
-@pytest.fixture(scope="session")
-def triton_python() -> str:
-    """The Python of an environment with tritonclient: it wants another protobuf than the server."""
-    target = ".venv-tritonclient/.done"
-    done = subprocess.run(
-        ["make", "--silent", target, f"PYTHON={sys.executable}"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"needs tritonclient, which could not be installed: {done.stderr[-500:]}")
-    return str((REPOSITORY / target).parent / "bin/python")
-
-
-def test_the_example_of_the_guide_runs(served: RunningServer, triton_python: str) -> None:
-    guide = (REPOSITORY / "docs/guides/open-inference.md").read_text()
-    (example,) = re.findall(r"^```python\n(import tritonclient.*?)^```$", guide, re.M | re.S)
-    assert "localhost:8001" in example
-    program = f"""import numpy as np
-pixels = np.zeros((2, 28, 28), np.uint8)
-{example.replace("localhost:8001", served.address)}
-assert result.as_numpy("relu").shape == (2, 128)
-assert result.as_numpy("logits").shape == (2, 3)
-"""
-    command = [triton_python, "-I", "-c", program]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=CALL_SECONDS, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
