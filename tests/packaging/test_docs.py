@@ -23,6 +23,9 @@ PAGES = sorted(
 )
 ERRORS, METRICS = "docs/reference/errors.md", "docs/reference/metrics.md"
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FILE = re.compile(
+    r"`((?:bench|client|docker|docs|examples|export|proto|server|tests|training)/[\w./-]+)`"
+)
 CODE = re.compile(r"^```.*?^```$", re.M | re.S)
 
 
@@ -52,6 +55,23 @@ def dead_links(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_link_leads_to_a_file_and_heading(page: Path) -> None:
     assert dead_links(page) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_named_file_exists(page: Path) -> None:
+    assert missing_files(page) == []
+
+
+def missing_files(page: Path) -> list[str]:
+    """Return the files of the packages that a page names and that are not there."""
+    names = FILE.findall(page.read_text())
+    return [name for name in names if not (REPOSITORY / name).exists()]
+
+
+def test_a_missing_file_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("`server/app.py`, `export/none.py`, `server/engine/`, `training/none/`\n")
+    assert missing_files(page) == ["export/none.py", "training/none/"]
 
 
 def test_a_dead_link_is_found(tmp_path: Path) -> None:
