@@ -97,7 +97,7 @@ def test_every_fault_comes_as_a_field_violation(stub: Stub) -> None:
     assert fields == {"inputs[0].name", "inputs[0].shape", "outputs[0].name"}
 
 
-def test_bytes_that_are_no_request_are_an_invalid_argument(served: RunningServer) -> None:
+def test_undecodable_bytes_are_an_invalid_argument(served: RunningServer) -> None:
     with grpc.insecure_channel(served.address) as channel:
         call: Any = channel.unary_unary(f"/{SERVICE}/ModelInfer")
         with pytest.raises(grpc.RpcError) as caught:

@@ -60,7 +60,7 @@ def faulty(bundle: Bundle, tmp_path: Path) -> Bundle:
     return republish(bundle, tmp_path / "faulty", contents)
 
 
-def test_it_prints_a_row_for_each_runtime_and_stage_and_ends_with_0(bundle: Bundle) -> None:
+def test_compare_prints_every_runtime_and_stage(bundle: Bundle) -> None:
     done = run(bundle.path)
     assert done.returncode == 0, done.stderr
     assert "260 images (synthetic) against float64 NumPy: all hold" in done.stdout
@@ -72,7 +72,7 @@ def test_it_prints_a_row_for_each_runtime_and_stage_and_ends_with_0(bundle: Bund
         assert len(rows) == 5, stage
 
 
-def test_a_runtime_that_departs_ends_it_with_1_and_the_stage(faulty: Bundle) -> None:
+def test_a_diverging_runtime_ends_it_with_1(faulty: Bundle) -> None:
     done = run(faulty.path, "--device", "cpu")
     assert done.returncode == 1
     assert "not all hold" in done.stdout
@@ -110,7 +110,7 @@ def test_json_has_the_figures_of_the_comparison(
     assert by_stage["flatten"]["max_error"] == 0
 
 
-def test_runtimes_devices_and_precisions_are_those_that_are_asked_for(
+def test_runtimes_devices_and_precisions_are_as_requested(
     bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def variants(*arguments: str) -> list[tuple[str, str, str]]:
@@ -128,7 +128,7 @@ def test_runtimes_devices_and_precisions_are_those_that_are_asked_for(
     ]
 
 
-def test_what_only_a_missing_device_could_run_is_no_success(bundle: Bundle) -> None:
+def test_a_missing_device_is_no_success(bundle: Bundle) -> None:
     done = run(bundle.path, "--runtime", "onnx-reference", "--device", "cuda")
     assert done.returncode == 1
     assert "nothing was compared" in done.stdout
@@ -260,7 +260,7 @@ def test_a_picture_takes_names_as_they_are(bundle: Bundle, tmp_path: Path) -> No
     assert (tmp_path / "a.png").exists()
 
 
-def test_a_picture_of_nothing_or_to_nowhere_is_a_clear_error(
+def test_an_impossible_heatmap_is_a_clear_error(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["compare", str(bundle.path), "--runtime", "onnx-reference", "--picture"]
@@ -278,7 +278,7 @@ def recorded(bundle: Bundle) -> list[tuple[str, str, int]]:
     return [(one.runtime, one.image_set.split()[0], one.images) for one in parity]
 
 
-def test_a_record_is_put_into_the_manifest_and_guards_from_then_on(
+def test_a_recorded_comparison_guards_from_then_on(
     copy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Images of the user's own are recorded together with the synthetic ones."""
@@ -295,9 +295,7 @@ def test_a_record_is_put_into_the_manifest_and_guards_from_then_on(
 
 
 @pytest.mark.parametrize("pixel", [0.0, 0.01])
-def test_a_record_of_dim_images_keeps_no_server_from_starting(
-    copy: Bundle, tmp_path: Path, pixel: float
-) -> None:
+def test_a_record_of_dim_images_starts_servers(copy: Bundle, tmp_path: Path, pixel: float) -> None:
     """Their errors are far below those of the vectors that a server checks itself with."""
     write_manifest(copy.path, copy.manifest.model_copy(update={"parity": ()}))
     np.save(tmp_path / "dim.npy", np.full((3, 28, 28), pixel, np.float32))
@@ -341,7 +339,7 @@ def test_a_record_that_was_left_can_be_renewed(
     assert main(["verify", str(copy.path), "--runtime", "onnx"]) == 0
 
 
-def test_a_record_that_can_not_be_written_is_a_clear_error(
+def test_an_unwritable_record_is_a_clear_error(
     copy: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (copy.path / ".manifest.json").mkdir()  # where the new one is written, for root as well
@@ -370,7 +368,7 @@ def test_the_tables_fit_a_terminal_of_80_columns(bundle: Bundle) -> None:
     assert "…" not in console.export_text()
 
 
-def test_verify_opens_the_runtimes_that_it_is_asked_for(
+def test_verify_opens_the_requested_runtimes(
     bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", str(bundle.path), "--runtime", "onnx"]) == 0
@@ -379,7 +377,7 @@ def test_verify_opens_the_runtimes_that_it_is_asked_for(
     ]
 
 
-def test_a_torch_that_is_broken_is_not_the_bundles_fault(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_broken_torch_is_not_the_bundles_fault(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise OSError('libcublas.so.13: no such file')")
     done = subprocess.run(
         [sys.executable, "-m", "export", "verify", bundle.path],
@@ -394,7 +392,7 @@ def test_a_torch_that_is_broken_is_not_the_bundles_fault(bundle: Bundle, tmp_pat
     assert "onnx: every stage of" in done.stdout
 
 
-def test_without_the_train_extra_it_says_how_to_get_it(bundle: Bundle) -> None:
+def test_without_the_train_extra_it_is_named(bundle: Bundle) -> None:
     blocked = "import sys; sys.modules.update(dict.fromkeys(['torch', 'safetensors']))"
     code = f"{blocked}; from export.__main__ import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(

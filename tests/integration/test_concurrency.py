@@ -90,9 +90,7 @@ def trace_request(images: np.ndarray, index: int) -> pb.TraceRequest:
     )
 
 
-def test_answers_of_shared_runs_are_bit_equal_to_those_of_lone_ones(
-    served: RunningServer, alone: Runner
-) -> None:
+def test_shared_runs_are_bit_equal_to_single_ones(served: RunningServer, alone: Runner) -> None:
     callers = [random_requests(seed) for seed in range(CALLERS)]
     runs = metric(served, "forward_run_images_count", batcher="predict")
     found = predict_all(served, callers)
@@ -103,7 +101,7 @@ def test_answers_of_shared_runs_are_bit_equal_to_those_of_lone_ones(
     assert runs < CALLERS * TURNS / 2, "they have shared their runs"
 
 
-def test_traces_of_shared_runs_are_those_of_lone_ones(served: RunningServer, alone: Runner) -> None:
+def test_traces_of_shared_runs_are_unchanged(served: RunningServer, alone: Runner) -> None:
     requests = [images[:40] for seed in range(8) for images in random_requests(seed)]
     runs = metric(served, "forward_run_images_count", batcher="trace")
     together = trace_all(served, requests)

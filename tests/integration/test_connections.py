@@ -49,7 +49,7 @@ def open_streams(channel: grpc.Channel, count: int, done: threading.Event) -> li
     return streams
 
 
-def test_a_connection_over_the_limit_is_closed_and_one_that_ends_makes_room() -> None:
+def test_connections_over_the_limit_are_closed() -> None:
     with start_server("--max-connections", "3") as server:
         held = [connect(grpc_port(server)) for _ in range(3)]
         wait_until(lambda: len(connections(server)) == 3)
@@ -64,7 +64,7 @@ def test_a_connection_over_the_limit_is_closed_and_one_that_ends_makes_room() ->
             each.close()
 
 
-def test_connections_leave_file_descriptors_to_the_metrics_and_the_start_says_so() -> None:
+def test_connections_leave_descriptors_to_the_metrics() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = OTHER_DESCRIPTORS + 20
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))  # the server inherits it
@@ -85,7 +85,7 @@ def test_connections_leave_file_descriptors_to_the_metrics_and_the_start_says_so
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_calls_over_the_limit_of_a_connection_wait_in_their_client() -> None:
+def test_calls_over_the_stream_limit_wait_at_clients() -> None:
     done = threading.Event()
     with (
         start_server("--max-concurrent-streams", "2") as server,
@@ -138,9 +138,7 @@ def test_a_message_over_the_limit_is_refused_with_the_limit() -> None:
 
 
 @pytest.mark.parametrize(("keepalive", "is_found"), [("1", True), ("0", False)])
-def test_a_connection_whose_client_went_silent_is_found_by_pings(
-    keepalive: str, is_found: bool
-) -> None:
+def test_keepalive_closes_connections_of_silent_clients(keepalive: str, is_found: bool) -> None:
     with (
         start_server("--keepalive-time", keepalive) as server,
         client_process(server, 1, "once") as silent,
@@ -190,7 +188,7 @@ def ping(client: RawClient, count: int, pause_seconds: float) -> list[h2.events.
 
 
 @pytest.mark.parametrize(("pause_seconds", "is_allowed"), [(0.6, True), (0.02, False)])
-def test_a_client_may_ping_while_it_is_idle_but_not_too_often(
+def test_an_idle_client_may_ping_at_intervals(
     bundle: Bundle, pause_seconds: float, is_allowed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.transport.grpc.options.MIN_PING_SECONDS", 0.3)
@@ -220,9 +218,7 @@ def call_for(server: RunningServer, seconds: float) -> int:
 
 
 @pytest.mark.parametrize(("age", "is_renewed"), [("1", True), ("0", False)])
-def test_clients_connect_anew_at_the_age_of_their_connections_and_no_call_fails(
-    age: str, is_renewed: bool
-) -> None:
+def test_clients_reconnect_at_the_maximum_connection_age(age: str, is_renewed: bool) -> None:
     ports: set[int] = set()
     with (
         start_server("--max-connection-age", age) as server,
@@ -236,9 +232,7 @@ def test_clients_connect_anew_at_the_age_of_their_connections_and_no_call_fails(
     assert len(ports) >= 8 if is_renewed else len(ports) == 4
 
 
-def test_a_stream_is_ended_when_its_connection_is_too_old_and_the_drain_timeout_has_passed() -> (
-    None
-):
+def test_an_old_connections_streams_end_after_grace() -> None:
     done = threading.Event()
     arguments = ("--max-connection-age", "1", "--drain-timeout", "1.5")
     with start_server(*arguments) as server, grpc.insecure_channel(server.address) as channel:
@@ -258,7 +252,7 @@ def test_a_stream_is_ended_when_its_connection_is_too_old_and_the_drain_timeout_
         assert health(health_pb2.HealthCheckRequest(), timeout=20).status == 1
 
 
-def test_a_client_that_never_says_what_it_speaks_is_dropped(
+def test_an_unfinished_handshake_is_dropped(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.transport.grpc.options.HANDSHAKE_SECONDS", 1)

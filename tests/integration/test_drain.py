@@ -63,13 +63,13 @@ def test_a_signal_ends_an_idle_server_with_status_0(number: signal.Signals) -> N
 
 
 @pytest.mark.parametrize("delay_seconds", [0, 0.5])
-def test_a_drain_under_load_loses_no_call_and_ends_with_status_0(delay_seconds: float) -> None:
+def test_a_drain_under_load_loses_no_call(delay_seconds: float) -> None:
     seen = drain(delay_seconds)
     assert seen.holds, seen
     assert sum(seen.answered.values()) > 100
 
 
-def test_a_drain_lets_a_running_call_finish_and_tells_watchers(bundle: Bundle) -> None:
+def test_a_drain_finishes_calls_and_notifies_watchers(bundle: Bundle) -> None:
     with (
         start_held_server(bundle) as server,
         ForwardClient(server.address) as caller,
@@ -93,7 +93,7 @@ def test_a_drain_lets_a_running_call_finish_and_tells_watchers(bundle: Bundle) -
         drained.result(10)
 
 
-def test_a_call_that_came_while_the_event_loop_stood_still_is_served(bundle: Bundle) -> None:
+def test_a_call_during_a_blocked_loop_is_served(bundle: Bundle) -> None:
     """As on a machine that is short of processors, for longer than calls have to arrive."""
     with (
         start_held_server(bundle) as server,
@@ -133,7 +133,7 @@ def test_the_drain_timeout_ends_calls_that_do_not_finish(bundle: Bundle) -> None
         assert ended.value.code in {"UNAVAILABLE", "CANCELLED"}
 
 
-def test_a_call_that_never_ends_is_cut_off_after_the_drain_timeout() -> None:
+def test_an_endless_call_ends_at_the_drain_timeout() -> None:
     with start_server("--drain-timeout", "0.7") as server, open_stream(server):
         started = time.monotonic()
         assert server.stop() == 0
@@ -164,7 +164,7 @@ HEALTH = health_pb2.HealthCheckResponse
 DELAY = ("--drain-delay", "2")
 
 
-def test_during_the_drain_delay_calls_are_served_and_health_says_not_serving() -> None:
+def test_the_drain_delay_serves_calls_as_not_serving() -> None:
     with (
         start_server(*DELAY) as server,
         ForwardClient(server.address) as caller,
@@ -188,7 +188,7 @@ def test_during_the_drain_delay_calls_are_served_and_health_says_not_serving() -
         assert server.process.wait(30) == 0
 
 
-def test_a_second_signal_ends_the_process_at_once_during_the_drain_delay() -> None:
+def test_a_second_signal_ends_a_drain_at_once() -> None:
     with start_server("--drain-delay", "60") as server:
         server.process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -197,7 +197,7 @@ def test_a_second_signal_ends_the_process_at_once_during_the_drain_delay() -> No
         assert server.log()[-1]["event"] == "draining"
 
 
-def test_a_drain_serves_the_call_that_was_on_its_way_when_the_signal_came() -> None:
+def test_a_drain_serves_calls_on_their_way() -> None:
     """Stopped, the server gets both, and the signal first."""
     with (
         start_server() as server,

@@ -144,7 +144,7 @@ def test_a_service_link_named_like_a_setting_is_logged() -> None:
         ("FORWARD_SERVICE_NAME", "x", "FORWARD_SERVICE_NAME is not a setting"),
     ],
 )
-def test_a_mistake_that_looks_like_a_service_link_is_named(
+def test_a_mistake_like_a_service_link_is_named(
     name: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with environment({name: value}), pytest.raises(SystemExit):
@@ -190,7 +190,7 @@ def test_empty_variables_of_the_client_set_nothing() -> None:
         assert vars(client_settings()) == expected
 
 
-def test_an_empty_variable_leaves_the_file_of_settings_in_force(
+def test_an_empty_variable_keeps_the_files_setting(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "recipe.toml"
@@ -210,9 +210,7 @@ def test_an_empty_variable_leaves_the_file_of_settings_in_force(
         ({"FORWARD_HOST": "unix:/run/forward.sock"}, "unix:/run/forward.sock"),
     ],
 )
-def test_the_health_check_of_the_image_calls_its_server(
-    variables: dict[str, str], address: str
-) -> None:
+def test_the_images_health_check_calls_its_server(variables: dict[str, str], address: str) -> None:
     """The container tools may be missing; the command is the shell's alone."""
     text = (REPOSITORY / "docker" / "Dockerfile").read_text().replace("\\\n", " ")
     (command,) = re.findall(r"HEALTHCHECK .* CMD (.*)", text)

@@ -57,7 +57,7 @@ def test_each_family_is_found_by_its_name(served: RunningServer) -> None:
         assert found == expected, family.name
 
 
-def test_several_names_find_all_of_them_and_none_finds_nothing(served: RunningServer) -> None:
+def test_name_parameters_select_their_families(served: RunningServer) -> None:
     both = named(served, "forward_images_total", "forward_queue_images")
     assert {name for name, _ in both} == {"forward_images_total", "forward_queue_images"}
     assert named(served, "up") == set()

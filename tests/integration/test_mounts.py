@@ -64,7 +64,7 @@ def test_tokens_follow_a_swap_of_their_volume(tmp_path: Path) -> None:
         assert not taken(server, "first-token")
 
 
-def test_a_wrong_file_of_tokens_is_noticed_though_nobody_calls(tmp_path: Path) -> None:
+def test_a_wrong_token_file_is_noticed_without_calls(tmp_path: Path) -> None:
     volume = Volume(tmp_path / "tokens", {"tokens": b"first-token"})
     well = "forward_files_last_reload_successful"
     with start_server("--token-file", str(volume.path / "tokens")) as server:

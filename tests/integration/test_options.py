@@ -39,7 +39,7 @@ from tests.support.servers import (
 from tests.support.streams import stuck_answers
 
 
-def test_limits_that_grpc_can_not_carry_stop_the_start(bundle: Bundle) -> None:
+def test_limits_beyond_grpcs_stop_the_start(bundle: Bundle) -> None:
     model = load_verified(bundle, "onnx", "cpu", threads=1)
     assert receive_limit(model, RequestLimits(600_000, 1)) == 2**31 - 1
     with pytest.raises(StartError, match="--max-batch-images 700000"):
@@ -61,7 +61,7 @@ def test_each_limit_is_the_one_that_was_set() -> None:
             caller.trace(random_images(3, (28, 28)), {"flatten": "full"})
 
 
-def test_the_length_of_the_queue_is_the_one_that_was_set() -> None:
+def test_the_queue_has_the_length_of_the_setting() -> None:
     count = 8 * INLINE_IMAGES  # in a thread, and for long: others can come while they run
     images = np.zeros((count, 28, 28), np.uint8)
     ended = threading.Event()
@@ -88,9 +88,7 @@ def test_the_length_of_the_queue_is_the_one_that_was_set() -> None:
 
 
 @pytest.mark.parametrize(("delay_ms", "least", "most"), [("0", 0, 0.2), ("400", 0.39, 5)])
-def test_the_longest_wait_for_others_is_the_one_that_was_set(
-    delay_ms: str, least: float, most: float
-) -> None:
+def test_the_queue_delay_is_that_of_the_setting(delay_ms: str, least: float, most: float) -> None:
     """While answers to others have not left, somebody waits for company that does not come."""
     images = random_images(1, (28, 28))
     with (
@@ -108,7 +106,7 @@ def queue_seconds(server: RunningServer) -> float:
     return metric(server, "forward_queue_seconds_sum", batcher="predict")
 
 
-def test_a_full_trace_that_fits_the_default_limit_reaches_a_stock_client(
+def test_a_full_trace_reaches_a_default_client(
     served: RunningServer,
 ) -> None:
     with grpc.insecure_channel(served.address) as channel:
@@ -118,7 +116,7 @@ def test_a_full_trace_that_fits_the_default_limit_reaches_a_stock_client(
     assert 0.95 * 2**22 < answer.ByteSize() <= 2**22
 
 
-def test_a_request_that_is_far_too_large_is_refused_and_the_server_goes_on(
+def test_a_far_too_large_request_is_refused(
     client: ForwardClient,
 ) -> None:
     with pytest.raises(ForwardError) as refused:
@@ -148,9 +146,7 @@ def test_versions_are_chosen_by_the_settings(tiny: Bundle) -> None:
         (("--host", "192.0.2.1"), "can't listen for gRPC on 192.0.2.1:"),
     ],
 )
-def test_a_start_that_can_not_be_is_ended_with_the_reason(
-    arguments: tuple[str, ...], reason: str
-) -> None:
+def test_an_impossible_start_ends_with_a_reason(arguments: tuple[str, ...], reason: str) -> None:
     if "cuda" in arguments and torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     done = run_server_until_it_ends("--grpc-port", "0", "--metrics-port", "0", *arguments)
@@ -160,7 +156,7 @@ def test_a_start_that_can_not_be_is_ended_with_the_reason(
     assert "Traceback" not in done.stderr
 
 
-def test_auto_without_a_gpu_is_said_in_the_line_ready_alone(served: RunningServer) -> None:
+def test_auto_without_gpu_is_in_the_ready_line(served: RunningServer) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers() or GPU_DRIVER.exists():
         pytest.skip("this machine has CUDA")
     assert (served.ready["device"], served.ready["device_setting"]) == ("cpu", "auto")
@@ -169,7 +165,7 @@ def test_auto_without_a_gpu_is_said_in_the_line_ready_alone(served: RunningServe
         assert (server.ready["device"], server.ready["device_setting"]) == ("cpu", "cpu")
 
 
-def test_why_a_machine_with_a_gpu_computes_on_its_cpu_is_logged_once(
+def test_a_fallback_to_cpu_is_logged_once(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -194,9 +190,7 @@ def test_why_a_machine_with_a_gpu_computes_on_its_cpu_is_logged_once(
 @pytest.mark.parametrize(
     ("port", "name"), [("grpc_port", "--grpc-port"), ("metrics_port", "--metrics-port")]
 )
-def test_a_port_that_is_taken_stops_the_start_by_its_setting(
-    served: RunningServer, port: str, name: str
-) -> None:
+def test_a_port_in_use_stops_the_start(served: RunningServer, port: str, name: str) -> None:
     ports = {"--grpc-port": "0", "--metrics-port": "0", name: str(served.ready[port])}
     done = run_server_until_it_ends(*(word for item in ports.items() for word in item))
     assert done.returncode == 1
@@ -237,7 +231,7 @@ def test_ports_and_host_are_those_that_were_set() -> None:
         ("warning", "json", None),
     ],
 )
-def test_the_log_has_the_level_and_the_form_that_were_set(
+def test_the_log_has_the_configured_level_and_format(
     level: str, form: str, line: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
@@ -251,7 +245,7 @@ def test_the_log_has_the_level_and_the_form_that_were_set(
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_a_logged_failure_has_its_cause_but_no_data(
+def test_a_logged_failure_has_no_request_data(
     form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(secret: str) -> None:
@@ -284,7 +278,7 @@ def test_the_settings_of_the_log_reach_it() -> None:
     assert (process.returncode, written) == (0, b"")
 
 
-def test_the_runtime_has_as_many_threads_as_were_set() -> None:
+def test_the_runtime_has_the_configured_threads() -> None:
     def threads(*arguments: str) -> int:
         with start_server(*arguments) as server:
             return len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))

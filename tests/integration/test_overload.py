@@ -31,7 +31,7 @@ from tests.support.servers import (
 ONE = random_images(1, (28, 28))
 
 
-def test_a_trace_is_packed_where_it_ran_and_not_on_the_event_loop(
+def test_a_trace_is_packed_off_the_event_loop(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: set[str] = set()
@@ -53,7 +53,7 @@ def test_a_trace_is_packed_where_it_ran_and_not_on_the_event_loop(
     assert threads.pop().startswith("forward-run")
 
 
-def test_a_full_queue_is_resource_exhausted_with_a_time_to_retry(bundle: Bundle) -> None:
+def test_a_full_queue_gives_a_time_to_retry(bundle: Bundle) -> None:
     with (
         start_held_server(bundle, max_queue_images=8) as server,
         ForwardClient(server.address) as caller,
@@ -71,7 +71,7 @@ def test_a_full_queue_is_resource_exhausted_with_a_time_to_retry(bundle: Bundle)
         assert len(caller.predict(random_images(8, (28, 28))).logits) == 8
 
 
-def test_a_call_whose_deadline_passes_in_the_queue_is_never_computed(bundle: Bundle) -> None:
+def test_a_call_past_its_deadline_is_not_computed(bundle: Bundle) -> None:
     with (
         start_held_server(bundle) as server,
         ForwardClient(server.address) as patient,
@@ -100,7 +100,7 @@ def test_a_call_whose_deadline_passes_in_the_queue_is_never_computed(bundle: Bun
         assert handled == 1
 
 
-def test_an_unforeseen_failure_tells_the_caller_only_where_to_look(
+def test_an_unexpected_error_gives_only_a_request_id(
     bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with start_held_server(bundle) as server, ForwardClient(server.address) as caller:

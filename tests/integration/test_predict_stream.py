@@ -51,7 +51,7 @@ def handled(server: RunningServer, code: str) -> float:
     return metric(server, name, **labels, grpc_type="bidi_stream", grpc_code=code)
 
 
-def test_answers_are_those_of_predict_in_the_order_of_the_requests(
+def test_responses_are_those_of_predict_in_order(
     served: RunningServer, channel: grpc.Channel
 ) -> None:
     sizes = [1, 3, 1, 300, 1, 64, 2, 512, 1, 7] * 4
@@ -72,7 +72,7 @@ def test_a_stream_of_nothing_ends_well(channel: grpc.Channel) -> None:
     assert answers_to(channel, []) == []
 
 
-def test_a_stream_answers_each_request_before_the_next_is_sent(channel: grpc.Channel) -> None:
+def test_a_stream_answers_before_the_next_request(channel: grpc.Channel) -> None:
     answered = threading.Semaphore(1)
     message = request(random_images(1, (28, 28)))
 
@@ -109,7 +109,7 @@ def status_of_predict(channel: grpc.Channel, message: bytes) -> status_pb2.Statu
     return status_pb2.Status.FromString(status.SerializeToString())
 
 
-def test_an_error_is_its_own_items_with_all_that_predict_tells_and_the_stream_goes_on(
+def test_an_error_ends_no_stream_and_has_details(
     channel: grpc.Channel,
 ) -> None:
     good, unparsable = GOOD.SerializeToString(), b"\xff\xff\xff"
@@ -134,7 +134,7 @@ def test_an_error_is_its_own_items_with_all_that_predict_tells_and_the_stream_go
 
 
 @pytest.mark.parametrize("count", [1, 64])
-def test_a_reader_that_does_not_read_is_not_read_ahead_of_without_bound(count: int) -> None:
+def test_read_ahead_is_bounded_for_slow_readers(count: int) -> None:
     with start_server() as server, grpc.insecure_channel(server.address, NARROW) as channel:
         tap = Tap(request(some_images(count, 1)))
         stream = ForwardServiceStub(channel).PredictStream(iter(tap), timeout=SECONDS)
@@ -152,7 +152,7 @@ def test_a_reader_that_does_not_read_is_not_read_ahead_of_without_bound(count: i
         wait_until(lambda: metric(server, "forward_queue_images") == 0)
 
 
-def test_a_stream_that_is_cancelled_while_it_is_silent_is_counted_as_cancelled(
+def test_a_cancelled_idle_stream_is_counted_as_cancelled(
     served: RunningServer, channel: grpc.Channel
 ) -> None:
     before = handled(served, "CANCELLED")
@@ -201,7 +201,7 @@ def test_a_stream_that_stays_open_ends_with_its_deadline(
 
 
 @pytest.mark.parametrize("most", [3, 10**9])
-def test_a_drain_answers_what_was_read_then_ends_the_stream_as_unavailable(most: int) -> None:
+def test_a_drain_answers_what_was_read_then_ends(most: int) -> None:
     with start_server() as server, grpc.insecure_channel(server.address) as channel:
         tap = Tap(request(some_images(8, 1)), most)
         stream = ForwardServiceStub(channel).PredictStream(iter(tap), timeout=SECONDS)
@@ -219,7 +219,7 @@ def test_a_drain_answers_what_was_read_then_ends_the_stream_as_unavailable(most:
             assert len(found) == 3
 
 
-def test_many_streams_and_calls_at_a_time_get_their_own_answers(
+def test_concurrent_streams_and_calls_get_their_own_responses(
     served: RunningServer, channel: grpc.Channel
 ) -> None:
     def stream(seed: int) -> None:

@@ -124,7 +124,7 @@ def failure(address: str, timeout: float = 10) -> ForwardError:
     "variable",
     ["grpc_proxy", "https_proxy", "http_proxy", "GRPC_PROXY", "HTTPS_PROXY", "HTTP_PROXY"],
 )
-def test_a_call_that_leaves_this_machine_takes_the_proxy(
+def test_calls_to_other_machines_use_the_proxy(
     served: RunningServer, monkeypatch: pytest.MonkeyPatch, variable: str, form: str
 ) -> None:
     with connect_proxy(served.ready["grpc_port"]) as proxy:
@@ -226,7 +226,7 @@ def test_names_domains_and_networks_are_exceptions(
         assert (proxy is not None) == is_taken
 
 
-def test_the_first_variable_counts_and_an_empty_one_says_none() -> None:
+def test_the_first_proxy_variable_counts() -> None:
     def chosen(**environment: str) -> str:
         proxy = proxy_for(parse_address("example.com:8001"), environment)
         return proxy.shown.removeprefix("http://") if proxy else ""
@@ -276,7 +276,7 @@ def test_a_proxy_that_never_answers_is_named(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     "url", ["socks5://user:secret@127.0.0.1:9", "https://127.0.0.1:9", "http://"]
 )
-def test_a_proxy_that_grpc_can_not_take_is_told_when_a_call_fails(
+def test_an_unusable_proxy_is_named_in_the_error(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], url: str
 ) -> None:
     monkeypatch.setenv("https_proxy", url)

@@ -91,7 +91,7 @@ def wait_for_failure(server: RunningServer, text: str) -> None:
     assert failures(server) >= 1
 
 
-def test_reloads_under_load_fail_no_call_and_mix_no_versions() -> None:
+def test_reloads_under_load_fail_no_call() -> None:
     seen = reload_under_load(5, callers=8)
     assert seen.counts.failed == {}
     assert seen.counts.wrong == seen.counts.backwards == 0
@@ -99,7 +99,7 @@ def test_reloads_under_load_fail_no_call_and_mix_no_versions() -> None:
     assert sum(seen.counts.versions.values()) == seen.counts.answered > 100
 
 
-def test_a_new_version_is_found_by_itself_and_one_that_is_removed_is_rolled_back(
+def test_a_new_version_is_loaded_a_removed_rolled_back(
     tiny: Bundle,
 ) -> None:
     with serving(tiny, *FAST) as (server, load):
@@ -121,7 +121,7 @@ def test_a_new_version_is_found_by_itself_and_one_that_is_removed_is_rolled_back
         assert abs(loaded - model_of(server).reload.loaded_time.ToNanoseconds() / 1e9) < 5
 
 
-def test_without_an_interval_only_a_signal_makes_the_server_look(tiny: Bundle) -> None:
+def test_without_an_interval_only_a_signal_polls(tiny: Bundle) -> None:
     with serving(tiny, *NEVER) as (server, load):
         load.expect(publish(tiny))
         time.sleep(POLLS_SECONDS)
@@ -131,7 +131,7 @@ def test_without_an_interval_only_a_signal_makes_the_server_look(tiny: Bundle) -
         load.wait_for(2)
 
 
-def test_a_pinned_version_stays_and_is_loaded_again_if_its_content_changes(tiny: Bundle) -> None:
+def test_a_pinned_version_is_reloaded_when_it_changes(tiny: Bundle) -> None:
     with serving(tiny, *FAST, "--model-version", "1") as (server, load):
         newer = publish(tiny)
         time.sleep(POLLS_SECONDS)
@@ -150,7 +150,7 @@ def test_a_pinned_version_stays_and_is_loaded_again_if_its_content_changes(tiny:
         assert found.model_version == 1
 
 
-def test_a_version_that_is_removed_with_no_other_left_is_served_on(tiny: Bundle) -> None:
+def test_the_last_version_removed_is_served_on(tiny: Bundle) -> None:
     with serving(tiny, *FAST) as (server, load):
         kept = tiny.path.rename(tiny.path.parent / ".kept")
         wait_for_failure(server, "is gone, and there is no other version")
@@ -163,7 +163,7 @@ def test_a_version_that_is_removed_with_no_other_left_is_served_on(tiny: Bundle)
         assert metric(server, "forward_model_reloads_total", result="success") == 0
 
 
-def test_a_served_version_that_is_damaged_on_disk_is_served_on_though_an_older_one_is_there(
+def test_a_served_version_damaged_on_disk_stays(
     tiny: Bundle,
 ) -> None:
     newest = publish(tiny)
@@ -175,7 +175,7 @@ def test_a_served_version_that_is_damaged_on_disk_is_served_on_though_an_older_o
         assert set(load.answers) == {2}
 
 
-def test_a_corrupted_version_is_refused_once_and_taken_when_it_is_repaired(tiny: Bundle) -> None:
+def test_a_corrupted_version_is_loaded_once_repaired(tiny: Bundle) -> None:
     with serving(tiny, *NEVER) as (server, load):
         broken = load.expect(publish(tiny))
         model = broken.path / "model.onnx"
@@ -194,7 +194,7 @@ def test_a_corrupted_version_is_refused_once_and_taken_when_it_is_repaired(tiny:
         assert not model_of(server).reload.HasField("failure")
 
 
-def test_a_version_that_computes_something_else_is_refused_and_the_next_best_is_served(
+def test_a_wrong_version_gives_way_to_an_older(
     tiny: Bundle,
 ) -> None:
     second, third = publish(tiny), publish(tiny)
@@ -220,9 +220,7 @@ def test_a_version_that_computes_something_else_is_refused_and_the_next_best_is_
         wait_until(lambda: not model_of(server).reload.HasField("failure"))
 
 
-def test_a_folder_that_is_being_written_is_no_failure_and_taken_when_it_is_whole(
-    tiny: Bundle, tmp_path: Path
-) -> None:
+def test_a_version_being_written_is_no_failure(tiny: Bundle, tmp_path: Path) -> None:
     whole = publish(tiny)
     source = whole.path.rename(tmp_path / "source")
     with serving(tiny, *FAST) as (server, load):
@@ -242,7 +240,7 @@ def test_a_folder_that_is_being_written_is_no_failure_and_taken_when_it_is_whole
         assert "reload failed" not in events
 
 
-def test_a_folder_that_stays_half_written_is_a_failure_after_a_while(tiny: Bundle) -> None:
+def test_a_version_left_incomplete_becomes_a_failure(tiny: Bundle) -> None:
     with serving(tiny, *FAST) as (server, load):
         half = publish(tiny)
         # One rename: it is never seen whole.
@@ -256,7 +254,7 @@ def test_a_folder_that_stays_half_written_is_a_failure_after_a_while(tiny: Bundl
         assert set(load.answers) == {1}
 
 
-def test_a_disk_that_is_full_when_a_version_is_published_leaves_nothing_that_a_server_takes(
+def test_a_full_disk_publishes_nothing(
     tiny: Bundle,
 ) -> None:
     """The limit of a file's size stands in for the disk: the write ends in the middle."""
@@ -276,7 +274,7 @@ def test_a_disk_that_is_full_when_a_version_is_published_leaves_nothing_that_a_s
         assert set(load.answers) == {1}
 
 
-def test_a_version_of_another_shape_and_other_labels_is_served(tiny: Bundle) -> None:
+def test_a_version_of_another_shape_is_served(tiny: Bundle) -> None:
     folder = ("--models-dir", str(models_dir_of(tiny)), "--model", "tiny", *NEVER)
     with start_server(*folder) as server, ForwardClient(server.address) as client:
         other = publish_random_bundle(models_dir_of(tiny), "tiny", (4, 4), ("a", "b", "c"))
@@ -288,7 +286,7 @@ def test_a_version_of_another_shape_and_other_labels_is_served(tiny: Bundle) -> 
         assert client.model().labels == ("a", "b", "c")
 
 
-def test_a_version_whose_requests_are_larger_than_the_process_takes_asks_for_a_restart(
+def test_a_version_with_larger_requests_needs_a_restart(
     tiny: Bundle,
 ) -> None:
     with serving(tiny, *NEVER) as (server, load):
@@ -299,7 +297,7 @@ def test_a_version_whose_requests_are_larger_than_the_process_takes_asks_for_a_r
         load.wait_for(1)
 
 
-def test_a_server_starts_with_the_newest_version_that_can_be_loaded_and_says_so(
+def test_a_server_starts_with_the_newest_loadable_version(
     tiny: Bundle,
 ) -> None:
     broken = publish(tiny)
@@ -333,7 +331,7 @@ def test_a_signal_during_a_look_makes_one_more(tiny: Bundle) -> None:
         load.wait_for(3)
 
 
-def test_a_drain_does_not_wait_for_a_look_that_hangs(tiny: Bundle) -> None:
+def test_a_drain_does_not_wait_for_polls(tiny: Bundle) -> None:
     folder = ("--models-dir", str(models_dir_of(tiny)), "--model", "tiny", *NEVER)
     with start_server(*folder) as server:
         pipe = piped_version(tiny)
@@ -361,7 +359,7 @@ def wait_for_reader(pipe: Path) -> int:
     return opened[0]
 
 
-def test_a_signal_to_reload_does_not_end_a_server_that_starts(tmp_path: Path) -> None:
+def test_sighup_does_not_end_a_starting_server(tmp_path: Path) -> None:
     log_path = tmp_path / "log"
     ports = ("--grpc-port", "0", "--metrics-port", "0", "--log-format", "json")
     with (
@@ -382,9 +380,7 @@ def test_a_signal_to_reload_does_not_end_a_server_that_starts(tmp_path: Path) ->
             process.kill()
 
 
-def test_a_terminal_that_closes_ends_its_server_though_a_signal_alone_does_not(
-    tiny: Bundle, tmp_path: Path
-) -> None:
+def test_a_closed_terminal_ends_its_server(tiny: Bundle, tmp_path: Path) -> None:
     ours, theirs = os.openpty()
     log_path = tmp_path / "log"
     arguments = ("--models-dir", str(models_dir_of(tiny)), "--model", "tiny", *NEVER)

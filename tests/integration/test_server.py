@@ -28,7 +28,7 @@ from training.data import Data
 STAGES = ["input", "flatten", "linear1", "relu", "linear2", "output"]
 
 
-def test_served_decisions_and_accuracy_are_those_of_eager_torch(
+def test_served_decisions_are_those_of_eager_torch(
     client: ForwardClient, bundle: Bundle, eager: Runner, mnist: Data, test_pixels: np.ndarray
 ) -> None:
     images = mnist.test.images.numpy()
@@ -41,7 +41,7 @@ def test_served_decisions_and_accuracy_are_those_of_eager_torch(
     assert accuracy >= 0.985
 
 
-def test_bytes_and_floats_of_the_same_images_give_the_same_bits(
+def test_bytes_and_floats_give_the_same_bits(
     client: ForwardClient, mnist: Data, test_pixels: np.ndarray
 ) -> None:
     as_bytes = client.predict(mnist.test.images[:64].numpy())
@@ -51,7 +51,7 @@ def test_bytes_and_floats_of_the_same_images_give_the_same_bits(
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "pt2", "torchscript"])
-def test_every_stage_of_a_trace_is_within_twice_the_bound_of_eager_torch(
+def test_every_stage_is_within_bounds_of_torch(
     bundle: Bundle,
     weights: dict[str, np.ndarray],
     eager: Runner,
@@ -141,7 +141,7 @@ IMAGE = np.zeros((1, 28, 28), np.float32)
         (None, "images", "required", "not set"),
     ],
 )
-def test_bad_images_are_refused_with_field_expected_and_got(
+def test_bad_images_are_refused_by_field(
     served: RunningServer, images: pb.Tensor | None, field: str, expected: str, got: str
 ) -> None:
     found = refusal(served, pb.PredictRequest(images=images))
@@ -151,7 +151,7 @@ def test_bad_images_are_refused_with_field_expected_and_got(
     assert refusal(served, pb.TraceRequest(images=images)) == found
 
 
-def test_an_unknown_stage_is_refused_with_those_there_are(served: RunningServer) -> None:
+def test_an_unknown_stage_is_refused_by_name(served: RunningServer) -> None:
     selection = [pb.StageSelection(name="softmax")]
     found = refusal(served, pb.TraceRequest(images=tensor(IMAGE), stages=selection))
     assert found == {"stages[0].name": f"expected one of {', '.join(STAGES)}, got 'softmax'"}
@@ -172,7 +172,7 @@ def test_two_faults_in_one_request_are_both_named(served: RunningServer) -> None
     assert list(found) == ["images.shape", "images.data", "stages[0].name"]
 
 
-def test_bytes_that_are_no_request_are_an_invalid_argument(served: RunningServer) -> None:
+def test_undecodable_bytes_are_an_invalid_argument(served: RunningServer) -> None:
     with grpc.insecure_channel(served.address) as channel:
         predict: Any = channel.unary_unary("/forward.v1.ForwardService/Predict")
         with pytest.raises(grpc.RpcError) as refused:
@@ -184,9 +184,7 @@ def test_bytes_that_are_no_request_are_an_invalid_argument(served: RunningServer
 @pytest.mark.parametrize(
     ("name", "version"), [("resnet", 0), ("", 7), ("mnist", 2), ("mnist", -1), ("x" * 10**6, 0)]
 )
-def test_a_model_that_is_not_served_is_not_found(
-    served: RunningServer, name: str, version: int
-) -> None:
+def test_an_unserved_model_is_not_found(served: RunningServer, name: str, version: int) -> None:
     channel, service = stub(served)
     selector = pb.ModelSelector(name=name, version=version)
     requests = [
@@ -210,7 +208,7 @@ def test_naming_the_served_model_changes_nothing(served: RunningServer) -> None:
         assert named == service.Predict(pb.PredictRequest(images=tensor(IMAGE[0])))
 
 
-def test_reflection_gives_the_contract_to_a_client_without_the_proto(
+def test_reflection_gives_the_proto(
     served: RunningServer,
 ) -> None:
     with grpc.insecure_channel(served.address) as channel:
@@ -227,7 +225,7 @@ def test_reflection_gives_the_contract_to_a_client_without_the_proto(
         ]
 
 
-def test_health_is_known_of_the_server_and_the_service(client: ForwardClient) -> None:
+def test_health_covers_server_and_services(client: ForwardClient) -> None:
     assert client.health() == "SERVING"
     assert client.health("forward.v1.ForwardService") == "SERVING"
     for name in ("x", "é" * 100_000):
@@ -236,7 +234,7 @@ def test_health_is_known_of_the_server_and_the_service(client: ForwardClient) ->
         assert unknown.value.code == "NOT_FOUND"
 
 
-def test_watch_tells_of_an_unknown_service_and_stays_open(served: RunningServer) -> None:
+def test_watching_an_unknown_service_stays_open(served: RunningServer) -> None:
     with grpc.insecure_channel(served.address) as channel:
         watch = channel.unary_stream(
             "/grpc.health.v1.Health/Watch",
@@ -281,7 +279,7 @@ def test_metrics_count_calls_images_and_times() -> None:
     assert value("forward_model_info", **info) == 1
 
 
-def test_a_call_is_counted_before_its_caller_has_the_answer(served: RunningServer) -> None:
+def test_a_call_is_counted_before_its_response(served: RunningServer) -> None:
     labels = {"grpc_service": "forward.v1.ForwardService", "grpc_method": "Predict"}
     requests = {
         "OK": pb.PredictRequest(images=tensor(IMAGE)),
@@ -315,9 +313,7 @@ def test_the_reference_lists_every_metric(served: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "pt2", "torchscript"])
-def test_a_bundle_of_another_architecture_is_served_without_a_change(
-    tiny: Bundle, runtime: Runtime
-) -> None:
+def test_a_bundle_of_another_architecture_is_served(tiny: Bundle, runtime: Runtime) -> None:
     images = random_images(5, (3, 5))
     models_dir = tiny.path.parent.parent
     arguments = ("--models-dir", str(models_dir), "--model", "tiny", "--runtime", runtime)
@@ -329,7 +325,7 @@ def test_a_bundle_of_another_architecture_is_served_without_a_change(
     assert shapes == [(5, 3, 5), (5, 15), (5, 4), (5, 4), (5, 2), (5, 2)]
 
 
-def test_a_large_request_for_the_model_with_unknown_fields_is_answered(
+def test_large_requests_with_unknown_fields_are_answered(
     served: RunningServer,
 ) -> None:
     unknown = b"\x1a" + b"\xa0\x9c\x01" + bytes(20_000)  # field 3 of ModelSelector, 20,000 bytes

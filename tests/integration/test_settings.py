@@ -32,7 +32,7 @@ def refusal(
     return capsys.readouterr().err
 
 
-def test_a_flag_beats_the_environment_which_beats_the_default(
+def test_flag_then_environment_then_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert read_settings(ServerSettings, []).grpc_port == 8001
@@ -90,7 +90,7 @@ def test_all_wrong_settings_are_named_at_once(
     assert "FORWARD_GRPC_PROT is not a setting; did you mean FORWARD_GRPC_PORT?" in message
 
 
-def test_an_unknown_training_variable_stops_training_but_not_serving(
+def test_an_unknown_training_variable_stops_only_training(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORWARD_TRAINING_EPOCH", "1")
@@ -146,7 +146,7 @@ def file_of(folder: Path, text: str) -> str:
     return str(path)
 
 
-def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default(
+def test_flag_then_environment_then_file_then_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = file_of(tmp_path, 'epochs = 5\nseed = 6\ndataset = "digits"\nhidden = [8, 4]')
@@ -171,13 +171,13 @@ def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
         ("\0", "recipe.toml: is no TOML"),
     ],
 )
-def test_a_wrong_file_of_settings_is_named_with_what_is_wrong_in_it(
+def test_a_wrong_settings_file_is_named(
     tmp_path: Path, text: str, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert named in refusal(TrainingSettings, ["--config", file_of(tmp_path, text)], capsys)
 
 
-def test_a_flag_over_a_file_is_named_when_the_flag_is_wrong(
+def test_a_wrong_flag_over_a_file_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = file_of(tmp_path, "epochs = 5")
@@ -186,7 +186,7 @@ def test_a_flag_over_a_file_is_named_when_the_flag_is_wrong(
 
 
 @pytest.mark.parametrize("name", ["nowhere.toml", "."])
-def test_a_file_of_settings_that_can_not_be_read_is_named(
+def test_an_unreadable_settings_file_is_named(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = refusal(TrainingSettings, ["--config", str(tmp_path / name)], capsys)
@@ -221,13 +221,13 @@ def test_config_without_a_file_is_named(capsys: pytest.CaptureFixture[str]) -> N
         (["--seed", "4294967295", "--seeds", "2"], "--seed 4294967295 and --seeds 2"),
     ],
 )
-def test_a_wrong_setting_of_training_stops_the_start_by_name(
+def test_a_wrong_training_setting_is_named(
     arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert named in refusal(TrainingSettings, arguments, capsys)
 
 
-def test_several_hidden_layers_come_by_flag_and_by_environment(
+def test_hidden_layers_come_by_flag_and_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert read_settings(TrainingSettings, ["--hidden", "256,128"]).hidden == (256, 128)

@@ -106,9 +106,7 @@ def test_an_interrupt_during_the_imports_shows_no_traceback(
 
 @pytest.mark.usefixtures("namespaces")
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_process_1_at_once_while_it_drains(
-    second: signal.Signals, tmp_path: Path
-) -> None:
+def test_a_second_signal_ends_a_draining_process_1(second: signal.Signals, tmp_path: Path) -> None:
     log_path = tmp_path / "log"
     command = (*SERVER, "--drain-delay", "60")
     with started(command, log_path, first=True) as (process, pid):
@@ -131,7 +129,7 @@ def test_process_1_drains_at_the_first_signal(tmp_path: Path) -> None:
     assert '"stopped"' in log_path.read_text()
 
 
-def test_an_interrupt_that_is_ignored_stays_so_until_the_server_serves(tmp_path: Path) -> None:
+def test_an_ignored_interrupt_stays_ignored_until_serving(tmp_path: Path) -> None:
     """As of a command that a shell runs in the background."""
     words = ["env", "--ignore-signal=INT", sys.executable, "-m", *SERVER]
     log_path = tmp_path / "log"

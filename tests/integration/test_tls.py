@@ -127,7 +127,7 @@ def run_client(*arguments: str, **environment: str) -> subprocess.CompletedProce
     )
 
 
-def test_a_client_that_trusts_the_ca_is_served_as_by_a_plain_server(
+def test_tls_gives_the_responses_of_plaintext(
     secured: RunningServer, authority: Authority, client: ForwardClient
 ) -> None:
     with ForwardClient(named(secured), tls=authority.tls()) as caller:
@@ -148,7 +148,7 @@ def test_a_tls_client_of_a_plain_server_is_told_so(
     assert "it must speak TLS with a certificate of the CA" in refusal(served, authority.tls())
 
 
-def test_a_client_takes_no_certificate_of_another_ca_or_for_another_name(
+def test_a_client_refuses_wrong_certificates(
     secured: RunningServer, authority: Authority, theirs: Authority
 ) -> None:
     assert "CERTIFICATE_VERIFY_FAILED" in refusal(secured, theirs.tls())
@@ -156,7 +156,7 @@ def test_a_client_takes_no_certificate_of_another_ca_or_for_another_name(
     assert "certificate of the CA for this name" in refusal(secured, other)
 
 
-def test_a_certificate_for_another_name_is_taken_if_the_client_expects_that(
+def test_a_client_may_expect_another_server_name(
     ours: Authority,
 ) -> None:
     pair = ours.issue("forward.example")
@@ -169,16 +169,14 @@ def test_a_certificate_for_another_name_is_taken_if_the_client_expects_that(
             assert caller.health() == "SERVING"
 
 
-def test_a_client_with_a_certificate_of_the_ca_gets_in(
-    mutual: RunningServer, authority: Authority
-) -> None:
+def test_a_client_with_a_certificate_is_served(mutual: RunningServer, authority: Authority) -> None:
     tls = authority.tls(authority.issue("caller"))
     with ForwardClient(named(mutual), tls=tls) as caller:
         assert caller.predict(IMAGE).logits.shape == (1, 10)
 
 
 @pytest.mark.parametrize("which", ["none", "of another CA", "expired"])
-def test_a_client_without_a_right_certificate_does_not_get_in(
+def test_a_client_without_certificate_gets_no_connection(
     mutual: RunningServer, authority: Authority, theirs: Authority, which: str
 ) -> None:
     own = {
@@ -191,14 +189,14 @@ def test_a_client_without_a_right_certificate_does_not_get_in(
     assert handled(mutual) == before, "no handler heard of it"
 
 
-def test_a_client_s_certificate_is_not_asked_for_unless_a_ca_is_set(
+def test_client_certificates_are_optional_without_a_ca(
     secured: RunningServer, authority: Authority, theirs: Authority
 ) -> None:
     with ForwardClient(named(secured), tls=authority.tls(theirs.issue("caller"))) as caller:
         assert caller.health() == "SERVING"
 
 
-def test_a_renewed_certificate_is_what_new_connections_see_while_old_ones_go_on(
+def test_new_connections_get_a_renewed_certificate(
     ours: Authority,
 ) -> None:
     pair = ours.issue(days=7)
@@ -240,7 +238,7 @@ def calling_on(caller: ForwardClient, answers: list[int]) -> Iterator[None]:
             each.result()
 
 
-def test_files_that_do_not_fit_leave_the_old_certificate_in_use_and_are_logged_once(
+def test_mismatched_tls_files_keep_the_old_certificate(
     ours: Authority,
 ) -> None:
     pair = ours.issue(days=7)
@@ -284,7 +282,7 @@ def test_an_expired_certificate_is_warned_of(ours: Authority, days: float, warne
         assert metric(server, EXPIRY) == expiry_of(pair)
 
 
-def test_a_key_that_everybody_can_read_is_warned_of(ours: Authority) -> None:
+def test_a_world_readable_key_gives_a_warning(ours: Authority) -> None:
     pair = ours.issue()
     pair.key.chmod(0o644)
     with start_server(*pair.arguments()) as server:
@@ -292,7 +290,7 @@ def test_a_key_that_everybody_can_read_is_warned_of(ours: Authority) -> None:
     assert [(line["setting"], line["file"]) for line in warnings] == [("--tls-key", str(pair.key))]
 
 
-def test_a_key_is_not_in_what_python_shows_of_it(ours: Authority) -> None:
+def test_a_repr_does_not_contain_the_key(ours: Authority) -> None:
     pair = ours.issue()
     credentials = read_credentials(TlsFiles(pair.certificate, pair.key, None))
     assert credentials.key == pair.key.read_bytes()
@@ -348,7 +346,7 @@ def test_wrong_files_stop_the_start_and_are_named(ours: Authority, fault: str, r
     assert "Traceback" not in done.stderr
 
 
-def test_the_command_speaks_tls_by_flags_and_by_environment(
+def test_the_command_uses_tls_by_flags_and_environment(
     mutual: RunningServer, authority: Authority
 ) -> None:
     own = authority.issue("caller")
@@ -391,9 +389,7 @@ def test_wrong_settings_of_the_client_are_named(
     assert "Traceback" not in done.stderr
 
 
-def test_a_client_s_wrong_files_are_errors_before_any_call(
-    ours: Authority, theirs: Authority
-) -> None:
+def test_wrong_client_files_fail_before_any_call(ours: Authority, theirs: Authority) -> None:
     own, other = ours.issue("one"), theirs.issue("two")
     for tls in (
         Tls(ours.ca, own.certificate),

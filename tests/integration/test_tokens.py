@@ -147,7 +147,7 @@ def test_a_refusal_says_what_is_wrong_and_never_what_came(
     assert not any(value[7:] in text for value in authorizations if value[7:])
 
 
-def test_a_method_that_is_not_there_tells_a_stranger_nothing(guarded: RunningServer) -> None:
+def test_unknown_methods_need_a_token_too(guarded: RunningServer) -> None:
     def ask(channel: grpc.Channel, metadata: Metadata) -> object:
         call: Any = channel.unary_unary("/forward.v1.ForwardService/Nothing")
         return call(b"", metadata=metadata)
@@ -235,13 +235,13 @@ def test_the_library_and_the_command_show_their_token(
 
 
 @pytest.mark.parametrize("token", ["", "a b", "a\nb", "tökén"])
-def test_a_token_that_can_be_none_is_an_error_before_any_call(token: str) -> None:
+def test_an_impossible_token_fails_before_any_call(token: str) -> None:
     with pytest.raises(CredentialsError, match="expected a token") as refused:
         ForwardClient(token=token)
     assert not token or token not in str(refused.value)
 
 
-def test_tokens_are_rotated_without_a_gap_and_without_a_restart(tmp_path: Path) -> None:
+def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
     file = write_tokens(tmp_path / "tokens", RIGHT)
     with start_server("--token-file", str(file)) as server:
 
@@ -302,7 +302,7 @@ def test_health_that_needs_a_token_needs_tokens() -> None:
 
 
 @pytest.mark.parametrize(("mode", "warnings"), [(0o600, 0), (0o640, 0), (0o644, 1)])
-def test_a_file_of_tokens_that_everybody_can_read_is_warned_of(
+def test_a_world_readable_token_file_gives_a_warning(
     tmp_path: Path, mode: int, warnings: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write_tokens(tmp_path / "tokens", RIGHT)
@@ -353,7 +353,7 @@ def test_whatever_comes_is_let_through_or_refused(
 
 
 @hypothesis.given(content=st.one_of(st.binary(), st.text().map(str.encode)))
-def test_whatever_is_in_the_file_gives_tokens_or_an_error(
+def test_any_file_gives_tokens_or_an_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     file = tmp_path_factory.mktemp("tokens") / "tokens"
