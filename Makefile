@@ -4,7 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-PROTOS := proto/forward/v1/forward.proto proto/inference/open_inference.proto
+PYPROJECTS := pyproject.toml client/pyproject.toml
+PROTOC := $(BIN)/python -m grpc_tools.protoc -Iproto --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc
 PEERS := $(patsubst bench/peers/requirements/%.txt,%,$(wildcard bench/peers/requirements/*.txt))
 
 .DEFAULT_GOAL := help
@@ -36,11 +37,11 @@ format: .venv/.develop ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-proto: .venv/.develop ## generate the Python code of proto/
-	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto --pyi_out=proto \
-		--grpc_python_out=proto --mypy_grpc_out=quiet:proto \
-		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-		$(PROTOS)
+proto: .venv/.develop ## generate the Python code of proto/: the contract's for the client's distribution
+	$(PROTOC) --python_out=client --pyi_out=client --grpc_python_out=client \
+		--mypy_grpc_out=quiet:client forward/v1/forward.proto
+	$(PROTOC) --python_out=proto --pyi_out=proto --grpc_python_out=proto \
+		--mypy_grpc_out=quiet:proto inference/open_inference.proto
 
 bench: .venv/.develop ## measure the server beside what limits it (longer: ARGS=overload, soak, reload or drain)
 	$(BIN)/python -m bench $(ARGS)
@@ -68,19 +69,19 @@ clean: ## remove .venv, .venv-* and caches
 	@echo "Creating .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv
 
-.venv/.serve: pyproject.toml constraints.txt | .venv/bin/python
+.venv/.serve: $(PYPROJECTS) constraints.txt | .venv/bin/python
 	@echo "Installing what serving needs (no torch)"
-	@$(PIP_INSTALL) --editable .
+	@$(PIP_INSTALL) --editable './client[cli]' --editable .
 	@touch $@
 
-.venv/.train: pyproject.toml constraints.txt | .venv/bin/python
+.venv/.train: $(PYPROJECTS) constraints.txt | .venv/bin/python
 	@echo "Installing what training needs (torch: some gigabytes)"
-	@$(PIP_INSTALL) --editable '.[train]'
+	@$(PIP_INSTALL) --editable './client[cli]' --editable '.[train]'
 	@touch $@ .venv/.serve
 
-.venv/.develop: pyproject.toml constraints.txt | .venv/bin/python
+.venv/.develop: $(PYPROJECTS) constraints.txt | .venv/bin/python
 	@echo "Installing what development needs (torch: some gigabytes)"
-	@$(PIP_INSTALL) --editable '.[train,tensorboard,dev]'
+	@$(PIP_INSTALL) --editable './client[cli]' --editable '.[train,tensorboard,dev]'
 	@touch $@ .venv/.train .venv/.serve
 
 .venv-peers/%/.done: bench/peers/requirements/%.txt

@@ -21,11 +21,12 @@ REVIEWED = re.compile(
     r"Reviewed on (\d{4}-\d\d-\d\d): `constraints.txt` of SHA-256\s+`([0-9a-f]{64})`"
 )
 UNPINNED = {
+    "forward-client",
     "forward-server",
     "pip",
     "setuptools",
     "wheel",
-}  # the project, and what a venv begins with
+}  # this repository's own, and what a venv begins with
 
 
 def main() -> int:

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from rich.console import Console
 
-from client import ForwardClient, Model, Trace
-from client.display import show_prediction, show_trace
-from client.pictures import load_images
+from forward_client import ForwardClient, Model, Trace
+from forward_client.display import show_prediction, show_trace
+from forward_client.pictures import load_images
 from tests.support.servers import start_server
 
 DIGIT = Path("docs/digit.png")

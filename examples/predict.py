@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from client import ForwardClient
-from client.pictures import read_images
+from forward_client import ForwardClient
+from forward_client.pictures import read_images
 
 DIGIT = Path(__file__).parent.parent / "docs" / "digit.png"
 

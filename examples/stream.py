@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from client import ForwardClient, ForwardError
+from forward_client import ForwardClient, ForwardError
 
 
 def batches() -> Iterator[np.ndarray]:

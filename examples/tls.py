@@ -6,7 +6,7 @@ CA is the PEM file of the certificate authority, TOKENS the server's file of tok
 import sys
 from pathlib import Path
 
-from client import ForwardClient, Tls
+from forward_client import ForwardClient, Tls
 
 address, ca, tokens = sys.argv[1:]
 token = Path(tokens).read_text().splitlines()[0]

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from client import ForwardClient
+from forward_client import ForwardClient
 
 images = np.zeros((2, 28, 28), np.uint8)
 images[:, 4:24, 13:15] = 255  # an upright stroke

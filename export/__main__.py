@@ -22,12 +22,13 @@ from export.compare import Report, compare, synthetic_images, variants_of
 from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, RuntimeUnavailableError
 from export.images import read_images
 from export.output import complain, make_console, printable, run_command
+from export.program import program_name
 from export.publishing import write_manifest
 from export.report import print_report
 from export.runners import open_runner
 from export.vectors import check_vectors
 
-PROGRAM = "python -m export"
+PROGRAM = program_name("export", "forward-export")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,7 +127,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m export", description="Check a bundle.")
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Check a bundle.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     summary = "check a bundle's files, and the recorded vectors in each runtime at hand"
     verify = commands.add_parser("verify", help=summary, description=summary)

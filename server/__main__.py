@@ -14,7 +14,7 @@ import uvloop
 from export.errors import ExportError
 from export.settings import read_settings
 from server.app import serve
-from server.config import ServerSettings
+from server.config import PROGRAM, ServerSettings
 from server.errors import StartError
 from server.observability.lines import redirect_standard_error
 from server.observability.logging import configure_logs
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         uvloop.run(serve(settings, lines))
     except (ExportError, StartError) as error:
-        print(f"python -m server: can't start: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: can't start: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -7,9 +7,11 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from pydantic_settings import SettingsConfigDict
 
 from export.manifest import MOST_VERSION
+from export.program import program_name
 from export.settings import CommandSettings
 from server.addresses import parse_host, unix_path
 
+PROGRAM = program_name("server", "forward-server")
 MAX_SECONDS = 86_400  # a day
 # Shorter intervals would leave the server little time for anything else. 0 means never.
 MIN_SECONDS = {"reload_interval": 0.1, "max_connection_age": 1.0, "keepalive_time": 1.0}
@@ -18,7 +20,7 @@ MIN_SECONDS = {"reload_interval": 0.1, "max_connection_age": 1.0, "keepalive_tim
 class ServerSettings(CommandSettings):
     """Serve the forward pass of a bundle over gRPC: Predict, PredictStream, Trace, GetModel."""
 
-    model_config = SettingsConfigDict(env_prefix="FORWARD_", cli_prog_name="python -m server")
+    model_config = SettingsConfigDict(env_prefix="FORWARD_", cli_prog_name=PROGRAM)
     other_prefixes: ClassVar[tuple[str, ...]] = ("FORWARD_TRAINING_", "FORWARD_CLIENT_")
 
     models_dir: Path = Field(Path("models"), description="Model repository: the folder of bundles.")

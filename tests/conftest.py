@@ -9,11 +9,11 @@ import hypothesis
 import numpy as np
 import pytest
 
-from client import ForwardClient
 from export.bundle import Bundle, open_bundle
 from export.runners import Runner, open_runner
 from export.settings import read_settings
 from export.weights import read_weights
+from forward_client import ForwardClient
 from tests.support.bundles import MODELS_DIR, REPOSITORY, publish_random_bundle
 from tests.support.servers import RunningServer, start_server
 from training.config import TrainingSettings

@@ -14,10 +14,8 @@ from collections.abc import Sequence
 from export.errors import HOW_TO_GET_TORCH, ExportError
 from export.output import complain, make_console, run_command
 from export.settings import read_settings
-from training.config import TrainingSettings
+from training.config import PROGRAM, TrainingSettings
 from training.errors import TrainingError
-
-PROGRAM = "python -m training"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

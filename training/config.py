@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator,
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from export.architecture import Device
+from export.program import program_name
 from export.settings import CommandSettings
 
+PROGRAM = program_name("training", "forward-train")
 DatasetName = Literal["mnist", "fashion-mnist", "digits"]
 MAX_HIDDEN_LAYERS = 16
 MAX_SEED = 2**32 - 1
@@ -90,9 +92,7 @@ class Recipe(BaseModel):
 class TrainingSettings(CommandSettings, Recipe):
     """Train the network, export it, prove the exports equal, publish the bundle."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="FORWARD_TRAINING_", cli_prog_name="python -m training"
-    )
+    model_config = SettingsConfigDict(env_prefix="FORWARD_TRAINING_", cli_prog_name=PROGRAM)
 
     data_dir: Path = Field(
         Path("data"), description="Folder that MNIST is downloaded to, or already lies in."

@@ -20,8 +20,8 @@ import grpc
 import numpy as np
 
 from bench.load.counters import SERVICE
-from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb
+from forward_client.connection import tensor_of
 
 REQUESTS = "requests.npz"
 TIMEOUT_SECONDS = 20

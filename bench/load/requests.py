@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 
 from bench.load.counters import SERVICE
-from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb
+from forward_client.connection import tensor_of
 from inference import open_inference_pb2 as oip
 
 Method = Literal["Predict", "Trace", "PredictStream", "ModelInfer"]

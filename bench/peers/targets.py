@@ -15,9 +15,9 @@ from bench.load.h2load import GRPC_HEADERS, Load, Shape, frame, load
 from bench.load.processes import Served
 from bench.peers import oip
 from bench.peers.servers.common import BATCH_REQUESTS, Model
-from client.connection import tensor_of
-from client.results import array_of
 from forward.v1 import forward_pb2 as pb
+from forward_client.connection import tensor_of
+from forward_client.results import array_of
 
 ENVIRONMENTS = Path(".venv-peers")
 PREDICT = "/forward.v1.ForwardService/Predict"

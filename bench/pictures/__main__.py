@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from bench.pictures.forms import FORMS, Form
-from client.pictures import PictureError, read_images
 from export.bundle import open_bundle
 from export.runners import Runner, open_runner
 from export.settings import read_settings
+from forward_client.pictures import PictureError, read_images
 from training.config import TrainingSettings
 from training.data import load
 

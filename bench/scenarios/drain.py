@@ -16,9 +16,9 @@ from bench.load.processes import STUCK_SECONDS, Served, running
 from bench.load.requests import Request
 from bench.reports.tables import number, table
 from bench.scenarios.speed import OUR_SERVER, say
-from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
+from forward_client.connection import tensor_of
 
 if TYPE_CHECKING:  # it is in the stubs alone
     from forward.v1.forward_pb2_grpc import ForwardServiceAsyncStub

@@ -18,7 +18,7 @@ from bench.load.processes import Served, running
 from bench.reports.tables import Limit, limits_table, number, table
 from bench.scenarios.speed import OUR_SERVER, say
 from bench.scenarios.variants import MODEL, Variants
-from client import ForwardClient
+from forward_client import ForwardClient
 
 CALLERS, PROCESSES = 32, 2
 WARM_SECONDS = 3.0

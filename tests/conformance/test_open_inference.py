@@ -14,10 +14,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from grpc_status import rpc_status
 
-from client import ForwardClient
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
+from forward_client import ForwardClient
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc
 from server.api.open_inference.service import PLATFORMS

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import ForwardClient
 from export.bundle import Bundle
 from export.runners import Runner
+from forward_client import ForwardClient
 from tests.support.bundles import MODELS_DIR, REPOSITORY, random_images
 from tests.support.servers import start_server
 

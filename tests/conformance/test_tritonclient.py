@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2
 
-from client import ForwardClient
-from client.connection import Detail
 from export.bundle import Bundle
+from forward_client import ForwardClient
+from forward_client.connection import Detail
 from inference import open_inference_pb2 as oip
 from tests.support.bundles import REPOSITORY, random_images
 from tests.support.servers import RunningServer

@@ -8,9 +8,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from client import ForwardClient
 from export.bundle import find_bundle
 from export.runners import open_runner
+from forward_client import ForwardClient
 from tests.fuzz.judgement import PredictJudge
 from tests.fuzz.run import Findings, fuzz
 from tests.support.bundles import MODELS_DIR, random_images

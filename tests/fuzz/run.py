@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 import numpy as np
 
-from client.connection import tensor_of
-from client.results import array_of
 from forward.v1 import forward_pb2 as pb
+from forward_client.connection import tensor_of
+from forward_client.results import array_of
 from inference import open_inference_pb2 as oip
 from tests.fuzz.judgement import PredictJudge
 from tests.fuzz.mutations import Mutator

@@ -7,11 +7,11 @@ import grpc
 import numpy as np
 import pytest
 
-from client.connection import tensor_of
 from export.bundle import Bundle
 from export.runners import Runner, open_runner
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
+from forward_client.connection import tensor_of
 from tests.support.servers import RunningServer, metric
 
 CALLERS = 48

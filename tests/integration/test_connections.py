@@ -16,11 +16,11 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from client import ForwardClient, ForwardError
-from client.connection import tensor_of
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
+from forward_client import ForwardClient, ForwardError
+from forward_client.connection import tensor_of
 from server.transport.grpc.options import OTHER_DESCRIPTORS
 from tests.support.faults import (
     ALONE,

@@ -15,8 +15,8 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from bench.scenarios.drain import drain
-from client import ForwardClient, ForwardError
 from export.bundle import Bundle
+from forward_client import ForwardClient, ForwardError
 from server.lifecycle.shutdown import ARRIVAL_SECONDS
 from tests.support.bundles import random_images
 from tests.support.servers import RunningServer, start_held_server, start_server

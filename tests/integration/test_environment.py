@@ -14,8 +14,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from client.__main__ import _connection_parser, _parser
 from export.settings import CommandSettings, read_settings
+from forward_client.__main__ import _connection_parser, _parser
 from server.config import ServerSettings
 from tests.support.bundles import REPOSITORY
 from tests.support.servers import start_server
@@ -166,7 +166,7 @@ def test_a_mistyped_variable_of_the_client_is_named(
         client_settings()
     error = capsys.readouterr().err
     assert said in error
-    assert "python -m client: error:" in error
+    assert "python -m forward_client: error:" in error
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -214,8 +214,8 @@ def test_the_images_health_check_calls_its_server(variables: dict[str, str], add
     """The container tools may be missing; the command is the shell's alone."""
     text = (REPOSITORY / "docker" / "Dockerfile").read_text().replace("\\\n", " ")
     (command,) = re.findall(r"HEALTHCHECK .* CMD (.*)", text)
-    command = command.replace("/opt/forward/bin/python", "echo")
+    command = command.replace("/opt/forward/bin/forward-client", "echo")
     done = subprocess.run(
         ["/bin/sh", "-c", command], env=variables, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["-m", "client", "health", "--address", address]
+    assert done.stdout.split() == ["health", "--address", address]

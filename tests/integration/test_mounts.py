@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from client import ForwardClient, ForwardError
 from export.bundle import Bundle
+from forward_client import ForwardClient, ForwardError
 from tests.support.bundles import publish_random_bundle, random_images
 from tests.support.certificates import Authority
 from tests.support.checked_load import oracle

@@ -14,12 +14,12 @@ import pytest
 import structlog
 import torch
 
-from client import ForwardClient, ForwardError
-from client.connection import tensor_of
 from export.bundle import Bundle
 from export.settings import read_settings
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
+from forward_client import ForwardClient, ForwardError
+from forward_client.connection import tensor_of
 from server.config import ServerSettings
 from server.engine.admission import AdmissionControl
 from server.engine.model import load_verified

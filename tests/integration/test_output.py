@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-import client.display
 import export.output
+import forward_client.output
 from export.bundle import Bundle, open_bundle
 from export.output import make_console
 from tests.support.bundles import MODELS_DIR, REPOSITORY, random_images
@@ -251,7 +251,7 @@ def test_the_title_of_a_table_is_no_markup(
     assert name in done.stdout.decode().replace("\n", "")  # a title breaks at the table's width
 
 
-@pytest.mark.parametrize("printable", [client.display.printable, export.output.printable])
+@pytest.mark.parametrize("printable", [forward_client.output.printable, export.output.printable])
 @given(text=st.text(st.characters()))
 def test_what_is_printable_stays_and_the_rest_is_escaped(
     printable: Callable[[str], str], text: str

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from client import ForwardClient, ForwardError
-from client.address import parse_address
-from client.proxy import proxy_for
+from forward_client import ForwardClient, ForwardError
+from forward_client.address import parse_address
+from forward_client.proxy import proxy_for
 from tests.support.bundles import REPOSITORY
 from tests.support.certificates import Authority
 from tests.support.servers import RunningServer, start_server

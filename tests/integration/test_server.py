@@ -15,12 +15,12 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from grpc_status import rpc_status
 
-from client import ForwardClient, ForwardError
 from export.architecture import Runtime
 from export.bundle import Bundle
 from export.runners import Runner, open_runner
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
+from forward_client import ForwardClient, ForwardError
 from tests.support.bundles import REPOSITORY, random_images, reference_of
 from tests.support.servers import RunningServer, metric, scrape, start_server
 from training.data import Data

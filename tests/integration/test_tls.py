@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from client import CredentialsError, ForwardClient, ForwardError, Tls
+from forward_client import CredentialsError, ForwardClient, ForwardError, Tls
 from server.security.tls import TlsFiles, read_credentials
 from tests.support.bundles import REPOSITORY, random_images
 from tests.support.certificates import Authority, Pair

@@ -16,10 +16,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import strategies as st
 
-from client import CredentialsError, ForwardClient, ForwardError
-from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
+from forward_client import CredentialsError, ForwardClient, ForwardError
+from forward_client.connection import tensor_of
 from server.errors import StartError, UnauthenticatedError
 from server.security import tokens as server_tokens
 from server.security.tokens import TOKEN, Tokens, read_tokens

@@ -17,7 +17,6 @@ import torch
 from rich.console import Console
 from torchvision import datasets
 
-from client import ForwardClient
 from export.architecture import Runtime, Stage, mlp
 from export.bundle import open_bundle, versions
 from export.errors import ParityError
@@ -25,6 +24,7 @@ from export.network import Network
 from export.runners import open_runner
 from export.settings import read_settings
 from export.writers import write_all, write_pt2
+from forward_client import ForwardClient
 from tests.support.bundles import MODELS_DIR
 from tests.support.servers import start_server
 from tests.support.trainings import run_of, train, weights_hash

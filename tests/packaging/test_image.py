@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import ForwardClient
 from export.bundle import find_bundle
 from export.runners import open_runner
+from forward_client import ForwardClient
 from tests.support.bundles import MODELS_DIR, REPOSITORY, random_images
 from tests.support.certificates import Authority
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.bundles import REPOSITORY
 
-PACKAGES = ("export", "training", "server", "client")
+PACKAGES = ("export", "training", "server", "client/forward_client")
 HEAVY = ["torch", "torchvision", "onnx", "safetensors", "sklearn", "matplotlib", "scipy"]
 
 
@@ -17,7 +17,7 @@ def sources(package: str) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    "module", ["server.__main__", "client.__main__", "export.__main__", "training.__main__"]
+    "module", ["server.__main__", "forward_client.__main__", "export.__main__", "training.__main__"]
 )
 def test_the_core_imports_without_the_train_extra(module: str) -> None:
     blocked = f"import sys; sys.modules.update(dict.fromkeys({HEAVY}))"  # None blocks an import

@@ -17,10 +17,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from client import ForwardClient, ForwardError
-from client.connection import tensor_of
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
+from forward_client import ForwardClient, ForwardError
+from forward_client.connection import tensor_of
 from server.api.forward_v1.stream import PredictStream
 from server.api.forward_v1.zero_copy import ImageRequest
 from server.engine.admission import AdmissionControl

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trustme
 
-from client import Tls
+from forward_client import Tls
 
 
 @dataclass(frozen=True)

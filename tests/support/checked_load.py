@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from client import ForwardClient, ForwardError
-from client.results import Prediction
 from export.bundle import Bundle
 from export.runners.numpy import NumpyRunner
 from export.weights import read_weights
+from forward_client import ForwardClient, ForwardError
+from forward_client.results import Prediction
 from tests.support.bundles import TINY_SHAPE, random_images
 from tests.support.servers import RunningServer, wait_until
 

@@ -15,9 +15,9 @@ import h2.connection
 import h2.events
 import psutil
 
-from client.connection import tensor_of
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
+from forward_client.connection import tensor_of
 from tests.support.bundles import REPOSITORY, random_images
 from tests.support.servers import RunningServer, wait_until
 
@@ -133,7 +133,7 @@ class RawClient:
 CALLING = """
 import sys
 import numpy as np
-from client import ForwardClient
+from forward_client import ForwardClient
 images = np.zeros((int(sys.argv[2]), 28, 28), np.float32)
 with ForwardClient(sys.argv[1], timeout_seconds=60) as client:
     while True:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from client.pictures import PictureError, load_images
+from forward_client.pictures import PictureError, load_images
 
 # Every kind that Pillow writes and reads without a program of another's.
 KINDS = {

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from bench.pictures.forms import FORMS, enlarged, gray
-from client.components import label
-from client.pictures import PictureError, read_images
 from export.runners import Runner
+from forward_client.pictures import PictureError, read_images
+from forward_client.pictures.components import label
 from training.data import Data
 
 HARDEST = "hard shadow over a part"  # the one whose goal is not met; docs/guides/pictures.md

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from client import ForwardClient, ForwardError
 from export.architecture import Device, Precision, Runtime
 from export.bundle import Bundle
 from export.compare import Comparison, ImageSet, Report, Variant, compare, variants_of
@@ -17,6 +16,7 @@ from export.runners import open_runner
 from export.runners.onnx import PROVIDER_OPTIONS
 from export.tally import Tally
 from export.weights import read_weights
+from forward_client import ForwardClient, ForwardError
 from tests.support.bundles import random_images, reference_of
 from tests.support.servers import start_held_server
 

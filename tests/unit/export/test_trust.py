@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from client import ForwardClient
 from export.bundle import Bundle
 from export.manifest import PT2_FILE, TORCHSCRIPT_FILE
+from forward_client import ForwardClient
 from tests.support.bundles import REPOSITORY, random_images, republish
 from tests.support.servers import run_server_until_it_ends, start_server
 
-PACKAGES = ("server", "client", "export", "training", "bench", "docs")
+PACKAGES = ("server", "client/forward_client", "export", "training", "bench", "docs")
 UNSAFE_MODULES = {
     *("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"),
     *("yaml", "jsonpickle"),

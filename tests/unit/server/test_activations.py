@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from client.connection import DETAILS
 from export.architecture import flops_per_image, mlp
 from forward.v1 import forward_pb2 as pb
+from forward_client.connection import DETAILS
 from server.api.forward_v1.activations import plan_trace, put_stage, response_bytes, top_values
 from server.engine.activations import RunStatistics, Statistics, TracedRun, statistics
 from server.errors import Violation

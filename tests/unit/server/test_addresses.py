@@ -16,8 +16,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from client import ForwardClient
 from export.settings import read_settings
+from forward_client import ForwardClient
 from server.addresses import Address, addresses_of, bind_all
 from server.config import ServerSettings
 from server.errors import StartError

@@ -21,8 +21,8 @@ import pytest
 import structlog
 
 from bench.scenarios.drain import drain
-from client import ForwardClient
 from export.bundle import Bundle
+from forward_client import ForwardClient
 from server.observability.lines import MAX_WAITING, LineWriter, StandardError
 from server.observability.logging import configure_logs
 from server.observability.metrics import ServerMetrics

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from client.connection import tensor_of
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
+from forward_client.connection import tensor_of
 from server.api.forward_v1.stream import PredictStream, StreamRequest
 from server.api.forward_v1.zero_copy import ImageRequest
 from server.engine.admission import AdmissionControl

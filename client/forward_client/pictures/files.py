@@ -7,13 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from forward_client.errors import PictureError
+
 MOST_PIXELS = 1024 * 1024  # of a picture after reading; more would only cost memory
 SAMPLE_PIXELS = 256 * 256  # that decide what lies behind a transparent picture
 LEAST_CONTRAST = 0.1  # of the full range; below it a picture counts as blank
-
-
-class PictureError(Exception):
-    """A file that can't be read as a picture or that shows nothing."""
 
 
 def read_array(path: Path) -> np.ndarray:

@@ -112,7 +112,7 @@ class Trace(Prediction):
     run_seconds: float
 
 
-def in_one(predictions: Sequence[Prediction]) -> Prediction:
+def joined(predictions: Sequence[Prediction]) -> Prediction:
     """Return the predictions of several requests as one, in their order; a single one as it is."""
     first = predictions[0]
     if len(predictions) == 1:

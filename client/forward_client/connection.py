@@ -7,20 +7,24 @@ from typing import Literal, Self, TypeVar
 
 import grpc
 import numpy as np
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from client.address import parse_address
-from client.channel import Tls, authorization, open_channel
-from client.errors import ForwardError
-from client.proxy import proxy_for
-from client.results import Model, Prediction, Trace, TracedStage, array_of
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
+from forward_client.address import parse_address
+from forward_client.channel import Tls, authorization, open_channel
+from forward_client.errors import ForwardError
+from forward_client.proxy import proxy_for
+from forward_client.results import Model, Prediction, Trace, TracedStage, array_of
 
 Detail = Literal["statistics", "full", "top_k"]
 Response = TypeVar("Response")
 
-MOST_TIMEOUT_SECONDS = 86_400  # a day
+MAX_TIMEOUT_SECONDS = 86_400  # a day
+
+# grpc.health.v1 without a package of its messages: a request is one string of field 1, a response
+# one enumerator of field 1, in bytes the same as the wrappers of a string and of an int32.
+HEALTH = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 
 DETAILS: dict[Detail, pb.Detail] = {
     "statistics": pb.DETAIL_STATISTICS,
@@ -63,9 +67,9 @@ class ForwardClient:
             CredentialsError: a file of `tls` is missing or wrong, or the token is none.
             ValueError: the address or the time is none.
         """
-        if not 0 < timeout_seconds <= MOST_TIMEOUT_SECONDS:
+        if not 0 < timeout_seconds <= MAX_TIMEOUT_SECONDS:
             raise ValueError(
-                f"expected a timeout above 0 and at most {MOST_TIMEOUT_SECONDS} seconds, "
+                f"expected a timeout above 0 and at most {MAX_TIMEOUT_SECONDS} seconds, "
                 f"got {timeout_seconds!r}"
             )
         self._address = parse_address(address)
@@ -76,9 +80,9 @@ class ForwardClient:
         self._metadata = authorization(token)
         self._channel = open_channel(self._address, tls, self._proxy)
         self._stub = forward_pb2_grpc.ForwardServiceStub(self._channel)
-        self._check: Callable[..., health_pb2.HealthCheckResponse] = health_pb2_grpc.HealthStub(
-            self._channel
-        ).Check  # type: ignore[attr-defined] # the stubs leave the methods out
+        self._check = self._channel.unary_unary(
+            "/grpc.health.v1.Health/Check", StringValue.SerializeToString, Int32Value.FromString
+        )
 
     def __enter__(self) -> Self:
         """Return the client itself."""
@@ -192,9 +196,8 @@ class ForwardClient:
 
     def health(self, service: str = "") -> str:
         """Return "SERVING" or "NOT_SERVING", of the whole server or of a service by name."""
-        request = health_pb2.HealthCheckRequest(service=service)
-        status = self._call(self._check, request).status
-        return health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+        status = self._call(self._check, StringValue(value=service)).value
+        return HEALTH[status] if 0 <= status < len(HEALTH) else HEALTH[0]
 
     def _call(self, method: Callable[..., Response], request: object) -> Response:
         try:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import grpc
 
-from client.address import Address
-from client.errors import CredentialsError
-from client.proxy import Proxy, channel_options
+from forward_client.address import Address
+from forward_client.errors import CredentialsError
+from forward_client.proxy import Proxy, channel_options
 
 # The server bounds its answers; a second limit here would only hide them.
 OPTIONS = (("grpc.max_receive_message_length", -1),)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from client.files import LEAST_CONTRAST, PictureError
-from client.paper import distance_from_paper, find_sheet
-from client.parts import LEAST_DIGIT, Parts, full_size, grown, look_at
-from client.ruling import without_lines
+from forward_client.errors import PictureError
+from forward_client.pictures.files import LEAST_CONTRAST
+from forward_client.pictures.paper import distance_from_paper, find_sheet
+from forward_client.pictures.parts import LEAST_DIGIT, Parts, full_size, grown, look_at
+from forward_client.pictures.ruling import without_lines
 
 NOISE_FACTOR = 5  # ink is this many standard deviations of the noise above the paper
 LEAST_NOISY = 16  # pixels of a side: too few tell nothing of noise

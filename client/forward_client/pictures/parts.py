@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.components import Components, label
-from client.strokes import stroke_width
+from forward_client.pictures.components import Components, label
+from forward_client.pictures.strokes import stroke_width
 
 MASK_PIXELS = 512 * 512  # of the mask whose parts are looked at
 LEAST_DIGIT = 0.1  # of the sheet's longer side; what is smaller may be a speck

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from client.address import Address, is_loopback
+from forward_client.address import Address, is_loopback
 
 # The first that is set counts, as in gRPC; an empty one says: no proxy.
 PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageFilter
 
-from client.components import label
+from forward_client.pictures.components import label
 
 COARSE_PIXELS = 128 * 128  # enough to see where the paper is
 FIT_PIXELS = 64 * 64  # enough for six coefficients

@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from client.results import Model, Prediction, Trace
+from forward_client.output import printable
+from forward_client.results import Model, Prediction, Trace
 
 BAR_CELLS = 28
 SHADES, ASCII_SHADES = " ░▒▓█", " .+#@"
@@ -21,16 +22,6 @@ STATISTICS = {
     "standard_deviation": "std",
     "l2_norm": "norm",
 }
-
-
-def printable(text: str) -> str:
-    """Return one line that can't steer a terminal: control characters as their escapes.
-
-    Names of files and labels may hold some.
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def show_prediction(  # noqa: PLR0913 (what is shown, and two abilities of the terminal)

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from client.files import LEAST_CONTRAST, PictureError, read_array, read_picture
-from client.ink import INK_SHARE, NOTHING, find_ink
-from client.strokes import BOX, CLEAR_WIDTHS, to_box
+from forward_client.errors import PictureError
+from forward_client.pictures.files import LEAST_CONTRAST, read_array, read_picture
+from forward_client.pictures.ink import INK_SHARE, NOTHING, find_ink
+from forward_client.pictures.strokes import BOX, CLEAR_WIDTHS, to_box
 
 FIELD = 28
-
-__all__ = ["Images", "PictureError", "load_images", "normalise", "read_images"]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The one error of a call, with what the server said, readable."""
+"""Errors of the client; that of a call has what the server said, readable."""
 
 from collections.abc import Iterable
 from typing import cast
@@ -9,8 +9,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from client.proxy import Proxy
 from forward.v1 import forward_pb2 as pb
+from forward_client.proxy import Proxy
 
 PLAIN_HINT = "start one with 'make serve', or name a CA (--tls-ca) if it speaks TLS"
 TLS_HINT = (
@@ -23,6 +23,10 @@ PROXY_HINT = "name the host in no_proxy to call it without"
 
 class CredentialsError(Exception):
     """A certificate, a key or a token that can't be used; the text names the file."""
+
+
+class PictureError(Exception):
+    """A file that can't be read as a picture or that shows nothing."""
 
 
 class ForwardError(Exception):

@@ -1,0 +1,39 @@
+"""Client of a Forward server: `ForwardClient` as a library, `forward-client` in the terminal."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from forward_client.channel import Tls
+    from forward_client.connection import ForwardClient
+    from forward_client.errors import CredentialsError, ForwardError
+    from forward_client.results import Model, Prediction, Trace, TracedStage
+
+__all__ = [
+    "CredentialsError",
+    "ForwardClient",
+    "ForwardError",
+    "Model",
+    "Prediction",
+    "Tls",
+    "Trace",
+    "TracedStage",
+]
+
+_HOMES = {
+    "CredentialsError": "errors",
+    "ForwardClient": "connection",
+    "ForwardError": "errors",
+    "Model": "results",
+    "Prediction": "results",
+    "Tls": "channel",
+    "Trace": "results",
+    "TracedStage": "results",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is asked for: the command sets its signals before that."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
