@@ -1,4 +1,4 @@
 """What only the extra `cli` installs: pictures, and tables in the terminal."""
 
 MODULES = ("PIL", "rich")
-INSTALL = "pip install 'forward-client[cli]'"
+INSTALL = "install forward-client with its extra, forward-client[cli]"

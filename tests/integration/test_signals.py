@@ -23,6 +23,7 @@ COMMANDS = (
     ("training", "--dataset", "digits"),
 )
 PACKAGES = [command[0] for command in COMMANDS]
+CONSOLE = {"server": "server", "client": "client", "export": "export", "training": "train"}
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +39,14 @@ def namespaces() -> None:
 
 @contextmanager
 def started(
-    command: Sequence[str], log_path: Path, *, first: bool
+    command: Sequence[str], log_path: Path, *, first: bool, console: bool = False
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Start a command, as process 1 or not; yield it with its number in this namespace."""
     # A shell's background job, as these tests may be one, ignores SIGINT and passes that on.
-    words = ["env", "--default-signal=INT", sys.executable, "-m", *command]
+    program = [sys.executable, "-m", command[0]]
+    if console:
+        program = [str(Path(sys.executable).parent / f"forward-{CONSOLE[command[0]]}")]
+    words = ["env", "--default-signal=INT", *program, *command[1:]]
     with (
         log_path.open("wb") as log,
         subprocess.Popen(
@@ -91,12 +95,13 @@ def test_process_1_takes_a_signal_before_its_imports(
     assert '"ready"' not in log_path.read_text()
 
 
+@pytest.mark.parametrize("console", [False, True], ids=["module", "console"])
 @pytest.mark.parametrize("command", COMMANDS, ids=PACKAGES)
 def test_an_interrupt_during_the_imports_shows_no_traceback(
-    command: Sequence[str], tmp_path: Path
+    command: Sequence[str], tmp_path: Path, *, console: bool
 ) -> None:
     log_path = tmp_path / "log"
-    with started(command, log_path, first=False) as (process, pid):
+    with started(command, log_path, first=False, console=console) as (process, pid):
         wait_until(lambda: has_libraries(pid))
         os.kill(pid, signal.SIGINT)
         # The client may have come to its end by then.
