@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import tomllib
 from types import ModuleType
 from typing import Any
 
@@ -52,6 +53,14 @@ def test_what_is_installed_is_what_is_pinned(audit: ModuleType) -> None:
         "installed is sleeper 1, pinned is no version",
     ]
     assert audit.installed()["pip-audit"]
+
+
+def test_the_distributions_of_this_tree_need_no_pin(audit: ModuleType) -> None:
+    paths = (REPOSITORY / "pyproject.toml", REPOSITORY / "client/pyproject.toml")
+    projects = [tomllib.loads(path.read_text())["project"] for path in paths]
+    own = {project["name"]: project["version"] for project in projects}
+    assert own.keys() == {"forward-server", "forward-client"}
+    assert audit.unpinned(PINS, own) == []
 
 
 def test_the_dated_review_is_of_the_pins_of_this_tree(audit: ModuleType) -> None:
