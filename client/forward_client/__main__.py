@@ -19,7 +19,7 @@ from forward_client import extra
 from forward_client.address import parse_address
 from forward_client.channel import Tls, read_token
 from forward_client.connection import MAX_TIMEOUT_SECONDS, ForwardClient
-from forward_client.environment import PREFIX, set_variables
+from forward_client.environment import PREFIX, client_variables
 from forward_client.errors import CredentialsError, ForwardError, PictureError
 from forward_client.output import complain, program_name
 
@@ -31,16 +31,18 @@ IMAGE_HELP = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0, or 1 for an error or a server not serving."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
-    if isinstance(sys.stdout, io.TextIOWrapper):  # no other raises for a character it lacks
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it silently
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # no other stream raises for a character that it lacks
         sys.stdout.reconfigure(errors="replace")
     try:
         return _run(arguments)
     except (CredentialsError, ForwardError, PictureError) as error:
         complain(str(error))
-    except OSError as error:  # each of a file has become one of the above
+    except OSError as error:  # those of files have become one of the above
         complain(f"standard output can't be written: {error.strerror}")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left to write at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still flushes at exit
     return 1
 
 
@@ -98,7 +100,7 @@ def _seconds(text: str) -> float:
         seconds = 0
     if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
         raise argparse.ArgumentTypeError(
-            f"expected seconds above 0, got {text!r}; the most are {MAX_TIMEOUT_SECONDS}"
+            f"expected seconds above 0 and at most {MAX_TIMEOUT_SECONDS}, got {text!r}"
         )
     return seconds
 
@@ -114,7 +116,7 @@ def _connection_parser() -> argparse.ArgumentParser:
     """Return the settings of the connection: flag over environment variable over default."""
     parser = argparse.ArgumentParser(prog=program_name(), add_help=False)
     known: dict[str, str] = {}
-    variables = set_variables(os.environ)
+    variables = client_variables(os.environ)
 
     def add(flag: str, kind: Callable[[str], object], default: str | None, text: str) -> None:
         variable = PREFIX + flag.strip("-").replace("-", "_").upper()
@@ -125,11 +127,16 @@ def _connection_parser() -> argparse.ArgumentParser:
 
     add("--address", _address, "localhost:8001", "host:port of the server, or unix:/path")
     add("--timeout", _seconds, "10", "seconds for each call")
-    add("--tls-ca", Path, None, "speak TLS with a server whose certificate these sign, PEM")
-    add("--tls-cert", Path, None, "the client's own certificate, for a server that asks, PEM")
-    add("--tls-key", Path, None, "the key of that certificate, PEM")
-    add("--tls-server-name", str, None, "name in the server's certificate, if not the host's")
-    add("--token-file", Path, None, "file whose first line is the token to show")
+    add(
+        "--tls-ca",
+        Path,
+        None,
+        "CA certificates, PEM: use TLS and verify the server's certificate with them",
+    )
+    add("--tls-cert", Path, None, "the client's certificate, for a server that requires one, PEM")
+    add("--tls-key", Path, None, "the private key of that certificate, PEM")
+    add("--tls-server-name", str, None, "name in the server's certificate, if it is not the host")
+    add("--token-file", Path, None, "file whose first line is the token to send")
     for name in sorted(variables.keys() - known.keys()):
         close = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {close[0]}?" if close else ""

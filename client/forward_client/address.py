@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
-MOST_PORT = 65_535
+MAX_PORT = 65_535
 # gRPC's ways to name several servers or to choose how a name is looked up.
 _URI = re.compile(r"(dns|ipv4|ipv6):(?://[^/]*/)?/?(.*)")
 _SCHEMES = {"dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds"}
@@ -33,7 +33,7 @@ def parse_address(text: str) -> Address:
     unix-abstract:name.
 
     Raises:
-        ValueError: it is none; the text says what was expected.
+        ValueError: it is not an address; the text says what was expected.
     """
     scheme, _, rest = text.partition(":")
     if scheme == "unix-abstract" and rest and not _is_port(rest):
@@ -45,7 +45,7 @@ def parse_address(text: str) -> Address:
         listed = found[2].split(",") if scheme != "dns" else [found[2]]
         return Address(text, text, tuple(_host(each, text) for each in listed))
     host = _host(text, text)
-    # Of a host with the name of such a scheme gRPC must be told that it is one.
+    # A host with the name of a scheme: dns:/// tells gRPC that it is a host.
     return Address(text, f"dns:///{text}" if scheme in _SCHEMES else text, (host,))
 
 
@@ -65,8 +65,8 @@ def _host(text: str, given: str) -> str:
         raise _error(given, "with brackets around an IPv6 address, as in [::1]:8001")
     elif not re.fullmatch(r"[^\s/@?#\[\]%]+", host):
         raise _error(given, "or unix:/path/of/a/socket")
-    if not _is_port(port) or not 1 <= int(port) <= MOST_PORT:
-        raise _error(given, f"with a port from 1 to {MOST_PORT}")
+    if not _is_port(port) or not 1 <= int(port) <= MAX_PORT:
+        raise _error(given, f"with a port from 1 to {MAX_PORT}")
     return host
 
 
@@ -83,7 +83,7 @@ def _path(text: str, rest: str) -> bytes:
 
 
 def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= len(str(MOST_PORT))
+    return text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PORT))
 
 
 def _is_ip(text: str, version: int) -> bool:
@@ -94,7 +94,7 @@ def _is_ip(text: str, version: int) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell if a host is this machine itself; names other than localhost are not looked up."""
+    """Tell if a host is this machine; names other than localhost are not resolved."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -102,4 +102,4 @@ def is_loopback(host: str) -> bool:
         return name == "localhost" or name.endswith(".localhost")
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
-    return address.is_loopback or address.is_unspecified  # a call to 0.0.0.0 stays here, too
+    return address.is_loopback or address.is_unspecified  # 0.0.0.0 reaches this machine, too

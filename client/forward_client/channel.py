@@ -1,4 +1,4 @@
-"""The way to a server: plain, or TLS with the certificates that both sides show."""
+"""The channel to a server: plain, or TLS with the certificates of both sides."""
 
 import ssl
 from collections.abc import Callable
@@ -17,12 +17,12 @@ OPTIONS = (("grpc.max_receive_message_length", -1),)
 
 @dataclass(frozen=True)
 class Tls:
-    """How to speak TLS with a server; all files are PEM.
+    """TLS settings; all files are PEM.
 
     Attributes:
-        ca: certificates that are trusted to sign the server's, or the server's own.
-        certificate: the client's own, with its chain, for a server that asks for one.
-        key: the key of the client's own certificate.
+        ca: trusted CA certificates, or the server's own certificate.
+        certificate: the client's certificate with its chain, for a server that requires one.
+        key: the private key of the client's certificate.
         server_name: the name that the server's certificate must have, if it is not
             the host of the address, or `localhost` for a socket.
     """
@@ -34,7 +34,7 @@ class Tls:
 
 
 def open_channel(address: Address, tls: Tls | None, proxy: Proxy | None) -> grpc.Channel:
-    """Return a channel to a server, by a proxy or by none; it connects when it is used.
+    """Return a channel to a server, directly or through a proxy; it connects on first use.
 
     Raises:
         CredentialsError: a file is missing or wrong.
@@ -53,7 +53,7 @@ def open_channel(address: Address, tls: Tls | None, proxy: Proxy | None) -> grpc
         key, chain = _read(tls.key), _read(tls.certificate)
         _check_pair(tls.certificate, tls.key)
     credentials = grpc.ssl_channel_credentials(ca, key, chain)
-    # A socket has no name that a certificate could have; whoever serves it is on this machine.
+    # A socket has no host name to verify; its server is on this machine.
     server_name = tls.server_name or ("" if address.hosts else "localhost")
     name = (("grpc.ssl_target_name_override", server_name),) if server_name else ()
     return grpc.secure_channel(address.target, credentials, options=(*options, *name))
@@ -73,10 +73,10 @@ def read_token(path: Path) -> str:
 
 
 def authorization(token: str | None) -> tuple[tuple[str, str], ...]:
-    """Return the metadata that show a token, or none for None.
+    """Return the metadata that carry a token; empty without one.
 
     Raises:
-        CredentialsError: it has characters that no token has.
+        CredentialsError: it has other than printable ASCII characters, or spaces.
     """
     if token is None:
         return ()
@@ -102,7 +102,7 @@ def _check_pair(certificate: Path, key: Path) -> None:
 
 
 def _check(path: Path, expected: str, load: Callable[[], object]) -> None:
-    """Load a file into OpenSSL, which says what is wrong where gRPC would not connect."""
+    """Load a file into OpenSSL, which says what is wrong; gRPC would only fail to connect."""
     try:
         load()
     except (ssl.SSLError, ValueError) as error:

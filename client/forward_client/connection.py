@@ -52,20 +52,19 @@ class ForwardClient:
         tls: Tls | None = None,
         token: str | None = None,
     ) -> None:
-        """Prepare the connection; it is made with the first call.
+        """Prepare the connection; the first call opens it.
 
         Args:
-            address: host:port of the server, [IPv6]:port, or unix:/path of a socket. Calls that
-                leave this machine take the proxy of the usual variables, http_proxy, no_proxy and
-                so on.
+            address: host:port of the server, [IPv6]:port, or unix:/path of a socket. Calls to
+                other machines use the proxy of the usual variables, http_proxy, no_proxy and so on.
             timeout_seconds: bounds each call.
-            tls: how to speak TLS; None for a plain connection.
-            token: shown with every call, for a server that wants one. Over a plain
-                connection everybody on the way can read it.
+            tls: TLS settings; None for a plain connection.
+            token: sent with every call, for a server that requires one. On a plain
+                connection everybody on the path can read it.
 
         Raises:
-            CredentialsError: a file of `tls` is missing or wrong, or the token is none.
-            ValueError: the address or the time is none.
+            CredentialsError: a file of `tls` is missing or wrong, or the token is invalid.
+            ValueError: the address or the timeout is invalid.
         """
         if not 0 < timeout_seconds <= MAX_TIMEOUT_SECONDS:
             raise ValueError(
@@ -73,7 +72,7 @@ class ForwardClient:
                 f"got {timeout_seconds!r}"
             )
         self._address = parse_address(address)
-        # As gRPC would read it by itself, if its rules were the usual ones.
+        # gRPC would read it itself, by rules of its own.
         self._proxy = proxy_for(self._address, os.environ)
         self._timeout = timeout_seconds
         self._is_tls = tls is not None
@@ -115,21 +114,21 @@ class ForwardClient:
         """Yield the prediction of each batch, or its error, in order, over one stream.
 
         For many images: it costs both sides less than a call for each. Batches
-        are taken from the iterable as the server takes them, in a thread of gRPC's.
+        are taken from the iterable as the server accepts them, in a thread of grpcio's.
         `timeout_seconds` bounds the whole stream.
 
         Raises:
             TypeError: a batch is neither uint8 nor floating.
-            ForwardError: the stream failed, and with it all that is not answered.
+            ForwardError: the stream failed, and with it every batch not yet answered.
         """
-        faults: list[Exception] = []
+        failures: list[Exception] = []
 
         def requests() -> Iterator[pb.PredictStreamRequest]:
             try:
                 for images in batches:
                     yield pb.PredictStreamRequest(images=tensor_of(images))
             except Exception as error:
-                faults.append(error)  # gRPC would hide it behind a status
+                failures.append(error)  # gRPC would hide it behind a status
                 raise
 
         call = self._stub.PredictStream(requests(), timeout=self._timeout, metadata=self._metadata)
@@ -140,8 +139,8 @@ class ForwardClient:
                 else:
                     yield Prediction.of(response)
         except grpc.RpcError as error:
-            if faults:
-                raise faults[0] from None
+            if failures:
+                raise failures[0] from None
             raise self._failure(error) from error
         finally:
             call.cancel()
@@ -154,17 +153,17 @@ class ForwardClient:
         detail: Detail = "statistics",
         top_k: int = 0,
     ) -> Trace:
-        """Return the logits of images and the stages on the way.
+        """Return the logits of images and the activations of stages.
 
         Args:
             images: as for `predict`.
-            stages: names of the stages, or a detail for each name; all if empty.
-            detail: detail of every stage that has none of its own.
-            top_k: values of each image for "top_k"; 0 is the server's default.
+            stages: names of stages, or a detail for each name; all stages if empty.
+            detail: detail of every stage without one of its own.
+            top_k: number of values of each image for "top_k"; 0 is the server's default.
 
         Raises:
             TypeError: the array is neither uint8 nor floating, or `stages` is one string.
-            ValueError: there is no such detail.
+            ValueError: a detail is unknown.
             ForwardError: the call failed.
         """
         if isinstance(stages, str):
@@ -191,7 +190,7 @@ class ForwardClient:
         )
 
     def model(self) -> Model:
-        """Return what the server serves."""
+        """Return a description of the served model."""
         return Model.of(self._call(self._stub.GetModel, pb.GetModelRequest()))
 
     def health(self, service: str = "") -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 from forward_client.output import printable
 from forward_client.results import Model, Prediction, Trace
 
-BAR_CELLS = 28
+BAR_WIDTH = 28
 SHADES, ASCII_SHADES = " ░▒▓█", " .+#@"
 STATISTICS = {
     "min": "min",
@@ -139,7 +139,7 @@ def _bars(prediction: Prediction, model: Model, block: str) -> Table:
     best = prediction.classes[0]
     for index, label in enumerate(model.labels):
         share = float(prediction.probabilities[0, index])
-        bar = block * round(share * BAR_CELLS)
+        bar = block * round(share * BAR_WIDTH)
         table.add_row(
             printable(label),
             f"{prediction.logits[0, index]:.2f}",

@@ -9,12 +9,12 @@ _LINK_NAME = re.compile(
     rf"{PREFIX}(\w+_)?"
     r"(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
-# No setting of the client is a port alone: a value of another form is a typing error.
+# No setting of the client is a port alone: any other value is a typo.
 _LINK_PORT_NAME = re.compile(rf"{PREFIX}(\w+_)?PORT")
 _LINK_PORT_VALUE = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 
 
-def set_variables(environment: Mapping[str, str]) -> dict[str, str]:
+def client_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the client's variables that are set: not empty, and none of Kubernetes'."""
     return {
         name: value

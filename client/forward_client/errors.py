@@ -18,7 +18,7 @@ TLS_HINT = (
     "the client's own (--tls-cert) if it asks for one"
 )
 
-PROXY_HINT = "name the host in no_proxy to call it without"
+PROXY_HINT = "add the host to no_proxy to call it directly"
 
 
 class CredentialsError(Exception):
@@ -34,9 +34,9 @@ class ForwardError(Exception):
 
     Attributes:
         code: name of the gRPC status, for example "INVALID_ARGUMENT".
-        violations: for INVALID_ARGUMENT, every fault of the request as
+        violations: for INVALID_ARGUMENT, every error of the request as
             (path of the field, what was expected and what came).
-        retry_seconds: for RESOURCE_EXHAUSTED, when the server expects room again.
+        retry_seconds: for RESOURCE_EXHAUSTED, how long to wait before a retry.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class ForwardError(Exception):
         code: str = error.code().name
         message: str = error.details() or "the server gave no reason"
         status = _status(error)
-        if status is None and code == "UNAVAILABLE":  # not the server's own words
+        if status is None and code == "UNAVAILABLE":  # not from the server itself
             message = (
-                f"no server answers at {address}{_way(proxy)}; {_hint(proxy, tls)} ({message})"
+                f"no server answers at {address}{_via(proxy)}; {_hint(proxy, tls)} ({message})"
             )
         elif status is None and code == "DEADLINE_EXCEEDED":
-            message = f"no answer from {address}{_way(proxy)} within {timeout:g} s ({message})"
+            message = f"no answer from {address}{_via(proxy)} within {timeout:g} s ({message})"
         return cls(code, message, *_details(status.details if status else ()))
 
     @classmethod
@@ -79,13 +79,13 @@ class ForwardError(Exception):
         return cls(code_pb2.Code.Name(status.code), status.message, *_details(status.details))
 
 
-def _way(proxy: Proxy | None) -> str:
+def _via(proxy: Proxy | None) -> str:
     return f" through {proxy}" if proxy and proxy.is_usable else ""
 
 
 def _hint(proxy: Proxy | None, tls: bool) -> str:
     if proxy and proxy.is_usable:
-        return f"look whether the proxy lets it through, or {PROXY_HINT}"
+        return f"check that the proxy allows this address, or {PROXY_HINT}"
     hint = TLS_HINT if tls else PLAIN_HINT
     if proxy:
         return f"{hint}; {proxy} was not used: expected http://host:port, or {PROXY_HINT}"
@@ -108,7 +108,7 @@ def _details(details: Iterable[Any]) -> tuple[tuple[tuple[str, str], ...], float
 def _status(error: grpc.RpcError) -> status_pb2.Status | None:
     """Return the google.rpc.Status that the server sent along, or None."""
     try:
-        # The error of a call is the call itself, which the stubs do not say.
+        # The error is the call itself, which the stubs do not declare.
         return rpc_status.from_call(cast("grpc.Call", error))
-    except (DecodeError, ValueError):  # from a proxy, say: the code and the text must do
+    except (DecodeError, ValueError):  # for example from a proxy: code and text are all there is
         return None

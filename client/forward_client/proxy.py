@@ -1,6 +1,6 @@
-"""The proxy on the way to a server, by the environment variables that are usual for it.
+"""The proxy of a call, from the usual environment variables.
 
-gRPC has rules of its own: it knows lower case alone, no "*", and takes a proxy to localhost, too.
+gRPC's own rules differ: it reads lower-case names only, no "*", and proxies localhost as well.
 """
 
 import ipaddress
@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from forward_client.address import Address, is_loopback
 
-# The first that is set counts, as in gRPC; an empty one says: no proxy.
+# The first that is set counts, as in gRPC; an empty value means no proxy.
 PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
-EXCEPTION_VARIABLES = ("no_grpc_proxy", "no_proxy")
+NO_PROXY_VARIABLES = ("no_grpc_proxy", "no_proxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +23,18 @@ class Proxy:
     Attributes:
         variable: the variable that names it.
         url: its URL; it may hold a password.
-        shown: the same without user and password.
-        is_usable: whether gRPC can take it: by CONNECT over plain HTTP.
+        redacted: the same without user and password.
+        is_usable: whether gRPC supports it: CONNECT over plain HTTP.
     """
 
     variable: str
     url: str = field(repr=False)
-    shown: str
+    redacted: str
     is_usable: bool
 
     def __str__(self) -> str:
-        """Return it for an error."""
-        return f"the proxy {self.shown} ({self.variable})"
+        """Return its description for an error message."""
+        return f"the proxy {self.redacted} ({self.variable})"
 
 
 def proxy_for(address: Address, environment: Mapping[str, str]) -> Proxy | None:
@@ -45,8 +45,8 @@ def proxy_for(address: Address, environment: Mapping[str, str]) -> Proxy | None:
     if not address.hosts or any(map(is_loopback, address.hosts)):
         return None
     variable, url = _first(PROXY_VARIABLES, environment)
-    exceptions = _first(EXCEPTION_VARIABLES, environment)[1]
-    if not url or all(_is_excepted(host, exceptions) for host in address.hosts):
+    exceptions = _first(NO_PROXY_VARIABLES, environment)[1]
+    if not url or all(_bypasses(host, exceptions) for host in address.hosts):
         return None
     return _parse(variable, url)
 
@@ -70,7 +70,7 @@ def _first(names: tuple[str, ...], environment: Mapping[str, str]) -> tuple[str,
     return "", ""
 
 
-def _is_excepted(host: str, exceptions: str) -> bool:
+def _bypasses(host: str, exceptions: str) -> bool:
     """Tell if no_proxy lists a host: by name, domain, IP address, network, or with "*"."""
     entries = [entry.strip().removeprefix("*.").strip("[]") for entry in exceptions.split(",")]
     if "*" in entries or any(_is_in_network(host, entry) for entry in entries):
@@ -89,10 +89,10 @@ def _parse(variable: str, text: str) -> Proxy:
     url = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port  # a port that is none raises
+        host, _ = parts.hostname, parts.port  # an invalid port raises
     except ValueError:
-        return Proxy(variable, "", "that is no URL", is_usable=False)
+        return Proxy(variable, "", "that is not a URL", is_usable=False)
     place = parts.netloc.rpartition("@")[2]
-    shown = f"{parts.scheme}://{place}"
+    redacted = f"{parts.scheme}://{place}"
     is_usable = parts.scheme == "http" and bool(host)
-    return Proxy(variable, f"{parts.scheme}://{parts.netloc}", shown, is_usable)
+    return Proxy(variable, f"{parts.scheme}://{parts.netloc}", redacted, is_usable)

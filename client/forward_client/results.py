@@ -1,4 +1,4 @@
-"""What calls return: NumPy arrays and plain records in place of messages."""
+"""Results of calls: NumPy arrays and dataclasses instead of messages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The logits of a batch, float32 [N, classes], and who computed them."""
+    """The logits of a batch, float32 [N, classes], and the model that computed them."""
 
     logits: np.ndarray
     model_name: str
@@ -105,7 +105,7 @@ class TracedStage:
 
 @dataclass(frozen=True)
 class Trace(Prediction):
-    """A prediction with the stages on the way to it."""
+    """A prediction with the stages of its forward pass."""
 
     stages: tuple[TracedStage, ...]
     queue_seconds: float

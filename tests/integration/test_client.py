@@ -170,8 +170,14 @@ def test_health_is_printed_and_is_the_exit_status(served: RunningServer, bundle:
     [
         (("predict", "nowhere.png"), "nowhere.png: can't be read"),
         (("predict", "README.md"), "README.md: can't be read as a picture"),
-        (("predict", "x.png", "--timeout", "0"), "--timeout: expected seconds above 0, got '0'"),
-        (("predict", "x.png", "--timeout", "x"), "--timeout: expected seconds above 0, got 'x'"),
+        (
+            ("predict", "x.png", "--timeout", "0"),
+            "--timeout: expected seconds above 0 and at most 86400, got '0'",
+        ),
+        (
+            ("predict", "x.png", "--timeout", "x"),
+            "--timeout: expected seconds above 0 and at most 86400, got 'x'",
+        ),
         (("health", "--address", "localhost"), "expected host:port, got 'localhost'"),
         (("predict",), "IMAGE"),
         (("guess",), "invalid choice: 'guess'"),

@@ -229,7 +229,7 @@ def test_names_domains_and_networks_are_exceptions(
 def test_the_first_proxy_variable_counts() -> None:
     def chosen(**environment: str) -> str:
         proxy = proxy_for(parse_address("example.com:8001"), environment)
-        return proxy.shown.removeprefix("http://") if proxy else ""
+        return proxy.redacted.removeprefix("http://") if proxy else ""
 
     assert chosen(http_proxy="a:1", https_proxy="b:2", grpc_proxy="c:3") == "c:3"
     assert chosen(HTTP_PROXY="a:1", HTTPS_PROXY="b:2") == "b:2"
@@ -251,7 +251,7 @@ def test_a_proxy_that_refuses_is_named_without_its_password(
         f"no server answers at {ELSEWHERE} through the proxy http://{proxy.place} (https_proxy)"
     )
     assert expected in str(error)
-    assert "name the host in no_proxy to call it without" in str(error)
+    assert "add the host to no_proxy to call it directly" in str(error)
     assert str(status) in str(error)
     assert "secret" not in str(error)
 

@@ -1,4 +1,4 @@
-"""Files read as arrays: pictures of every kind that Pillow knows, and NumPy's."""
+"""Files read as arrays: pictures in every format of Pillow's, and NumPy files."""
 
 import stat
 import warnings
@@ -9,9 +9,9 @@ from PIL import Image, ImageOps
 
 from forward_client.errors import PictureError
 
-MOST_PIXELS = 1024 * 1024  # of a picture after reading; more would only cost memory
-SAMPLE_PIXELS = 256 * 256  # that decide what lies behind a transparent picture
-LEAST_CONTRAST = 0.1  # of the full range; below it a picture counts as blank
+MAX_PIXELS = 1024 * 1024  # of a picture after reading; more would only cost memory
+SAMPLE_PIXELS = 256 * 256  # that the background of a transparent picture is chosen by
+MIN_CONTRAST = 0.1  # of the full range; below it a picture counts as blank
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -33,8 +33,8 @@ def read_array(path: Path) -> np.ndarray:
                 mapped.close()
     except Exception as error:  # a damaged file makes NumPy raise anything
         raise PictureError(
-            f"{path}: can't be read as a NumPy file: {_reason(error)}; expected what numpy.save "
-            "writes"
+            f"{path}: can't be read as a NumPy file: {_reason(error)}; expected a file "
+            "written by numpy.save"
         ) from error
     if is_archive:
         raise PictureError(
@@ -61,8 +61,8 @@ def read_picture(path: Path) -> np.ndarray:
                 return _as_array(ImageOps.exif_transpose(opened))
     except Exception as error:  # a damaged file makes Pillow raise anything
         raise PictureError(
-            f"{path}: can't be read as a picture: {_reason(error)}; expected a whole file of PNG, "
-            "JPEG or another kind that Pillow reads, or .npy"
+            f"{path}: can't be read as a picture: {_reason(error)}; expected a complete file in "
+            "PNG, JPEG or another format that Pillow reads, or .npy"
         ) from error
 
 
@@ -72,7 +72,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is no file: reading a pipe or a device might never end."""
+    """Refuse anything but a regular file: reading a pipe or a device might never end."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
@@ -80,7 +80,7 @@ def _check_file(path: Path) -> None:
     if stat.S_ISREG(mode):
         return
     kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-    hint = "name the files in it" if stat.S_ISDIR(mode) else "save what it gives to a file first"
+    hint = "give the files in it" if stat.S_ISDIR(mode) else "save its content to a file first"
     raise PictureError(f"{path}: can't be read: expected a file, got {kind}; {hint}")
 
 
@@ -89,7 +89,7 @@ def _as_array(picture: Image.Image) -> np.ndarray:
     if picture.mode[0] in "IF":  # more than 8 bits a pixel
         return _in_range(np.asarray(picture, dtype=np.float64))
     opaque = _opaque(picture)
-    scale = (MOST_PIXELS / (opaque.width * opaque.height)) ** 0.5
+    scale = (MAX_PIXELS / (opaque.width * opaque.height)) ** 0.5
     if scale < 1:
         size = (max(1, round(opaque.width * scale)), max(1, round(opaque.height * scale)))
         opaque = opaque.resize(size, Image.Resampling.BOX)
@@ -103,21 +103,21 @@ def _in_range(deep: np.ndarray) -> np.ndarray:
     if low < 0:
         return ((deep - low) / max(high - low, 1e-9)).astype(np.float32)[..., None]
     bits = next((bits for bits in (8, 10, 12, 14, 16, 24, 32) if high < 2**bits), None)
-    most = 1.0 if high <= 1 else high if bits is None else 2.0**bits - 1
-    return (deep / most).astype(np.float32)[..., None]
+    full = 1.0 if high <= 1 else high if bits is None else 2.0**bits - 1
+    return (deep / full).astype(np.float32)[..., None]
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
-    """Return a picture as L or RGB; what is clear shows the colour that lies behind it."""
+    """Return a picture as L or RGB, transparent pixels filled with the background's colour."""
     if not picture.has_transparency_data:
         return picture.convert("L" if picture.mode in {"1", "L"} else "RGB")
     layer = picture.convert("RGBA")
-    ground = Image.new("RGBA", layer.size, (*_behind(layer), 255))
+    ground = Image.new("RGBA", layer.size, (*_background_color(layer), 255))
     return Image.alpha_composite(ground, layer).convert("RGB")
 
 
-def _behind(layer: Image.Image) -> tuple[int, int, int]:
-    """Return the colour of the paper behind a picture of RGBA.
+def _background_color(layer: Image.Image) -> tuple[int, int, int]:
+    """Return the colour of the paper behind a picture in RGBA.
 
     Of white, black, the colour stored where the picture is clear and the commonest
     one where it is not, the paper is the one that makes the fewest edges for the
@@ -139,7 +139,7 @@ def _behind(layer: Image.Image) -> tuple[int, int, int]:
 
 def _edges_for_contrast(picture: np.ndarray) -> float:
     contrast = float(np.ptp(picture, axis=(0, 1)).max())
-    if contrast < LEAST_CONTRAST * 255:
+    if contrast < MIN_CONTRAST * 255:
         return np.inf
     steps = sum(float(np.abs(np.diff(picture, axis=axis)).max(axis=-1).sum()) for axis in (0, 1))
     return steps / contrast

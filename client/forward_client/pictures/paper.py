@@ -9,15 +9,15 @@ COARSE_PIXELS = 128 * 128  # enough to see where the paper is
 FIT_PIXELS = 64 * 64  # enough for six coefficients
 LOCAL_SIDE = 32  # pixels of the picture of the light alone; strokes are gone in its median
 LOCAL_WINDOW = 17  # of them: more than half of a window must be paper
-LEAST_SHEET = 0.25  # of the picture's area
-LEAST_FILL = 0.93  # of its box: a sheet has four straight sides, a digit has not
-MOST_INK = 0.6  # of the picture's area: what covers more is paper
-LEAST_HOLE = 0.1  # of the picture's longer side: a sheet has something on it
-SAME = 0.08  # of the full range: colours that differ less are one
-BETTER = 1.05  # times the pixels that an even colour explains: less is no reason for a slope
-LIT = 0.3  # of the full range: paper that is darker is no paper in the shade
-DEEPEST = 0.4  # of the paper's light: what is less is no shade
-Box = tuple[int, int, int, int]  # first row, first column, and behind the last ones
+MIN_SHEET = 0.25  # of the picture's area
+MIN_SHEET_FILL = 0.93  # of its box: a sheet has four straight sides, a digit has not
+MAX_INK = 0.6  # of the picture's area: what covers more is paper
+MIN_HOLE = 0.1  # of the picture's longer side: a sheet has something on it
+SAME_COLOR = 0.08  # of the full range: colours that differ less are one
+MIN_GAIN = 1.05  # times the pixels that an even colour explains; a gradient must explain more
+MIN_LIGHT = 0.3  # of the full range: darker paper is not shaded, but dark
+MIN_SHADE = 0.4  # of the paper's light: a shadow is no darker
+Box = tuple[int, int, int, int]  # top, left, bottom, right; the last two exclusive
 
 
 def find_sheet(picture: np.ndarray) -> Box:
@@ -25,7 +25,7 @@ def find_sheet(picture: np.ndarray) -> Box:
     height, width = picture.shape[:2]
     coarse = reduced(picture, COARSE_PIXELS)
     far = _largest(coarse - _border_color(coarse))
-    near = far <= _best_split(far)
+    near = far <= _otsu_threshold(far)
     sheets = [box for mask in (near, ~near) for box in _sheets(mask)]
     if not sheets:
         return 0, 0, height, width
@@ -49,9 +49,9 @@ def distance_from_paper(picture: np.ndarray, *, is_local: bool) -> np.ndarray:
     """
     ground = _local_paper(picture) if is_local else _smooth_paper(picture)
     distance = _largest(picture - ground)
-    if is_local or ground.ndim == 1 or (light := _largest(ground)).max() < LIT:
+    if is_local or ground.ndim == 1 or (light := _largest(ground)).max() < MIN_LIGHT:
         return distance
-    shaded: np.ndarray = distance * (light.max() / np.maximum(light, DEEPEST * light.max()))
+    shaded: np.ndarray = distance * (light.max() / np.maximum(light, MIN_SHADE * light.max()))
     return shaded
 
 
@@ -89,14 +89,14 @@ def _border_color(picture: np.ndarray) -> np.ndarray:
     """
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     color: np.ndarray = np.median(border, axis=0)
-    if np.count_nonzero(_largest(border - color) <= SAME) < len(border) // 4:
+    if np.count_nonzero(_largest(border - color) <= SAME_COLOR) < len(border) // 4:
         sample = border[:: max(1, len(border) // 64)]
-        close = [_largest(border - each) <= SAME for each in sample]
+        close = [_largest(border - each) <= SAME_COLOR for each in sample]
         color = np.median(border[max(close, key=np.count_nonzero)], axis=0)
     return color
 
 
-def _best_split(values: np.ndarray) -> float:
+def _otsu_threshold(values: np.ndarray) -> float:
     """Return the value that splits values in 0..1 into two classes best, by Otsu's measure."""
     counts, edges = np.histogram(values, bins=128, range=(0, 1))
     middles = (edges[:-1] + edges[1:]) / 2
@@ -114,22 +114,22 @@ def _sheets(mask: np.ndarray) -> list[Box]:
     """Return the boxes of parts of a mask that are rectangles with something in or on them."""
     parts = label(mask)
     found = []
-    for number in np.flatnonzero(parts.sides.prod(axis=1) >= LEAST_SHEET * mask.size):
+    for number in np.flatnonzero(parts.sides.prod(axis=1) >= MIN_SHEET * mask.size):
         top, left, last_row, last_column = (int(at) for at in parts.boxes[number])
         inside = parts.labels[top : last_row + 1, left : last_column + 1] == number
-        if parts.areas[number] >= MOST_INK * mask.size:  # no digit: ink may reach in from a frame
-            whole = _spanned(inside)
+        if parts.areas[number] >= MAX_INK * mask.size:  # no digit: ink may reach in from a frame
+            whole = _filled(inside)
         else:
             outside = label(np.pad(~inside, 1, constant_values=True)).labels
             whole = outside[1:-1, 1:-1] != outside[0, 0]
         largest = label(whole & ~inside).sides.max(initial=0)
-        if whole.mean() >= LEAST_FILL and largest >= LEAST_HOLE * max(mask.shape):
+        if whole.mean() >= MIN_SHEET_FILL and largest >= MIN_HOLE * max(mask.shape):
             found.append((top, left, last_row + 1, last_column + 1))
     return found
 
 
-def _spanned(mask: np.ndarray) -> np.ndarray:
-    """Return what lies between two pixels of a mask in its row or in its column."""
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """Return a mask with the gaps in its rows and columns filled."""
     reached = [
         np.maximum.accumulate(mask, axis=axis)
         & np.flip(np.maximum.accumulate(np.flip(mask, axis), axis=axis), axis)
@@ -151,7 +151,7 @@ def _smooth_paper(picture: np.ndarray) -> np.ndarray:
     terms = _quadratic(*coarse.shape[:2])
     values = coarse.reshape(len(terms), -1)
     off = _largest(values - constant)
-    evenly = np.count_nonzero(off <= SAME)
+    evenly = np.count_nonzero(off <= SAME_COLOR)
     tolerance = 0.5 * float(off.max())
     fit = np.zeros((terms.shape[1], values.shape[1]))
     fit[0] = constant
@@ -162,8 +162,10 @@ def _smooth_paper(picture: np.ndarray) -> np.ndarray:
         off = _largest(values - terms @ fit)
         tolerance = max(0.02, min(tolerance, 4 * float(np.median(off[paper]))), 0.6 * tolerance)
     light, seen = terms @ fit, values[paper]
-    goes_too_far = ((light < seen.min(axis=0) - SAME) | (light > seen.max(axis=0) + SAME)).any()
-    if goes_too_far or np.count_nonzero(off <= SAME) < BETTER * evenly:
+    goes_too_far = (
+        (light < seen.min(axis=0) - SAME_COLOR) | (light > seen.max(axis=0) + SAME_COLOR)
+    ).any()
+    if goes_too_far or np.count_nonzero(off <= SAME_COLOR) < MIN_GAIN * evenly:
         return constant
     ground: np.ndarray = _quadratic(*picture.shape[:2]) @ fit.astype(np.float32)
     return ground.reshape(picture.shape)

@@ -1,4 +1,4 @@
-"""Pictures of any kind brought to the form that the model learnt.
+"""Pictures of any kind brought to the form of the training images.
 
 MNIST's own way: light ink on a dark background, the ink's box scaled to 20
 pixels along its longer side, its centre of mass in the middle of 28x28.
@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from forward_client.errors import PictureError
-from forward_client.pictures.files import LEAST_CONTRAST, read_array, read_picture
-from forward_client.pictures.ink import INK_SHARE, NOTHING, find_ink
-from forward_client.pictures.strokes import BOX, CLEAR_WIDTHS, to_box
+from forward_client.pictures.files import MIN_CONTRAST, read_array, read_picture
+from forward_client.pictures.ink import MIN_INK, NO_INK, find_ink
+from forward_client.pictures.strokes import BOX_SIDE, USUAL_WIDTHS, to_box
 
-FIELD = 28
+SIDE = 28
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def read_images(path: Path) -> Images:
     if path.suffix.lower() == ".npy":
         array = read_array(path)
         _check(path, array)
-        if array.shape[-2:] == (FIELD, FIELD):
-            return Images(_as_sent(array).reshape(-1, FIELD, FIELD))
+        if array.shape[-2:] == (SIDE, SIDE):
+            return Images(_as_sent(array).reshape(-1, SIDE, SIDE))
         picture = _as_picture(path, array)
     else:
         picture = read_picture(path)
@@ -55,13 +55,13 @@ def read_images(path: Path) -> Images:
 
 
 def normalise(picture: np.ndarray) -> np.ndarray:
-    """Return a picture, floating [height, width, channels] in 0..1, as MNIST would have it.
+    """Return a picture, floating [height, width, channels] in 0..1, in MNIST's form.
 
-    The result is uint8 [28, 28]. A picture that has MNIST's form already comes
-    back unchanged, or inverted if its ink is dark.
+    The result is uint8 [28, 28]. A picture in MNIST's form already is returned
+    unchanged, or inverted if its ink is dark.
 
     Raises:
-        PictureError: there is no ink to be seen.
+        PictureError: there is no ink.
     """
     return _normalised(picture)[0]
 
@@ -73,38 +73,36 @@ def _normalised(picture: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     ink = find_ink(picture)
     box, width = to_box(ink.values)
     warnings = list(ink.warnings)
-    if not CLEAR_WIDTHS[0] <= width <= CLEAR_WIDTHS[1]:
-        kind = "thin" if width < CLEAR_WIDTHS[0] else "thick"
-        warnings.append(f"the strokes are {kind} and were brought to MNIST's width")
+    if not USUAL_WIDTHS[0] <= width <= USUAL_WIDTHS[1]:
+        kind = "thin" if width < USUAL_WIDTHS[0] else "thick"
+        warnings.append(f"the strokes are {kind} and were changed to MNIST's width")
     return _centred(box), tuple(warnings)
 
 
 def _in_mnist_form(picture: np.ndarray) -> np.ndarray | None:
     """Return the ink of a picture that has MNIST's form already, to the bit, or None."""
-    if picture.shape[:2] != (FIELD, FIELD):
+    if picture.shape[:2] != (SIDE, SIDE):
         return None
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     ink = np.abs(picture - np.median(border, axis=0)).max(axis=-1)
-    if not ink.max() >= LEAST_CONTRAST:  # nor with NaN
-        raise PictureError(NOTHING)
-    rows, columns = (
-        np.flatnonzero((ink > INK_SHARE * ink.max()).any(axis=axis)) for axis in (1, 0)
-    )
+    if not ink.max() >= MIN_CONTRAST:  # nor with NaN
+        raise PictureError(NO_INK)
+    rows, columns = (np.flatnonzero((ink > MIN_INK * ink.max()).any(axis=axis)) for axis in (1, 0))
     sides = (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1)
-    middle = (FIELD - 1) / 2
+    middle = (SIDE - 1) / 2
     offsets = [abs(centre - middle) for centre in _centre_of_mass(ink)]
-    if BOX - 3 <= max(sides) <= BOX and max(offsets) <= 1.5:
+    if BOX_SIDE - 3 <= max(sides) <= BOX_SIDE and max(offsets) <= 1.5:
         return np.rint(ink * 255).astype(np.uint8)
     return None
 
 
 def _centred(ink: np.ndarray) -> np.ndarray:
     """Return the ink in a field of 28x28 with its centre of mass in the middle."""
-    field = np.zeros((FIELD, FIELD), np.float64)
+    field = np.zeros((SIDE, SIDE), np.float64)
     starts = []
     for side, centre in zip(ink.shape, _centre_of_mass(ink), strict=True):
-        start = round((FIELD - 1) / 2 - centre)
-        starts.append(min(max(start, 0), FIELD - side))
+        start = round((SIDE - 1) / 2 - centre)
+        starts.append(min(max(start, 0), SIDE - side))
     top, left = starts
     field[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
     return np.rint(np.clip(field, 0, 1) * 255).astype(np.uint8)
@@ -119,14 +117,14 @@ def _centre_of_mass(ink: np.ndarray) -> tuple[float, float]:
 
 
 def _check(path: Path, array: np.ndarray) -> None:
-    """Refuse an array that is no image, or of numbers that are no pixels."""
-    expected = f"expected an array [height, width] or [N, {FIELD}, {FIELD}]"
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[1:] != (FIELD, FIELD)):
+    """Refuse an array with the shape of no image, or a type of no pixels."""
+    expected = f"expected an array [height, width] or [N, {SIDE}, {SIDE}]"
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[1:] != (SIDE, SIDE)):
         raise PictureError(f"{path}: {expected}, got {list(array.shape)}")
-    if array.shape[-1] == FIELD * FIELD:
+    if array.shape[-1] == SIDE * SIDE:
         raise PictureError(
             f"{path}: {expected}, got {list(array.shape)}, which looks like flattened images; "
-            f"reshape them to [N, {FIELD}, {FIELD}]"
+            f"reshape them to [N, {SIDE}, {SIDE}]"
         )
     if array.size == 0:
         raise PictureError(f"{path}: the array is empty: {list(array.shape)}")

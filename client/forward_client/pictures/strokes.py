@@ -1,16 +1,16 @@
-"""The weight of strokes: brought to what MNIST's are, where a pen is thinner or thicker."""
+"""The width of strokes: brought into the range of MNIST's."""
 
 import numpy as np
 from PIL import Image
 
-BOX = 20  # pixels: the longer side of the ink in MNIST's form
-FINE = 8  # pixels of the working picture for one of MNIST's
+BOX_SIDE = 20  # pixels: the longer side of the ink in MNIST's form
+WORK_SCALE = 8  # pixels of the working picture for each of MNIST's
 # Width of strokes in MNIST's pixels as `stroke_width` measures it on MNIST's own digits
 # enlarged: 1 in 1,000 is thinner than the first, or thicker than the last. Thinner ones
-# are made as wide as GOAL_WIDTH, which of 2.4 (MNIST's median), 2.8 and 3.2 is read best
+# are made as wide as TARGET_WIDTH, which of 2.4 (MNIST's median), 2.8 and 3.2 is read best
 # on digits that docs/guides/pictures.md does not show.
-LEAST_WIDTH, GOAL_WIDTH, MOST_WIDTH = 1.35, 3.2, 4.8
-CLEAR_WIDTHS = (0.8, 6.0)  # within, a change of the width is no reason for a warning
+MIN_WIDTH, TARGET_WIDTH, MAX_WIDTH = 1.35, 3.2, 4.8
+USUAL_WIDTHS = (0.8, 6.0)  # outside of it, a change of the width is worth a warning
 
 
 def stroke_width(ink: np.ndarray) -> float:
@@ -32,17 +32,17 @@ def to_box(ink: np.ndarray) -> tuple[np.ndarray, float]:
     """
     width = stroke_width(ink)
     longest = max(ink.shape)
-    found = width * BOX / longest
-    if LEAST_WIDTH <= found <= MOST_WIDTH:
-        return _resized(ink, BOX), found
-    goal = GOAL_WIDTH if found < LEAST_WIDTH else MOST_WIDTH
+    found = width * BOX_SIDE / longest
+    if MIN_WIDTH <= found <= MAX_WIDTH:
+        return _resized(ink, BOX_SIDE), found
+    target = TARGET_WIDTH if found < MIN_WIDTH else MAX_WIDTH
     work = _reduced(ink, width)
     width, longest = stroke_width(work), max(work.shape)
-    share = goal / BOX
-    # With `grown` pixels more all around: (width + 2 grown) / (longest + 2 grown) = share.
-    grown = (share * longest - width) / (1 - share) / 2
-    work = thickened(work, grown)
-    return _resized(work, BOX), found
+    share = target / BOX_SIDE
+    # With `margin` pixels more on every side: (width + 2 margin) / (longest + 2 margin) = share.
+    margin = (share * longest - width) / (1 - share) / 2
+    work = thickened(work, margin)
+    return _resized(work, BOX_SIDE), found
 
 
 def thickened(ink: np.ndarray, pixels: float) -> np.ndarray:
@@ -71,14 +71,14 @@ def _neighbours(ink: np.ndarray, choose: np.ufunc, *, corners: bool) -> np.ndarr
 
 def _reduced(ink: np.ndarray, width: float) -> np.ndarray:
     """Return the ink with a longer side of 160 pixels, lines still as dark as they were."""
-    goal = BOX * FINE
-    factor = max(ink.shape) // goal
+    target = BOX_SIDE * WORK_SCALE
+    factor = max(ink.shape) // target
     if factor > 1 and width < 2 * factor:  # a mean would make such lines pale
         rows, columns = (-side % factor for side in ink.shape)
         padded = np.pad(ink, ((0, rows), (0, columns)))
         blocks = padded.reshape(padded.shape[0] // factor, factor, -1, factor)
         ink = blocks.max(axis=(1, 3))
-    return _resized(ink, goal)
+    return _resized(ink, target)
 
 
 def _resized(ink: np.ndarray, longest: int) -> np.ndarray:

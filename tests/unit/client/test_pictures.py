@@ -67,7 +67,7 @@ def test_any_picture_gives_an_image_centred_by_mass_or_a_clear_error(
     else:
         said = ""
     if said:
-        assert said.startswith("no ink to be seen")
+        assert said.startswith("no ink found")
         return
     assert image.dtype == np.uint8
     assert image.shape == (28, 28)
@@ -148,7 +148,7 @@ def test_numpy_files_are_read(tmp_path: Path, array: np.ndarray, shape: tuple[in
         (np.full((40, 40), 255.0), "from 255.0 to 255.0"),
         (np.full((40, 40), np.nan), "from nan"),
         (np.zeros((40, 40), np.int64), "got int64"),
-        (np.zeros((40, 40)), "no ink to be seen"),
+        (np.zeros((40, 40)), "no ink found"),
     ],
 )
 def test_arrays_that_are_no_picture_are_refused(
@@ -165,7 +165,7 @@ def test_pictures_that_show_nothing_are_refused(tmp_path: Path, name: str) -> No
     clear = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
     nothing = Image.fromarray(np.full((40, 40), np.nan, np.float32))
     path = save(tmp_path, clear if name == "clear.png" else nothing, name)
-    with pytest.raises(PictureError, match="no ink to be seen"):
+    with pytest.raises(PictureError, match="no ink found"):
         load_images(path)
 
 
