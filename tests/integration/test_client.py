@@ -48,7 +48,7 @@ def test_predict_prints_the_digit_with_its_scores(served: RunningServer, seven: 
     assert "relu" not in done.stdout
 
 
-def test_pictures_of_the_test_set_get_the_digits_of_eager_torch(
+def test_pictures_get_the_digits_of_eager_torch(
     served: RunningServer, mnist: Data, eager: Runner, test_pixels: np.ndarray, tmp_path: Path
 ) -> None:
     paths = [tmp_path / f"{index}.png" for index in range(20)]
@@ -62,7 +62,7 @@ def test_pictures_of_the_test_set_get_the_digits_of_eager_torch(
 
 
 @pytest.mark.parametrize("command", [("predict", "--trace"), ("trace",)])
-def test_a_trace_prints_six_stages_with_shapes_and_statistics(
+def test_a_trace_prints_every_stage_in_80_columns(
     served: RunningServer, seven: Path, command: tuple[str, ...]
 ) -> None:
     done = run_client(command[0], seven, *command[1:], address=served.address)
@@ -103,7 +103,7 @@ def narrow() -> Iterator[RunningServer]:
 
 
 @pytest.mark.parametrize("flags", [(), ("--trace",)])
-def test_a_file_beyond_the_servers_limit_is_sent_in_parts(
+def test_a_large_file_is_sent_in_several_requests(
     narrow: RunningServer, client: ForwardClient, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
     images = random_images(10, (28, 28))
@@ -118,7 +118,7 @@ def test_a_file_beyond_the_servers_limit_is_sent_in_parts(
     assert traced == ([0, 4, 8] if flags else [])  # a trace is of one request
 
 
-def test_a_file_beyond_the_limit_is_one_table_in_order(
+def test_a_large_file_is_printed_as_one_table(
     narrow: RunningServer, mnist: Data, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "nine.npy", mnist.test.images[:9].numpy())
@@ -130,9 +130,7 @@ def test_a_file_beyond_the_limit_is_one_table_in_order(
     assert [words[1] for words in shapes] == ["[4,", "[4,", "[1,"]
 
 
-def test_what_is_hard_to_read_is_said_beside_the_answer(
-    served: RunningServer, tmp_path: Path
-) -> None:
+def test_a_warning_stands_beside_the_answer(served: RunningServer, tmp_path: Path) -> None:
     sheet = Image.new("L", (400, 400), 255)
     ImageDraw.Draw(sheet).line((120, 80, 280, 80, 180, 320), fill=0, width=2)
     sheet.save(tmp_path / "thin.png")
@@ -227,18 +225,18 @@ def test_the_errors_of_the_library_carry_every_violation(client: ForwardClient) 
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
-def test_floating_images_of_any_kind_are_sent_as_float32(client: ForwardClient, dtype: str) -> None:
+def test_all_floating_images_are_sent_as_float32(client: ForwardClient, dtype: str) -> None:
     images = (random_images(2, (28, 28)) > 0.5).astype(dtype)
     expected = client.predict((images * 255).astype(np.uint8)).logits
     np.testing.assert_array_equal(client.predict(images).logits, expected)
 
 
-def test_images_of_another_type_are_refused_before_they_are_sent(client: ForwardClient) -> None:
+def test_images_of_another_type_are_not_sent(client: ForwardClient) -> None:
     with pytest.raises(TypeError, match=r"expected uint8 .* got int64"):
         client.predict(np.zeros((1, 28, 28), np.int64))
 
 
-def test_arguments_that_mean_nothing_are_refused_before_the_call(client: ForwardClient) -> None:
+def test_meaningless_arguments_are_refused_before_the_call(client: ForwardClient) -> None:
     image = random_images(1, (28, 28))
     with pytest.raises(
         TypeError, match=r"expected a sequence of stages, got 'relu'; write \['relu'\]"
@@ -250,9 +248,7 @@ def test_arguments_that_mean_nothing_are_refused_before_the_call(client: Forward
         client.trace(image, {"relu": "FULL"})  # type: ignore[dict-item] # that is the question
 
 
-def test_a_pipe_that_closes_ends_the_command_without_a_word(
-    served: RunningServer, seven: Path
-) -> None:
+def test_a_closed_pipe_ends_the_command_silently(served: RunningServer, seven: Path) -> None:
     command = [sys.executable, "-m", "client", "predict", *[str(seven)] * 50, "--json"]
     with subprocess.Popen(
         [*command, "--address", served.address],
@@ -277,7 +273,7 @@ def test_probabilities_are_the_softmax_of_the_logits(client: ForwardClient) -> N
     np.testing.assert_array_equal(prediction.classes, prediction.logits.argmax(axis=1))
 
 
-def test_a_stream_of_batches_gives_what_calls_give_and_errors_one_by_one(
+def test_a_stream_answers_each_batch_like_a_call(
     client: ForwardClient,
 ) -> None:
     batches = [random_images(count, (28, 28), seed=count) for count in (1, 70, 2)]
@@ -291,7 +287,7 @@ def test_a_stream_of_batches_gives_what_calls_give_and_errors_one_by_one(
         assert prediction.logits.tobytes() == client.predict(batch).logits.tobytes()
 
 
-def test_a_batch_that_can_not_be_sent_is_the_callers_own_error(client: ForwardClient) -> None:
+def test_an_error_of_the_batches_reaches_the_caller(client: ForwardClient) -> None:
     with pytest.raises(TypeError, match="got int64"):
         list(client.predict_stream([np.zeros((28, 28), np.int64)]))
 

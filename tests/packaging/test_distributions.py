@@ -118,7 +118,7 @@ def ranges_of(folder: str) -> dict[str, str]:
     return {match[1]: match[2] for match in found if match}
 
 
-def test_the_client_calls_from_a_project_with_packages_of_our_names(
+def test_the_client_works_beside_packages_of_our_names(
     project: Project, served: RunningServer, client: ForwardClient
 ) -> None:
     done = project.run("python", "-W", "error", "program.py", served.address)

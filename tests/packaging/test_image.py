@@ -237,7 +237,7 @@ def address(container: Container, ports: tuple[int, int]) -> str:  # noqa: ARG00
     return f"127.0.0.1:{ports[0]}"
 
 
-def test_it_answers_bit_for_bit_what_the_bundle_computes_here(address: str) -> None:
+def test_it_answers_what_the_bundle_computes_here(address: str) -> None:
     images = random_images(64, (28, 28))
     runner = open_runner(find_bundle(MODELS_DIR, "mnist", None), "onnx", "cpu")
     expected = runner.predict(images)
@@ -258,9 +258,7 @@ def test_its_health_check_fails_where_no_server_answers(image: Image, container:
     assert "no server answers" in done.stderr
 
 
-def test_its_health_check_speaks_tls_and_shows_the_token_of_the_server(
-    image: Image, tmp_path: Path
-) -> None:
+def test_its_health_check_uses_tls_and_the_token(image: Image, tmp_path: Path) -> None:
     name = "forward.example"
     pair = Authority(tmp_path / "ca").issue(name)
     folder = pair.key.parent
@@ -282,7 +280,7 @@ def test_its_health_check_speaks_tls_and_shows_the_token_of_the_server(
         assert without.returncode == 1
 
 
-def test_without_a_setting_it_serves_every_interface_on_the_usual_ports(image: Image) -> None:
+def test_by_default_it_serves_every_interface(image: Image) -> None:
     """In a network of its own, where these are surely free; the health check finds it there."""
     with image.start("none") as started:
         check = started.execute(*image.health_check())
@@ -295,7 +293,7 @@ def test_without_a_setting_it_serves_every_interface_on_the_usual_ports(image: I
     assert {(int(host, 16), int(port, 16)) for host, port in listening} == {(0, 8001), (0, 8002)}
 
 
-def test_it_runs_not_as_root_with_no_capability_and_nothing_to_write_to(
+def test_it_has_no_root_no_capability_no_writable_folder(
     container: Container,
 ) -> None:
     uid = container.execute("id", "--user").stdout
@@ -320,7 +318,7 @@ def test_its_entry_point_is_the_server_itself(image: Image) -> None:
     assert image.inspect()["Config"]["Entrypoint"] == [PYTHON, "-m", "server"]
 
 
-def test_an_unknown_setting_stops_the_start_and_is_named(image: Image) -> None:
+def test_an_unknown_setting_stops_it_and_is_named(image: Image) -> None:
     done = image.run_once("--env", "FORWARD_GRPC_PROT=1")
     assert done.returncode == 2
     assert "FORWARD_GRPC_PROT is not a setting; did you mean FORWARD_GRPC_PORT?" in done.stderr

@@ -46,7 +46,7 @@ def mutant(content: bytes, generator: np.random.Generator) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_picture_is_read_or_refused_in_a_sentence(kind: str, tmp_path: Path) -> None:
+def test_a_damaged_picture_is_read_or_refused(kind: str, tmp_path: Path) -> None:
     content = encoded(kind)
     path = tmp_path / "picture"
     path.write_bytes(content)
@@ -99,7 +99,7 @@ def npy(header: str) -> bytes:
         "",
     ],
 )
-def test_a_damaged_header_is_refused_before_memory_is_taken(header: str, tmp_path: Path) -> None:
+def test_a_damaged_header_allocates_no_memory(header: str, tmp_path: Path) -> None:
     path = tmp_path / "array.npy"
     path.write_bytes(npy(header))
     tracemalloc.start()
@@ -118,7 +118,7 @@ def test_a_header_of_python_2_is_read(tmp_path: Path) -> None:
     assert load_images(tmp_path / "array.npy").shape == (1, 28, 28)
 
 
-def test_mutated_arrays_are_read_or_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_mutated_arrays_are_read_or_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.eye(40, dtype=np.float32))
     generator = np.random.default_rng(0)
@@ -162,7 +162,7 @@ def test_values_beyond_float32_are_left_to_the_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["thing.png", "thing.npy"])
-def test_what_is_no_file_is_named_and_never_waited_for(tmp_path: Path, name: str) -> None:
+def test_only_regular_files_are_opened(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / name).mkdir()
     os.mkfifo(tmp_path / name)

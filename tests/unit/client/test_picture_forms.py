@@ -54,7 +54,7 @@ def test_ten_clear_digits_are_read_in_every_form(
     assert read_in_form(form, digits, eager, tmp_path)[0] == list(range(10))
 
 
-def test_paper_made_transparent_is_read_as_if_it_were_not(mnist: Data, tmp_path: Path) -> None:
+def test_transparent_paper_is_read_like_white_paper(mnist: Data, tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     for index in (1717, 2020, 2222, 7676):  # their soft edges outweigh their ink
         digit = mnist.test.images[index].numpy()
@@ -66,7 +66,7 @@ def test_paper_made_transparent_is_read_as_if_it_were_not(mnist: Data, tmp_path:
             np.testing.assert_array_equal(read_images(tmp_path / name).pixels, expected)
 
 
-def test_where_a_hard_shadow_is_read_wrongly_it_is_told(
+def test_a_misread_hard_shadow_has_a_warning(
     digits: np.ndarray, eager: Runner, tmp_path: Path
 ) -> None:
     answers, warnings = read_in_form(HARDEST, digits, eager, tmp_path)
@@ -84,7 +84,7 @@ def blank(bits: int, light: float, noise: float) -> Image.Image:
 
 @pytest.mark.parametrize("bits", [8, 16, 32])
 @pytest.mark.parametrize(("light", "noise"), [(0.9, 0.004), (0.9, 0.05), (0.1, 0.03), (0.5, 0.2)])
-def test_noisy_paper_without_a_digit_shows_no_ink(
+def test_noisy_blank_paper_shows_no_ink(
     tmp_path: Path, bits: int, light: float, noise: float
 ) -> None:
     name = "blank.tiff" if bits == 32 else "blank.png"
@@ -92,13 +92,13 @@ def test_noisy_paper_without_a_digit_shows_no_ink(
         read_images(save(tmp_path, blank(bits, light, noise), name))
 
 
-def test_unevenly_lit_paper_without_a_digit_shows_no_ink(tmp_path: Path) -> None:
+def test_unevenly_lit_blank_paper_shows_no_ink(tmp_path: Path) -> None:
     slope = np.linspace(0.4, 0.9, 300)[None].repeat(200, axis=0)
     with pytest.raises(PictureError, match="no ink found"):
         read_images(save(tmp_path, gray(slope)))
 
 
-def test_what_made_a_picture_hard_to_read_is_told(digits: np.ndarray, tmp_path: Path) -> None:
+def test_each_difficulty_of_a_picture_has_a_warning(digits: np.ndarray, tmp_path: Path) -> None:
     two = np.concatenate([enlarged(digits[3]), enlarged(digits[5])], axis=1)
     told = {
         "several digits": gray(1 - two),

@@ -33,7 +33,7 @@ def test_mnist_files_are_sent_to_the_bit(mnist: Data, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("paper", ["white", "ivory", "black"])
-def test_digits_drawn_large_off_centre_and_in_color_are_read(
+def test_large_coloured_digits_off_centre_are_read(
     mnist: Data, eager: Runner, tmp_path: Path, paper: str
 ) -> None:
     count, wrong = 60, 0
@@ -55,7 +55,7 @@ def test_digits_drawn_large_off_centre_and_in_color_are_read(
     share=st.sampled_from([0.001, 0.01, 0.15, 0.6]),
     dark_ink=st.booleans(),
 )
-def test_any_picture_gives_an_image_centred_by_mass_or_a_clear_error(
+def test_any_picture_is_centred_by_mass_or_refused(
     height: int, width: int, seed: int, share: float, dark_ink: bool
 ) -> None:
     generator = np.random.default_rng(seed)
@@ -80,7 +80,7 @@ def test_any_picture_gives_an_image_centred_by_mass_or_a_clear_error(
         assert touches or abs(centre - 13.5) <= 1.5, axis
 
 
-def test_the_ink_is_scaled_to_20_pixels_along_its_longer_side() -> None:
+def test_the_longer_side_of_ink_becomes_20_pixels() -> None:
     gray = np.zeros((200, 300))
     gray[50:150, 200:230] = 1  # 100 x 30
     image = normalise(gray[..., None])
