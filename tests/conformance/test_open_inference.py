@@ -67,7 +67,7 @@ def failure(error: Any) -> grpc.Call:  # noqa: ANN401 (the stubs do not say that
 
 
 @pytest.mark.parametrize("array", [IMAGES, BYTES], ids=["float", "uint8"])
-def test_typed_contents_get_the_logits_of_predict_in_raw_contents(
+def test_typed_contents_get_raw_logits_of_predict(
     stub: Stub, client: ForwardClient, array: np.ndarray
 ) -> None:
     response = stub.ModelInfer(typed(array), timeout=60)
@@ -77,13 +77,13 @@ def test_typed_contents_get_the_logits_of_predict_in_raw_contents(
     assert list(response.raw_output_contents) == [client.predict(array).logits.tobytes()]
 
 
-def test_a_full_batch_of_typed_floats_is_taken(stub: Stub, client: ForwardClient) -> None:
+def test_a_full_batch_of_typed_floats_is_accepted(stub: Stub, client: ForwardClient) -> None:
     images = random_images(1024, (28, 28), seed=6)
     response = stub.ModelInfer(typed(images), timeout=60)
     assert list(response.raw_output_contents) == [client.predict(images).logits.tobytes()]
 
 
-def test_every_fault_comes_as_a_field_violation(stub: Stub) -> None:
+def test_every_fault_is_a_field_violation(stub: Stub) -> None:
     request = raw(BYTES[:, :27], "softmax")
     request.inputs[0].name = "input"
     with pytest.raises(grpc.RpcError) as caught:
@@ -106,7 +106,7 @@ def test_undecodable_bytes_are_an_invalid_argument(served: RunningServer) -> Non
     assert "inference.ModelInferRequest" in failure(caught.value).details()
 
 
-def test_a_model_without_a_name_and_a_version_of_thousands_of_digits_are_not_found(
+def test_malformed_model_names_and_versions_are_not_found(
     stub: Stub,
 ) -> None:
     for name, version in (("", ""), ("mnist", "1" * 5000), ("mnist", "0")):
@@ -118,9 +118,7 @@ def test_a_model_without_a_name_and_a_version_of_thousands_of_digits_are_not_fou
         assert "this server has 'mnist' version 1" in failure(caught.value).details()
 
 
-def test_calls_are_counted_by_method_and_run_in_the_lane_of_their_outputs(
-    served: RunningServer, stub: Stub
-) -> None:
+def test_calls_are_counted_by_method_and_batcher(served: RunningServer, stub: Stub) -> None:
     labels = {
         "grpc_service": SERVICE,
         "grpc_method": "ModelInfer",
@@ -152,7 +150,7 @@ def test_health_knows_the_service(served: RunningServer) -> None:
     assert response.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_reflection_gives_the_service_to_a_client_without_the_proto(served: RunningServer) -> None:
+def test_reflection_serves_a_client_without_the_proto(served: RunningServer) -> None:
     with grpc.insecure_channel(served.address) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         assert SERVICE in database.get_services()
@@ -169,7 +167,7 @@ def refusal(stub: Stub) -> grpc.StatusCode:
     return failure(caught.value).code()
 
 
-def test_a_draining_server_is_live_but_not_ready_and_takes_no_images(bundle: Bundle) -> None:
+def test_a_draining_server_is_live_but_not_ready(bundle: Bundle) -> None:
     image = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[28, 28], data=bytes(784))
     with start_held_server(bundle) as held, grpc.insecure_channel(held.address) as channel:
         stub, forward = Stub(channel), forward_pb2_grpc.ForwardServiceStub(channel)

@@ -45,18 +45,18 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
-def test_the_emulated_processor_has_avx2_alone(avx2: list[str]) -> None:
+def test_the_emulated_processor_has_avx2_only(avx2: list[str]) -> None:
     script = "import numpy; print(numpy.show_config(mode='dicts')['SIMD Extensions']['found'])"
     assert run(*avx2, sys.executable, "-c", script).strip() == "['X86_V3']"
 
 
-def test_the_bundled_model_verifies_with_avx2_alone(avx2: list[str]) -> None:
+def test_the_bundled_model_verifies_with_avx2_only(avx2: list[str]) -> None:
     command = (sys.executable, "-W", "error", "-m", "export", "verify", "--runtime", "onnx")
     printed = run(*avx2, *command, MODELS_DIR / "mnist" / "1")
     assert "onnx: every stage of" in printed
 
 
-def test_a_record_made_with_avx2_alone_holds_here(
+def test_a_parity_record_of_avx2_holds_here(
     avx2: list[str], bundle: Bundle, tmp_path: Path
 ) -> None:
     """T2 compares with the errors that a manifest records, whoever recorded them."""
@@ -77,9 +77,7 @@ def emulated(avx2: list[str]) -> Iterator[ForwardClient]:
         yield client
 
 
-def test_the_bundled_model_is_served_with_avx2_alone(
-    emulated: ForwardClient, eager: Runner
-) -> None:
+def test_the_bundled_model_is_served_with_avx2_only(emulated: ForwardClient, eager: Runner) -> None:
     images = random_images(64, (28, 28))
     prediction, trace = emulated.predict(images), emulated.trace(images, detail="full")
     np.testing.assert_allclose(prediction.logits, eager.predict(images), rtol=0, atol=1e-4)

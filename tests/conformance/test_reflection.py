@@ -52,7 +52,7 @@ def test_each_version_describes_every_service_and_itself(
             assert all(method.input_type.file for method in described.methods)
 
 
-def test_the_versions_differ_in_the_package_and_nothing_else(served: RunningServer) -> None:
+def test_the_versions_differ_in_their_package_only(served: RunningServer) -> None:
     with grpc.insecure_channel(served.address) as channel:
         pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
         new, old = (
@@ -70,7 +70,7 @@ def test_the_versions_differ_in_the_package_and_nothing_else(served: RunningServ
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-def test_streams_left_open_leave_room_for_others(served: RunningServer, version: str) -> None:
+def test_open_streams_leave_room_for_others(served: RunningServer, version: str) -> None:
     done = threading.Event()
 
     def requests() -> Iterator[bytes]:
@@ -84,7 +84,7 @@ def test_streams_left_open_leave_room_for_others(served: RunningServer, version:
         done.set()
 
 
-def test_bytes_that_are_no_request_get_a_clear_error(served: RunningServer) -> None:
+def test_malformed_bytes_get_a_clear_error(served: RunningServer) -> None:
     with grpc.insecure_channel(served.address) as channel:
         begin: Any = channel.stream_stream(PATH.format("v1"))
         with pytest.raises(grpc.RpcError, match=r"expected a grpc\.reflection\.v1\.") as refused:

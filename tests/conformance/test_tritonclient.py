@@ -171,18 +171,18 @@ def seen(
     return Seen(facts, dict(np.load(folder / "answers.npz")))
 
 
-def test_the_server_is_live_and_ready_with_its_model(seen: Seen) -> None:
+def test_the_server_and_its_model_are_ready(seen: Seen) -> None:
     assert seen.facts["live"] is True
     assert seen.facts["ready"] is True
     assert seen.facts["model_ready"] == [True, True]
 
 
-def test_what_is_not_served_is_not_ready(seen: Seen) -> None:
+def test_unknown_models_are_not_ready(seen: Seen) -> None:
     assert seen.facts["absent_ready"] == [False, False]
     assert seen.facts["no_version"]["status"] == "INVALID_ARGUMENT"
 
 
-def test_the_server_says_its_name_version_and_extensions(seen: Seen) -> None:
+def test_server_metadata_has_name_version_and_extensions(seen: Seen) -> None:
     assert seen.facts["server"] == {
         "name": "forward",
         "version": version("forward-server"),
@@ -206,7 +206,7 @@ def test_metadata_gives_the_input_and_every_stage(seen: Seen, bundle: Bundle) ->
     }
 
 
-def test_the_configuration_says_the_same_for_one_image(seen: Seen) -> None:
+def test_the_configuration_equals_the_metadata_per_image(seen: Seen) -> None:
     metadata, config = seen.facts["metadata"], seen.facts["config"]
     assert (config["name"], config["platform"]) == (metadata["name"], metadata["platform"])
     assert (config["backend"], config["max_batch_size"]) == ("onnxruntime", 1024)
@@ -221,13 +221,13 @@ def test_the_configuration_says_the_same_for_one_image(seen: Seen) -> None:
         ]
 
 
-def test_metadata_and_configuration_of_what_is_not_served_are_not_found(seen: Seen) -> None:
+def test_metadata_of_unknown_models_is_not_found(seen: Seen) -> None:
     for failure in (*seen.facts["absent_metadata"], *seen.facts["absent_config"]):
         assert failure["status"] == "NOT_FOUND"
         assert "this server has 'mnist' version 1" in failure["message"]
 
 
-def test_a_method_that_is_left_out_is_unimplemented(seen: Seen) -> None:
+def test_unsupported_methods_are_unimplemented(seen: Seen) -> None:
     assert seen.facts["statistics"]["status"] == "UNIMPLEMENTED"
 
 
@@ -245,7 +245,7 @@ def outputs_of(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", [name for name in GOOD if not name.startswith("top")])
-def test_every_output_has_the_bits_of_predict_and_trace(
+def test_outputs_equal_predict_and_trace_bit_for_bit(
     seen: Seen, client: ForwardClient, way: str, name: str
 ) -> None:
     request, answer = GOOD[name], seen.answer(way, name)
@@ -263,7 +263,7 @@ def test_every_output_has_the_bits_of_predict_and_trace(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", [name for name in GOOD if name.startswith("top")])
-def test_classes_are_the_largest_values_with_index_and_label(
+def test_classes_have_value_index_and_label(
     seen: Seen, client: ForwardClient, bundle: Bundle, way: str, name: str
 ) -> None:
     ((output, count),) = GOOD[name]["outputs"]
@@ -283,7 +283,7 @@ def test_classes_are_the_largest_values_with_index_and_label(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_call_gets_its_status_and_every_fault(seen: Seen, way: str, name: str) -> None:
+def test_an_invalid_call_gets_every_violation(seen: Seen, way: str, name: str) -> None:
     _, status, texts = BAD[name]
     failure = seen.answer(way, name)
     assert failure.get("status") == status, failure
@@ -304,7 +304,7 @@ def _fields(
         yield from _fields(message.nested_type, name)
 
 
-def test_the_proto_has_the_numbers_names_and_types_of_tritonclients(seen: Seen) -> None:
+def test_the_proto_is_compatible_with_tritonclient(seen: Seen) -> None:
     theirs = [
         descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(each))
         for each in seen.facts["protos"]

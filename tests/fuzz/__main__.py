@@ -17,7 +17,7 @@ from tests.support.bundles import MODELS_DIR, random_images
 from tests.support.servers import RunningServer, start_server
 
 WARM_SHARE = 0.1  # of the inputs, before memory is looked at
-MOST_SHOWN = 20
+MAX_SHOWN = 20
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def main() -> int:
             client.predict(random_images(1, (28, 28)))  # it still serves
         failures = [entry for entry in server.log() if entry["level"] == "error"]
     _print(findings, before, after)
-    for text in (*findings.wrong[:MOST_SHOWN], *map(str, failures[:MOST_SHOWN])):
+    for text in (*findings.wrong[:MAX_SHOWN], *map(str, failures[:MAX_SHOWN])):
         print(text, file=sys.stderr)
     return 1 if findings.wrong or failures or not findings.inputs else 0
 

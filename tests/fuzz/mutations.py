@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from random import Random
 
-MOST_RANDOM_BYTES = 200
-MOST_CHANGES = 4
+MAX_RANDOM_BYTES = 200
+MAX_CHANGES = 4
 HEAD_BYTES = 48  # tags, lengths, dtype and shape stand before the pixels
 EDGES = (0x00, 0x01, 0x7F, 0x80, 0xFF)
 
@@ -25,9 +25,9 @@ class Mutator:
         if kind < 0.05:
             return random.choice(self._seeds)
         if kind < 0.15:
-            return random.randbytes(random.randrange(MOST_RANDOM_BYTES))
+            return random.randbytes(random.randrange(MAX_RANDOM_BYTES))
         data = bytearray(random.choice(self._seeds))
-        for _ in range(random.randint(1, MOST_CHANGES)):
+        for _ in range(random.randint(1, MAX_CHANGES)):
             change = random.choice(CHANGES)
             change(random, data)
         if random.random() < 0.1:

@@ -89,7 +89,7 @@ def test_the_reference_of_the_api_is_fresh() -> None:
     assert api.PAGE.read_text() == api.page()
 
 
-def test_the_guide_names_every_served_method_of_open_inference(served: RunningServer) -> None:
+def test_the_guide_names_every_open_inference_method(served: RunningServer) -> None:
     guide = (REPOSITORY / "docs/guides/open-inference.md").read_text()
     methods = {
         dict(labels)["grpc_method"]
@@ -151,7 +151,7 @@ def labels_of(family: Metric) -> set[str]:
     return {label for sample in family.samples for label in sample.labels} - {"le"}
 
 
-def test_the_bundle_format_has_every_entry_of_the_manifest() -> None:
+def test_the_reference_has_every_entry_of_the_manifest() -> None:
     page = (REPOSITORY / "docs/reference/bundle-format.md").read_text()
     assert {name for name in Manifest.model_fields if f"`{name}`" not in page} == set()
 

@@ -41,7 +41,7 @@ def test_stream_prints_the_classes_of_eager_torch(served: RunningServer, eager: 
     assert len(lines) == 10
 
 
-def test_tls_calls_a_server_that_wants_a_token(tmp_path: Path) -> None:
+def test_tls_calls_a_server_with_a_token(tmp_path: Path) -> None:
     authority, tokens = Authority(tmp_path / "ca"), tmp_path / "tokens"
     tokens.write_text("a-token\n")
     tokens.chmod(0o600)

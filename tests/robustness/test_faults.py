@@ -63,7 +63,7 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("sent", GARBAGE, ids=["random", "get", "post", "tls", "frames", "giant"])
-def test_what_is_no_http2_is_hung_up_on(server: RunningServer, sent: bytes) -> None:
+def test_what_is_not_http2_is_disconnected(server: RunningServer, sent: bytes) -> None:
     with unharmed(server), connect(grpc_port(server)) as faulty:
         faulty.sendall(sent)
         try:
@@ -78,7 +78,7 @@ def test_what_is_no_http2_is_hung_up_on(server: RunningServer, sent: bytes) -> N
     sent=st.binary(max_size=200),
 )
 @settings(max_examples=60)
-def test_any_bytes_on_the_port_leave_the_server_answering(
+def test_the_server_survives_any_bytes_on_its_port(
     server: RunningServer, prefix: bytes, sent: bytes
 ) -> None:
     with connect(grpc_port(server)) as faulty:
@@ -98,7 +98,7 @@ def send_giant_headers(server: RunningServer) -> None:
         is_prompt(server)
 
 
-def test_giant_headers_are_refused_and_the_others_go_on(server: RunningServer) -> None:
+def test_giant_headers_are_refused_without_harm(server: RunningServer) -> None:
     for _ in range(6):
         send_giant_headers(server)  # the allocator has its memory by now
     with unharmed(server):
@@ -106,7 +106,7 @@ def test_giant_headers_are_refused_and_the_others_go_on(server: RunningServer) -
             send_giant_headers(server)
 
 
-def test_clients_that_are_killed_in_a_request_leave_nothing_behind(server: RunningServer) -> None:
+def test_clients_killed_in_a_request_leave_nothing(server: RunningServer) -> None:
     ended = threading.Event()
 
     def call_on() -> int:
@@ -134,7 +134,7 @@ def test_clients_that_are_killed_in_a_request_leave_nothing_behind(server: Runni
     wait_until(lambda: metric(server, "forward_queue_images") == 0)
 
 
-def test_a_reader_that_never_reads_holds_up_nobody(server: RunningServer) -> None:
+def test_a_client_that_never_reads_delays_nobody(server: RunningServer) -> None:
     """It gives its answers no window, so they wait in the server until it hangs up."""
     with unharmed(server), RawClient(grpc_port(server)) as faulty:
         code = h2.settings.SettingCodes.INITIAL_WINDOW_SIZE
@@ -154,7 +154,7 @@ def test_a_reader_that_never_reads_holds_up_nobody(server: RunningServer) -> Non
         is_prompt(server)
 
 
-def test_a_sender_that_never_finishes_holds_up_nobody(server: RunningServer) -> None:
+def test_a_sender_that_never_finishes_delays_nobody(server: RunningServer) -> None:
     with unharmed(server), ExitStack() as stack:
         for _ in range(20):
             faulty = stack.enter_context(RawClient(grpc_port(server)))
@@ -166,7 +166,7 @@ def test_a_sender_that_never_finishes_holds_up_nobody(server: RunningServer) -> 
         assert metric(server, "forward_queue_images") == 0
 
 
-def test_calls_that_are_reset_as_soon_as_they_began_hold_up_nobody(server: RunningServer) -> None:
+def test_calls_reset_at_once_delay_nobody(server: RunningServer) -> None:
     with unharmed(server), RawClient(grpc_port(server)) as faulty:
         faulty.events_until(h2.events.SettingsAcknowledged)
         try:
@@ -179,7 +179,7 @@ def test_calls_that_are_reset_as_soon_as_they_began_hold_up_nobody(server: Runni
         is_prompt(server)
 
 
-def test_a_server_without_file_descriptors_serves_on_and_recovers() -> None:
+def test_a_server_without_file_descriptors_recovers() -> None:
     # More connections than there are descriptors: something else of the process has taken them.
     with start_server() as server, ForwardClient(server.address) as old:
         old.predict(ONE)
@@ -202,7 +202,7 @@ def test_a_server_without_file_descriptors_serves_on_and_recovers() -> None:
         assert "Traceback" not in server.log_path.read_text()
 
 
-def test_the_port_of_the_metrics_has_few_threads_and_answers_the_newest() -> None:
+def test_the_metrics_port_serves_the_newest_connections() -> None:
     with start_server() as server:
         assert scrape(server)
         before = threads(server), descriptors(server)
@@ -218,7 +218,7 @@ def test_the_port_of_the_metrics_has_few_threads_and_answers_the_newest() -> Non
         assert "Traceback" not in server.log_path.read_text()
 
 
-def test_a_scrape_that_goes_silent_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_scrape_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.observability.metrics_http._Handler.timeout", 0.5)
     port = serve_metrics(ServerMetrics(), "127.0.0.1", 0)
     with connect(port) as silent:
@@ -229,7 +229,7 @@ def test_a_scrape_that_goes_silent_is_dropped(monkeypatch: pytest.MonkeyPatch) -
 LIBFAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
-def test_a_clock_that_jumps_changes_nothing_but_the_time_in_the_log(tmp_path: Path) -> None:
+def test_a_clock_jump_changes_only_log_times(tmp_path: Path) -> None:
     if not LIBFAKETIME:
         pytest.skip("needs Debian's libfaketime")
     clock = tmp_path / "clock"
@@ -275,7 +275,7 @@ def test_a_clock_that_jumps_changes_nothing_but_the_time_in_the_log(tmp_path: Pa
     assert draining[:10] > ready[:10], "the clock did not jump"
 
 
-def test_half_a_request_over_a_line_that_breaks_is_forgotten(server: RunningServer) -> None:
+def test_a_partial_request_on_a_broken_connection_is_forgotten(server: RunningServer) -> None:
     with unharmed(server):
         for _ in range(20):
             with RawClient(grpc_port(server)) as faulty:

@@ -10,7 +10,7 @@ from tests.fuzz.run import fuzz, seeds
 from tests.support.servers import RunningServer
 
 
-def test_random_and_mutated_bytes_get_the_answer_that_numpy_and_protobuf_say(
+def test_mutated_requests_are_answered_as_numpy_and_protobuf_do(
     served: RunningServer, bundle: Bundle
 ) -> None:
     judge = PredictJudge(open_runner(bundle, "onnx", "cpu"), "mnist", 1)
@@ -23,7 +23,7 @@ def test_random_and_mutated_bytes_get_the_answer_that_numpy_and_protobuf_say(
     assert [entry for entry in served.log() if entry["level"] == "error"] == []
 
 
-def test_the_same_number_gives_the_same_inputs() -> None:
+def test_a_seed_reproduces_its_inputs() -> None:
     valid = seeds()["Predict"]
     one, same, other = (Mutator(number, valid) for number in (1, 1, 2))
     first = [one.next() for _ in range(100)]

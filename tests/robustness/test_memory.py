@@ -43,8 +43,8 @@ from tests.support.servers import (
 CALLS = 16  # of each RPC
 # All that may stay after the calls of all RPCs: less than the requests of one RPC alone. grpc.aio's
 # own cycles take less than a kilobyte a call.
-MOST_BYTES = CALLS * REQUEST_BYTES // 4
-MOST_RESIDENT_BYTES = len(RPCS) * CALLS * REQUEST_BYTES // 3  # allocators keep some of it
+MAX_BYTES = CALLS * REQUEST_BYTES // 4
+MAX_RESIDENT_BYTES = len(RPCS) * CALLS * REQUEST_BYTES // 3  # allocators keep some of it
 IDLE_STREAMS = 20
 METADATA_BYTES, METADATA_CALLS = 15_000, 3_500  # 50 MiB in all
 HEALTH_LIST = "/grpc.health.v1.Health/List"  # grpcio answers it with UNIMPLEMENTED
@@ -61,7 +61,7 @@ def uncollected_server() -> Iterator[UncollectedServer]:
         yield server
 
 
-def test_every_rpc_that_reflection_names_is_tried_here(
+def test_every_reflected_rpc_is_tested_here(
     uncollected_server: UncollectedServer,
 ) -> None:
     with connect(uncollected_server.running) as channel:
@@ -85,12 +85,12 @@ def test_memory_stays_flat_without_a_collector(
     traced, resident = server.traced_bytes(), process.memory_info().rss
     for rpc in RPCS:
         WAYS[way](server.running, rpc, CALLS)
-    wait_until(lambda: server.traced_bytes() - traced < MOST_BYTES)  # the last calls end, too
-    assert process.memory_info().rss - resident < MOST_RESIDENT_BYTES
+    wait_until(lambda: server.traced_bytes() - traced < MAX_BYTES)  # the last calls end, too
+    assert process.memory_info().rss - resident < MAX_RESIDENT_BYTES
     assert server.cycles() == {}
 
 
-def test_streams_hold_no_request_while_idle_or_after_a_drain() -> None:
+def test_idle_and_drained_streams_hold_no_request() -> None:
     """A stream of reflection, which only its client ends, holds up the end of the server."""
     with start_uncollected_server() as server, connect(server.running) as channel:
         done = threading.Event()
@@ -110,7 +110,7 @@ def test_streams_hold_no_request_while_idle_or_after_a_drain() -> None:
         done.set()
 
 
-def test_metadata_wait_for_the_collector_but_not_for_long(served: RunningServer) -> None:
+def test_metadata_wait_only_briefly_for_the_collector(served: RunningServer) -> None:
     """A cycle of grpc.aio in each call holds them."""
     process, seen = psutil.Process(served.process.pid), list[int]()
     metadata = (("x-large", "v" * METADATA_BYTES),)
@@ -147,7 +147,7 @@ def test_an_unforeseen_failure_keeps_nothing_of_its_request(bundle: Bundle) -> N
         assert not [each for each in garbage if isinstance(each, kinds)]
 
 
-def test_a_run_that_fails_keeps_no_request_of_its_group() -> None:
+def test_a_failed_run_keeps_no_request_of_its_batch() -> None:
     class RunFailedError(Exception):
         pass
 
@@ -178,7 +178,7 @@ def test_a_run_that_fails_keeps_no_request_of_its_group() -> None:
     assert not [each for each in garbage if isinstance(each, RunFailedError)]
 
 
-def test_a_stream_that_its_transport_ends_keeps_no_request(bundle: Bundle) -> None:
+def test_a_stream_ended_by_its_transport_keeps_nothing(bundle: Bundle) -> None:
     class ConnectionCutError(Exception):
         pass
 
