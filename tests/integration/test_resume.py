@@ -16,7 +16,14 @@ from rich.console import Console
 from export.bundle import versions
 from export.settings import read_settings
 from tests.support.bundles import REPOSITORY
-from tests.support.trainings import fitted, run_of, train, training_command, weights_hash
+from tests.support.trainings import (
+    fitted,
+    run_of,
+    train,
+    train_in_a_process,
+    training_command,
+    weights_hash,
+)
 from training.checkpoint import Checkpoint
 from training.config import Recipe, TrainingSettings
 from training.data import Data, load
@@ -24,13 +31,13 @@ from training.errors import CheckpointError
 from training.train import train as train_here
 from training.trainer import Trainer
 
-EPOCHS, BATCH_IMAGES = 150, 512
+EPOCHS, BATCH_IMAGES = 100, 512
 ARGUMENTS = (
     *("--dataset", "digits"),
     *("--epochs", str(EPOCHS), "--batch-images", str(BATCH_IMAGES)),
 )
 # A training waits when nobody reads what it prints: it can't end before it is interrupted.
-PIPE_BYTES = 4096  # about 40 epochs; the reader may have taken as many at once
+PIPE_BYTES = 4096  # 40 epochs, and the reader may have taken as many: fewer than EPOCHS
 
 
 @contextmanager
@@ -196,7 +203,7 @@ def test_a_full_disk_keeps_the_checkpoint_that_was_there(tmp_path: Path, digits:
 
 def test_a_full_disk_ends_the_command_with_one_clear_error(tmp_path: Path) -> None:
     arguments = ("--dataset", "digits", "--epochs", "2", "--models-dir", tmp_path)
-    done = train(*arguments, file_bytes=100_000)
+    done = train_in_a_process(*arguments, file_bytes=100_000)
     assert done.returncode == 1
     assert "can't be written: File too large" in done.stderr
     assert "nothing was published" in done.stderr
@@ -207,7 +214,7 @@ def test_a_full_disk_ends_the_command_with_one_clear_error(tmp_path: Path) -> No
 def test_a_disk_that_is_full_when_it_publishes_costs_no_training(tmp_path: Path) -> None:
     """A small network's checkpoint fits under the limit, and the pictures do not."""
     arguments = ("--dataset", "digits", "--epochs", "2", "--hidden", "1", "--models-dir", tmp_path)
-    done = train(*arguments, file_bytes=35_000)
+    done = train_in_a_process(*arguments, file_bytes=35_000)
     assert done.returncode == 1
     assert "can't be written: File too large" in done.stderr
     assert "rerun with --resume: it publishes" in done.stderr

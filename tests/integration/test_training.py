@@ -27,7 +27,7 @@ from export.writers import write_all, write_pt2
 from forward_client import ForwardClient
 from tests.support.bundles import MODELS_DIR
 from tests.support.servers import start_server
-from tests.support.trainings import run_of, train, weights_hash
+from tests.support.trainings import run_of, train, train_in_a_process, weights_hash
 from training.config import Recipe, TrainingSettings
 from training.data import FASHION_LABELS, Data, load
 from training.errors import DatasetError
@@ -48,8 +48,9 @@ def digits() -> Data:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A models folder with digits trained for three epochs, and what the command printed."""
     models_dir = tmp_path_factory.mktemp("trained")
-    done = train("--dataset", "digits", "--epochs", "3", "--models-dir", models_dir)
-    assert done.returncode == 0, done.stderr
+    arguments = ("--dataset", "digits", "--epochs", "3", "--models-dir", models_dir)
+    done = train_in_a_process(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
     return models_dir, done.stdout
 
 
@@ -223,16 +224,6 @@ def test_a_gpu_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_mnist_reaches_97_percent_in_3_epochs_from_the_mirror(tmp_path: Path, mnist: Data) -> None:
-    assert len(mnist.train) == 55_000
-    done = train("--epochs", "3", "--models-dir", tmp_path)
-    assert done.returncode == 0, done.stderr
-    manifest = open_bundle(tmp_path / "mnist" / "1").manifest
-    assert manifest.metrics["test_accuracy"] >= 0.97
-    assert manifest.dataset.sha256 == mnist.sha256
-    assert (manifest.dataset.train_images, manifest.dataset.held_out_images) == (55_000, 5_000)
-
-
 @pytest.fixture(scope="module")
 def mirror(mnist: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A mirror of MNIST: the four original files, as the mnist fixture downloaded them."""
@@ -244,13 +235,27 @@ def mirror(mnist: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_mirror_is_downloaded_checked_and_kept(mirror: Path, tmp_path: Path) -> None:
-    arguments = ("--epochs", "1", "--models-dir", tmp_path / "models", "--data-dir", tmp_path)
+@pytest.fixture(scope="module")
+def downloaded(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with MNIST from the mirror, and under it a model that was trained on it."""
+    folder = tmp_path_factory.mktemp("downloaded")
+    arguments = ("--epochs", "3", "--data-dir", folder, "--models-dir", folder / "models")
     done = train(*arguments, "--mirror", mirror.as_uri())
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
-    done = train(*arguments, "--mirror", "file:///nowhere")
-    assert done.returncode == 0, "what lies in --data-dir needs no mirror"
+    return folder
+
+
+def test_mnist_reaches_97_percent_in_3_epochs_from_a_mirror(downloaded: Path, mnist: Data) -> None:
+    assert len(mnist.train) == 55_000
+    manifest = open_bundle(downloaded / "models" / "mnist" / "1").manifest
+    assert manifest.metrics["test_accuracy"] >= 0.97
+    assert manifest.dataset.sha256 == mnist.sha256
+    assert (manifest.dataset.train_images, manifest.dataset.held_out_images) == (55_000, 5_000)
+
+
+def test_what_was_downloaded_once_needs_no_mirror(downloaded: Path, mnist: Data) -> None:
+    assert (downloaded / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
+    assert load("mnist", downloaded, "file:///nowhere").sha256 == mnist.sha256
 
 
 @pytest.mark.parametrize("fault", ["missing", "corrupt"])

@@ -5,12 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 
 from export.bundle import open_bundle
 from export.manifest import WEIGHTS_FILE
 from export.network import Network
 from tests.support.bundles import REPOSITORY
+from tests.support.commands import run_here
+from training.__main__ import main
 from training.config import Recipe
 from training.data import Data
 from training.evaluate import evaluate
@@ -23,7 +26,14 @@ def training_command(*arguments: str | Path) -> list[str | Path]:
     return [sys.executable, "-W", "error", "-m", "training", *arguments]
 
 
-def train(
+def train(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else the command sets it for good
+        return run_here(main, *arguments)
+
+
+def train_in_a_process(
     *arguments: str | Path, file_bytes: int | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command; `file_bytes` stands in for a full disk: a longer file can't be written."""

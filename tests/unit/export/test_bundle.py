@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from export.__main__ import main
 from export.architecture import Runtime
 from export.bundle import Bundle, find_bundle, is_version, model_folders, open_bundle, versions
 from export.errors import BundleError, ExportError
@@ -28,6 +29,7 @@ from export.vectors import check_vectors
 from export.weights import read_weights
 from export.writers import write_torchscript
 from tests.support.bundles import REPOSITORY, publish_random_bundle, republish
+from tests.support.commands import run_here
 from tests.support.servers import run_server_until_it_ends, start_server
 
 RUNTIME_FILES = ("model.onnx", "trace.onnx", "model.ts", "model.pt2", "weights.safetensors")
@@ -56,8 +58,7 @@ RECORD_OF_NOTHING = {
 
 
 def verify(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "export", "verify", str(path), *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return run_here(main, "verify", path, *arguments)
 
 
 def flip_a_byte(path: Path, share: float = 0.5) -> None:
@@ -69,7 +70,8 @@ def flip_a_byte(path: Path, share: float = 0.5) -> None:
 def test_verify_accepts_the_bundled_model_and_lets_every_runtime_prove_itself(
     bundle: Bundle,
 ) -> None:
-    done = verify(bundle.path)
+    command = [sys.executable, "-W", "error", "-m", "export", "verify", str(bundle.path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "manifest.json and 12 files match their hashes" in done.stdout
     for runtime in get_args(Runtime):
