@@ -1,6 +1,7 @@
 """Callers whose every answer is compared with the oracle of the version that it names."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from tests.support.bundles import TINY_SHAPE, random_images
 from tests.support.servers import RunningServer, wait_until
 
 CALLERS = 4
+PAUSE_SECONDS = 0.002  # of a caller: some call is under way at any time, and a processor is free
 IMAGES = random_images(3, TINY_SHAPE)
 NEAR, APART = 1e-5, 1e-2  # logits of one bundle from two runtimes, and of two bundles
 
@@ -80,6 +82,7 @@ class CheckedLoad:
             answer = client.predict(IMAGES)
             self._check(answer)
             self.answers[answer.model_version] += 1
+            time.sleep(PAUSE_SECONDS)
 
     def _stream(self, client: ForwardClient) -> None:
         for answer in client.predict_stream(self._batches()):
@@ -90,6 +93,7 @@ class CheckedLoad:
     def _batches(self) -> Iterator[np.ndarray]:
         while not self._ended.is_set():
             yield IMAGES
+            time.sleep(PAUSE_SECONDS)
 
     def _check(self, answer: Prediction) -> None:
         if not self._is_right(answer):  # perhaps it is expected a moment later
