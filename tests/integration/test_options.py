@@ -29,6 +29,7 @@ from server.observability.logging import configure_logs
 from server.observability.metrics import ServerMetrics
 from server.repository.loader import GPU_DRIVER, INLINE_IMAGES, ModelLoader, receive_limit
 from tests.support.bundles import REPOSITORY, publish_random_bundle, random_images
+from tests.support.ports import free_port
 from tests.support.servers import (
     RunningServer,
     metric,
@@ -206,11 +207,7 @@ def test_onnx_runtime_keeps_no_telemetry(tmp_path: Path) -> None:
 
 
 def test_ports_and_host_are_those_that_were_set() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.1", 0)) as two,
-    ):
-        grpc_port, metrics_port = (str(s.getsockname()[1]) for s in (one, two))
+    grpc_port, metrics_port = str(free_port()), str(free_port())
     arguments = ("--grpc-port", grpc_port, "--metrics-port", metrics_port, "--host", "127.0.0.2")
     with start_server(*arguments) as server:
         assert (str(server.ready["grpc_port"]), server.ready["host"]) == (grpc_port, "127.0.0.2")
@@ -266,8 +263,7 @@ def test_a_logged_failure_has_no_request_data(
 
 
 def test_the_settings_of_the_log_reach_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     quiet = ("--log-level", "error", "--log-format", "console", "--grpc-port", port)
     command = server_command([*quiet, "--metrics-port", "0", "--device", "cpu"])
     with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE) as process:

@@ -103,7 +103,11 @@ def test_a_call_past_its_deadline_is_not_computed(bundle: Bundle) -> None:
 def test_an_unexpected_error_gives_only_a_request_id(
     bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with start_held_server(bundle) as server, ForwardClient(server.address) as caller:
+    # The log has the values of all variables here, which takes a while to write.
+    with (
+        start_held_server(bundle) as server,
+        ForwardClient(server.address, timeout_seconds=60) as caller,
+    ):
         with pytest.raises(ForwardError) as failed:
             caller.trace(ONE)
         assert failed.value.code == "INTERNAL"

@@ -7,7 +7,6 @@ debootstrap makes, so that no registry is needed.
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -26,6 +25,7 @@ from export.runners import open_runner
 from forward_client import ForwardClient
 from tests.support.bundles import MODELS_DIR, REPOSITORY, random_images
 from tests.support.certificates import Authority
+from tests.support.ports import free_port
 
 # The first test waits for the build, and on a bare machine for the base.
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900)]
@@ -37,7 +37,7 @@ DEBIAN_PACKAGES = ("python3", "python3-venv", "python3-pip", "ca-certificates")
 BASE_TAG = f"localhost/forward-test-base:{DEBIAN_RELEASE}"
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"  # where Debian's Python and pip look
 COMMAND_SECONDS = 600
-START_SECONDS = 60
+START_SECONDS = 240  # of a machine with much else to do
 PYTHON = "/opt/forward/bin/python"
 HARDENED = (
     *("--read-only", "--cap-drop", "ALL"),
@@ -211,11 +211,7 @@ def make_base() -> None:
 @pytest.fixture(scope="module")
 def ports() -> tuple[int, int]:
     """Two free ports of the loopback address."""
-    with (
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.1", 0)) as other,
-    ):
-        return one.getsockname()[1], other.getsockname()[1]
+    return free_port(), free_port()
 
 
 @pytest.fixture(scope="module")

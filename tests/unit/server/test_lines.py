@@ -29,6 +29,7 @@ from server.observability.metrics import ServerMetrics
 from server.observability.supervision import report_unhandled_failures
 from tests.support.bundles import REPOSITORY, publish_random_bundle, random_images
 from tests.support.certificates import Authority
+from tests.support.ports import free_port
 from tests.support.servers import RunningServer, metric, scrape, server_command, wait_until
 
 PAGE_BYTES = 4096  # the smallest pipe
@@ -87,12 +88,6 @@ def never_read() -> Iterator[Stderr]:
     yield Stderr(ends[1])
     for end in ends:
         os.close(end)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
 
 
 @contextmanager
