@@ -17,8 +17,10 @@ help: ## list the targets
 serve: .venv/.serve ## serve the bundled model: gRPC on 8001, metrics on 8002 (flags: ARGS="--grpc-port 9001")
 	@exec $(BIN)/python -m server $(ARGS)
 
-test: .venv/.develop .venv-tritonclient/.done ## run all tests (flags: ARGS="-k codec")
-	$(BIN)/python -m pytest $(ARGS)
+# A worker for each processor, up to four: each has torch and a server, and takes whole files, whose
+# fixtures are made once. In the order of the folders: the long ones come first.
+test: .venv/.develop .venv-tritonclient/.done ## run all tests (flags: ARGS="-k codec"; in one process: ARGS="-n 0")
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 train: .venv/.train ## train on MNIST, export, compare, publish to models/ (flags: ARGS="--epochs 3")
 	@exec $(BIN)/python -m training $(ARGS)
