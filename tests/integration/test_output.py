@@ -94,7 +94,7 @@ def test_the_client_draws_with_the_characters_there_are(
     assert "@@@" in printed, "the picture of the digit"
 
 
-def test_the_chart_of_a_training_is_drawn_with_the_characters_there_are(digits: Data) -> None:
+def test_a_chart_uses_the_characters_of_its_encoding(digits: Data) -> None:
     trainer = Trainer(Recipe(dataset="digits", epochs=2), digits)
     drawn = io.BytesIO()
     terminal = Terminal(Console(file=io.TextIOWrapper(drawn, encoding="ascii")), trainer)
@@ -167,7 +167,7 @@ def test_verify_judges_also_where_it_can_not_print() -> None:
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
 
 
-def test_a_comparison_is_recorded_though_it_can_not_be_printed(tiny: Bundle) -> None:
+def test_a_comparison_is_recorded_without_output(tiny: Bundle) -> None:
     command = [*VERIFY[:3], "compare", str(tiny.path), "--runtime=onnx", "--device=cpu", "--record"]
     with Path("/dev/full").open("wb") as full:
         done = run(command, full)
@@ -227,7 +227,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_the_name_of_a_file_is_printed_and_not_obeyed(
+def test_control_characters_of_file_names_are_escaped(
     served: RunningServer, tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / name
@@ -253,7 +253,7 @@ def test_the_title_of_a_table_is_no_markup(
 
 @pytest.mark.parametrize("printable", [forward_client.output.printable, export.output.printable])
 @given(text=st.text(st.characters()))
-def test_what_is_printable_stays_and_the_rest_is_escaped(
+def test_only_what_is_not_printable_is_escaped(
     printable: Callable[[str], str], text: str
 ) -> None:
     shown = printable(text)

@@ -54,7 +54,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return models_dir, done.stdout
 
 
-def test_the_command_prints_table_and_chart_and_publishes_a_whole_bundle(
+def test_training_prints_epochs_and_publishes_a_bundle(
     trained: tuple[Path, str],
 ) -> None:
     models_dir, printed = trained
@@ -107,7 +107,7 @@ def test_the_history_has_an_object_for_each_epoch(trained: tuple[Path, str]) -> 
     }
 
 
-def test_the_card_says_how_it_was_made_and_how_far_to_trust_it(trained: tuple[Path, str]) -> None:
+def test_the_model_card_has_recipe_and_limits(trained: tuple[Path, str]) -> None:
     bundle = open_bundle(trained[0] / "digits" / "1")
     card = (bundle.path / "MODEL_CARD.md").read_text()
     metrics, hardware = bundle.manifest.metrics, bundle.manifest.hardware
@@ -130,7 +130,7 @@ def test_the_card_says_how_it_was_made_and_how_far_to_trust_it(trained: tuple[Pa
     assert "Over seeds" not in card
 
 
-def test_the_accuracy_of_the_manifest_is_that_of_the_exported_model(
+def test_the_manifests_accuracy_is_the_exported_models(
     trained: tuple[Path, str], digits: Data
 ) -> None:
     bundle = open_bundle(trained[0] / "digits" / "1")
@@ -140,7 +140,7 @@ def test_the_accuracy_of_the_manifest_is_that_of_the_exported_model(
     assert share > 0.5
 
 
-def test_a_seed_gives_the_same_weights_and_another_seed_others(trained: tuple[Path, str]) -> None:
+def test_a_seed_determines_the_weights(trained: tuple[Path, str]) -> None:
     models_dir, _ = trained
     arguments = ("--dataset", "digits", "--epochs", "3", "--models-dir", models_dir)
     assert train(*arguments).returncode == 0
@@ -149,7 +149,7 @@ def test_a_seed_gives_the_same_weights_and_another_seed_others(trained: tuple[Pa
     assert open_bundle(models_dir / "digits" / "3").manifest.seed == 1
 
 
-def test_the_recipe_of_a_bundle_trains_its_weights_again(
+def test_a_recipe_reproduces_the_weights(
     trained: tuple[Path, str], tmp_path: Path
 ) -> None:
     models_dir, _ = trained
@@ -160,7 +160,7 @@ def test_the_recipe_of_a_bundle_trains_its_weights_again(
     assert (tmp_path / "digits" / "1" / "recipe.toml").read_text() == recipe.read_text()
 
 
-def test_seeds_prints_the_figures_and_publishes_the_best_on_held_out_images(
+def test_seeds_publishes_the_best_on_held_out_images(
     trained: tuple[Path, str], tmp_path: Path
 ) -> None:
     arguments = ("--dataset", "digits", "--epochs", "3", "--models-dir", tmp_path)
@@ -180,7 +180,7 @@ def test_seeds_prints_the_figures_and_publishes_the_best_on_held_out_images(
         assert f"| {row[0]} | {row[1]}% | {row[2]}% |" in card
 
 
-def test_hidden_layers_are_exported_proven_and_served_without_a_change(tmp_path: Path) -> None:
+def test_any_hidden_layers_are_exported_and_served(tmp_path: Path) -> None:
     arguments = ("--dataset", "digits", "--epochs", "1", "--models-dir", tmp_path)
     done = train(*arguments, "--hidden", "24,12")
     assert done.returncode == 0, done.stderr
@@ -260,7 +260,7 @@ def test_what_was_downloaded_once_needs_no_mirror(downloaded: Path, mnist: Data)
 
 @pytest.mark.parametrize("fault", ["missing", "corrupt"])
 @pytest.mark.parametrize("dataset", ["mnist", "fashion-mnist"])
-def test_a_mirror_without_the_right_files_is_one_clear_error(
+def test_a_wrong_mirror_is_one_clear_error(
     mirror: Path, tmp_path: Path, fault: str, dataset: str
 ) -> None:
     broken = tmp_path / "broken"
@@ -286,7 +286,7 @@ def idx_file(array: np.ndarray) -> bytes:
     return gzip.compress(header + array.tobytes())
 
 
-def test_fashion_mnist_is_loaded_with_its_own_labels_from_a_mirror(
+def test_fashion_mnist_comes_with_its_own_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real download and its checks, of files made here, for the real ones are not at hand."""
@@ -317,7 +317,7 @@ def test_fashion_mnist_is_loaded_with_its_own_labels_from_a_mirror(
         load("fashion-mnist", tmp_path / "empty", "file:///nowhere")
 
 
-def test_a_folder_that_can_not_be_written_is_one_clear_error(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file where the folder should be")
     done = train("--dataset", "digits", "--epochs", "1", "--models-dir", tmp_path / "models")
     assert done.returncode == 1
@@ -326,7 +326,7 @@ def test_a_folder_that_can_not_be_written_is_one_clear_error(tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_a_runtime_that_departs_keeps_the_bundle_from_being_published(
+def test_a_diverging_runtime_prevents_publishing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Data
 ) -> None:
     def write_wrongly(
@@ -345,7 +345,7 @@ def test_a_runtime_that_departs_keeps_the_bundle_from_being_published(
     assert [entry.name for entry in (tmp_path / "digits").iterdir()] == ["1"]
 
 
-def test_a_decision_that_is_not_certain_does_not_keep_it_from_being_published(
+def test_an_uncertified_decision_does_not_prevent_publishing(
     tmp_path: Path, digits: Data
 ) -> None:
     """All logits are alike: that is the model's affair, and its runtimes agree on it."""
@@ -372,7 +372,7 @@ def test_mean_and_deviation_are_those_of_the_pixels(digits: Data) -> None:
     assert digits.train.mean_and_deviation() == pytest.approx((pixels.mean(), pixels.std()))
 
 
-def test_the_test_split_is_the_original_one_and_never_trained_on(mnist: Data) -> None:
+def test_the_test_split_is_never_trained_on(mnist: Data) -> None:
     assert mnist.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     held_out = {image.tobytes() for image in mnist.held_out.images.numpy()}
     train_images = {image.tobytes() for image in mnist.train.images.numpy()}
@@ -382,7 +382,7 @@ def test_the_test_split_is_the_original_one_and_never_trained_on(mnist: Data) ->
     assert np.bincount(mnist.held_out.labels.numpy()).min() > 400
 
 
-def test_the_bundled_model_is_the_one_of_the_default_recipe() -> None:
+def test_the_bundled_model_has_the_default_recipe() -> None:
     """`python -m training --seed N` trains it again; only the seed was chosen."""
     folder = MODELS_DIR / "mnist" / "1"
     recipe = (folder / "recipe.toml").read_text()
