@@ -77,7 +77,7 @@ def unbroken(digits: Data) -> str:
     return run_of(trainer.average.folded(), digits).weights_sha256
 
 
-def test_a_training_killed_in_mid_epoch_resumes_to_the_weights_of_an_unbroken_one(
+def test_a_killed_training_resumes_to_the_same_weights(
     unbroken: str, tmp_path: Path
 ) -> None:
     with training_that_runs(tmp_path, *ARGUMENTS, after="^    5 ") as process:
@@ -95,7 +95,7 @@ def test_a_training_killed_in_mid_epoch_resumes_to_the_weights_of_an_unbroken_on
     assert history.count("\n") == EPOCHS, "the history is whole"
 
 
-def test_an_interrupt_keeps_the_last_checkpoint_and_publishes_nothing(
+def test_an_interrupt_keeps_the_last_checkpoint(
     unbroken: str, tmp_path: Path
 ) -> None:
     with training_that_runs(tmp_path, *ARGUMENTS, after="starts learning") as process:
@@ -110,7 +110,7 @@ def test_an_interrupt_keeps_the_last_checkpoint_and_publishes_nothing(
     assert weights_hash(tmp_path, 1) == unbroken
 
 
-def test_a_second_training_of_a_seed_is_refused_before_it_starts(
+def test_a_second_training_of_a_seed_is_refused(
     tmp_path: Path, digits: Data
 ) -> None:
     arguments = ["--dataset", "digits", "--epochs", "1", "--models-dir", str(tmp_path)]
@@ -126,7 +126,7 @@ def test_a_second_training_of_a_seed_is_refused_before_it_starts(
     assert versions(tmp_path, "digits") == []
 
 
-def test_a_checkpoint_is_held_by_one_and_freed_at_the_end(tmp_path: Path, digits: Data) -> None:
+def test_a_checkpoint_is_locked_until_the_end(tmp_path: Path, digits: Data) -> None:
     (tmp_path / "digits").mkdir()
     one, same, other = (
         Checkpoint(tmp_path, Recipe(dataset="digits", seed=seed), digits) for seed in (0, 0, 1)
@@ -144,7 +144,7 @@ def test_a_checkpoint_is_held_by_one_and_freed_at_the_end(tmp_path: Path, digits
     assert list((tmp_path / "digits").iterdir()) == []
 
 
-def test_resume_without_a_checkpoint_starts_and_without_resume_one_is_left_aside(
+def test_without_resume_a_checkpoint_is_not_read(
     tmp_path: Path,
 ) -> None:
     arguments = ("--dataset", "digits", "--epochs", "2", "--models-dir", tmp_path)
@@ -181,7 +181,7 @@ def test_a_damaged_checkpoint_is_one_clear_error(
         checkpoint.restore(Trainer(checkpoint.recipe, digits))
 
 
-def test_a_full_disk_keeps_the_checkpoint_that_was_there(tmp_path: Path, digits: Data) -> None:
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path: Path, digits: Data) -> None:
     """The limit of a file's size stands in for the disk: the write ends in the middle."""
     (tmp_path / "digits").mkdir()
     trainer = fitted(digits)
@@ -201,7 +201,7 @@ def test_a_full_disk_keeps_the_checkpoint_that_was_there(tmp_path: Path, digits:
     assert [path.name for path in checkpoint.path.parent.iterdir()] == [checkpoint.path.name]
 
 
-def test_a_full_disk_ends_the_command_with_one_clear_error(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     arguments = ("--dataset", "digits", "--epochs", "2", "--models-dir", tmp_path)
     done = train_in_a_process(*arguments, file_bytes=100_000)
     assert done.returncode == 1
@@ -211,7 +211,7 @@ def test_a_full_disk_ends_the_command_with_one_clear_error(tmp_path: Path) -> No
     assert list((tmp_path / "digits").iterdir()) == []
 
 
-def test_a_disk_that_is_full_when_it_publishes_costs_no_training(tmp_path: Path) -> None:
+def test_a_full_disk_at_publishing_loses_no_training(tmp_path: Path) -> None:
     """A small network's checkpoint fits under the limit, and the pictures do not."""
     arguments = ("--dataset", "digits", "--epochs", "2", "--hidden", "1", "--models-dir", tmp_path)
     done = train_in_a_process(*arguments, file_bytes=35_000)
