@@ -71,11 +71,11 @@ def markdown(results: Results, notes: Mapping[Target, str], rounds: int, seconds
         f"medians of {rounds} rounds of {seconds:g} s, made by `make bench-peers`.",
         "Every server runs `models/mnist/1/model.onnx` with ONNX Runtime on one thread and was "
         "checked against it before each round. CPU is the user and system time of all processes "
-        "of the server for a request. A caller waits for its answer before it asks again; h2load "
-        "calls gRPC servers over HTTP/2 (64 callers on 8 connections), the others over HTTP/1.1 "
-        "(a connection each). Peers take float32 images as raw bytes. Each ratio is to Forward's "
-        "float32 in the same table: CPU and milliseconds above 1, and requests below 1, are "
-        "behind it.",
+        "of the server for a request. A caller waits for its answer before its next request; "
+        "h2load calls gRPC servers over HTTP/2 (64 callers on 8 connections), the others over "
+        "HTTP/1.1 (a connection each). Peers take float32 images as raw bytes. Each ratio is to "
+        "Forward's float32 in the same table: CPU and milliseconds above 1 and requests below 1 "
+        "are worse than Forward.",
     ]
     for case in CASES:
         lines = [HEADINGS, ["---", *["---:"] * (len(HEADINGS) - 1)], *rows(results, case)]

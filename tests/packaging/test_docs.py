@@ -1,6 +1,8 @@
 """The documentation is complete and its links lead somewhere."""
 
 import re
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -12,9 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from docs import api, settings
 from export.manifest import Manifest
 from server import errors
+from server.config import ServerSettings
 from tests.support.bundles import REPOSITORY
 from tests.support.certificates import Authority
 from tests.support.servers import RunningServer, scrape, start_server
+from training.config import TrainingSettings
 
 PAGES = sorted(
     path
@@ -26,6 +30,12 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FILE = re.compile(
     r"`((?:bench|client|docker|docs|examples|export|proto|server|tests|training)/[\w./-]+)`"
 )
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+# Of docker, pip, mypy, pytest and the benchmarks.
+OTHERS_FLAGS = {
+    *("--target", "--tag", "--file", "--read-only", "--cap-drop", "--publish", "--volume", "--env"),
+    *("--exclude-editable", "--strict", "--require-all", "--before"),
+}
 CODE = re.compile(r"^```.*?^```$", re.M | re.S)
 
 
@@ -154,6 +164,38 @@ def labels_of(family: Metric) -> set[str]:
 def test_the_reference_has_every_entry_of_the_manifest() -> None:
     page = (REPOSITORY / "docs/reference/bundle-format.md").read_text()
     assert {name for name in Manifest.model_fields if f"`{name}`" not in page} == set()
+
+
+def test_every_flag_in_the_documentation_exists() -> None:
+    known = set(FLAG.findall(help_texts())) | OTHERS_FLAGS
+    unknown = {
+        (name_of(page), flag)
+        for page in PAGES
+        if page.name != "EXPERIMENTS.md"
+        for flag in set(FLAG.findall(page.read_text())) - known
+    }
+    assert unknown == set()
+
+
+def help_texts() -> str:
+    """Return the help of the commands, and the flags of the settings."""
+    flags = [
+        f"{settings_type.flag(name)} --no-{settings_type.flag(name).removeprefix('--')}"
+        for settings_type in (ServerSettings, TrainingSettings)
+        for name in settings_type.model_fields
+    ]
+    commands = ("client predict", "export verify", "export compare")
+    helps = [
+        subprocess.run(
+            [sys.executable, "-m", *command.split(), "--help"],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for command in commands
+    ]
+    return " ".join([*flags, *helps])
 
 
 def test_the_readme_is_short() -> None:
