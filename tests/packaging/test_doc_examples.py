@@ -1,4 +1,4 @@
-"""Every code block of the README, the quickstart and the guides runs against a real server."""
+"""Every code block of the READMEs, the quickstart and the guides runs against a real server."""
 
 from pathlib import Path
 
@@ -10,15 +10,22 @@ from tests.support.servers import RunningServer
 
 PAGES = (
     REPOSITORY / "README.md",
+    REPOSITORY / "client/README.md",
     REPOSITORY / "docs/quickstart.md",
     *sorted((REPOSITORY / "docs/guides").glob("*.md")),
 )
 # Blocks that are not run, with their reasons in the pages: a new one is added here, too.
-SKIPPED = {"README.md": 2, "deployment.md": 1, "export-and-verify.md": 1, "training.md": 1}
+SKIPPED = {
+    "README.md": 2,
+    "client/README.md": 1,
+    "docs/guides/deployment.md": 1,
+    "docs/guides/export-and-verify.md": 1,
+    "docs/guides/training.md": 1,
+}
 
 
 def name_of(path: Path) -> str:
-    return path.name
+    return str(path.relative_to(REPOSITORY))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
@@ -28,7 +35,7 @@ def test_every_code_block_runs(
     with Page(path, tmp_path, served, triton_python) as page:
         publish_second_version(tmp_path / "new")
         page.run()
-    assert len(page.skipped) == SKIPPED.get(path.name, 0), page.skipped
+    assert len(page.skipped) == SKIPPED.get(name_of(path), 0), page.skipped
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)

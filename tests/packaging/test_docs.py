@@ -22,7 +22,7 @@ from training.config import TrainingSettings
 
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "training/*.md")
+    for pattern in ("*.md", "client/*.md", "docs/**/*.md", "training/*.md")
     for path in REPOSITORY.glob(pattern)
 )
 ERRORS, METRICS = "docs/reference/errors.md", "docs/reference/metrics.md"
@@ -34,7 +34,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 # Of docker, pip, mypy, pytest and the benchmarks.
 OTHERS_FLAGS = {
     *("--target", "--tag", "--file", "--read-only", "--cap-drop", "--publish", "--volume", "--env"),
-    *("--exclude-editable", "--strict", "--require-all", "--before"),
+    *("--editable", "--exclude-editable", "--strict", "--require-all", "--before"),
 }
 CODE = re.compile(r"^```.*?^```$", re.M | re.S)
 
