@@ -1,6 +1,6 @@
 """Signals that end the command at once. Imports nothing that takes time: it comes before the rest.
 
-The same as export/signals.py has, for the client stands alone.
+The same as in export/signals.py: the client depends on no other package of this repository.
 """
 
 import os
