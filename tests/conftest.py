@@ -22,8 +22,13 @@ from training.errors import DatasetError
 
 INSTALL_SECONDS = 280
 
-# A noisy machine is no reason to fail.
-hypothesis.settings.register_profile("forward", hypothesis.settings(), deadline=None)
+# A noisy machine is no reason to fail, nor one that runs other tests at the same time.
+hypothesis.settings.register_profile(
+    "forward",
+    hypothesis.settings(),
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("forward")
 
 
