@@ -18,15 +18,15 @@ import numpy as np
 
 from export.architecture import Device, Precision, Runtime
 from export.bundle import Bundle, open_bundle
-from export.compare import Report, compare, synthetic_images, variants_of
+from export.bundle.publishing import write_manifest
 from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, RuntimeUnavailableError
-from export.images import read_images
 from export.output import complain, make_console, printable, run_command
+from export.parity.compare import Report, compare, synthetic_images, variants_of
+from export.parity.images import read_images
+from export.parity.report import print_report
+from export.parity.vectors import check_vectors
 from export.program import program_name
-from export.publishing import write_manifest
-from export.report import print_report
-from export.runners import open_runner
-from export.vectors import check_vectors
+from export.runtimes import open_runner
 
 PROGRAM = program_name("export", "forward-export")
 
@@ -79,7 +79,7 @@ def _compare(bundle: Bundle, options: argparse.Namespace) -> bool:
     else:
         print_report(make_console(), report, bundle.path)
     if options.picture:
-        from export.heatmap import draw_heatmap  # noqa: PLC0415 (in the extra, and slow)
+        from export.parity.heatmap import draw_heatmap  # noqa: PLC0415 (in the extra, and slow)
 
         _write(options.picture, draw_heatmap(report, bundle.manifest.stages))
     if options.record:
@@ -91,7 +91,7 @@ def _compare(bundle: Bundle, options: argparse.Namespace) -> bool:
 
 def _weights(bundle: Bundle) -> dict[str, np.ndarray]:
     try:
-        from export.weights import read_weights  # noqa: PLC0415 (in the extra)
+        from export.bundle.weights import read_weights  # noqa: PLC0415 (in the extra)
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(
             f"the oracle reads the weights with {error.name!r}; {HOW_TO_GET_TORCH}"

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
 from export.architecture import Stage
-from export.manifest import (
+from export.bundle.manifest import (
     ONNX_FILE,
     ONNX_TRACE_FILE,
     PT2_FILE,
@@ -21,8 +21,8 @@ from export.manifest import (
     WEIGHTS_FILE,
 )
 from export.network import network_of
-from export.torchscript_notice import torchscript_notice_filtered
-from export.vectors import write_vectors
+from export.parity.vectors import write_vectors
+from export.runtimes.torchscript_notice import torchscript_notice_filtered
 
 ONNX_OPSET = 17  # old enough for every runtime of the last years; these operations have not changed
 ONNX_IR_VERSION = 8  # the one that came with opset 17

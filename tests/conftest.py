@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from export.bundle import Bundle, open_bundle
-from export.runners import Runner, open_runner
+from export.bundle.weights import read_weights
+from export.runtimes import Runner, open_runner
 from export.settings import read_settings
-from export.weights import read_weights
 from forward_client import ForwardClient
 from tests.support.bundles import MODELS_DIR, REPOSITORY, publish_random_bundle
 from tests.support.servers import RunningServer, start_server

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from export.manifest import TEST_IMAGES, Manifest
+from export.bundle.manifest import TEST_IMAGES, Manifest
 from training.evaluate import Evaluation
 from training.seeds import HEADINGS, TrainingResult, seeds_rows
 

@@ -11,11 +11,11 @@ import torch
 
 from export.architecture import Stage
 from export.bundle import Bundle, open_bundle
-from export.compare import ImageSet, compare, synthetic_images, variants_of
+from export.bundle.manifest import TEST_IMAGES, Dataset, Manifest, RuntimeParity
+from export.bundle.publishing import staged_bundle, write_bundle
 from export.errors import ParityError
-from export.manifest import TEST_IMAGES, Dataset, Manifest, RuntimeParity
 from export.network import weights_of
-from export.publishing import staged_bundle, write_bundle
+from export.parity.compare import ImageSet, compare, synthetic_images, variants_of
 from export.writers import write_all
 from training.card import model_card
 from training.config import Recipe

@@ -7,10 +7,10 @@ import torch
 from rich.console import Console
 
 from export.bundle import Bundle
-from export.manifest import TEST_IMAGES
+from export.bundle.manifest import TEST_IMAGES
+from export.bundle.publishing import check_writable
 from export.output import printable
-from export.publishing import check_writable
-from export.report import figures_table
+from export.parity.report import figures_table
 from training.checkpoint import Checkpoint
 from training.config import TrainingSettings
 from training.data import Data, load

@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.pictures.forms import FORMS, Form
 from export.bundle import open_bundle
-from export.runners import Runner, open_runner
+from export.runtimes import Runner, open_runner
 from export.settings import read_settings
 from forward_client.pictures import PictureError, read_images
 from training.config import TrainingSettings

@@ -7,7 +7,7 @@ import numpy as np
 
 from bench.load.requests import Request
 from bench.scenarios.cases import OURS, TRACED
-from export.runners import Runner
+from export.runtimes import Runner
 from forward.v1 import forward_pb2 as pb
 from forward_client.results import array_of
 from inference import open_inference_pb2 as oip

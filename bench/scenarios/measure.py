@@ -10,7 +10,7 @@ from bench.load.h2load import Load, Shape, frame, load
 from bench.load.processes import Served
 from bench.load.requests import Request
 from bench.scenarios.cases import ECHO, Case
-from export.runners import Runner
+from export.runtimes import Runner
 
 SETTLE_SECONDS = 0.2  # for calls that the end of the load cut off
 FORWARD_SECONDS = 0.3

@@ -14,7 +14,7 @@ from bench.scenarios.cases import ECHO, INLINE, OURS, TRACED, TUTORIAL, Case
 from bench.scenarios.check import check
 from bench.scenarios.measure import Figures, forward_microseconds, measure
 from export.bundle import find_bundle
-from export.runners import Runner, open_runner
+from export.runtimes import Runner, open_runner
 
 SERVER = ("server", "--grpc-port", "0", "--metrics-port", "0", "--log-format", "json")
 OUR_SERVER = (*SERVER, "--device", "cpu")

@@ -11,11 +11,11 @@ from bench.load.callers import REQUESTS
 from bench.scenarios.check import WrongAnswerError
 from export.architecture import mlp
 from export.bundle import find_bundle, open_bundle
-from export.manifest import Manifest
+from export.bundle.manifest import Manifest
+from export.bundle.publishing import staged_bundle, write_bundle
 from export.network import Network, weights_of
-from export.publishing import staged_bundle, write_bundle
-from export.runners import open_runner
-from export.runners.numpy import NumpyRunner
+from export.runtimes import open_runner
+from export.runtimes.numpy import NumpyRunner
 from export.writers import write_all
 
 MODEL = "variants"

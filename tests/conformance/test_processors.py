@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from export.bundle import Bundle
-from export.runners import Runner
+from export.runtimes import Runner
 from forward_client import ForwardClient
 from tests.support.bundles import MODELS_DIR, REPOSITORY, random_images
 from tests.support.servers import start_server

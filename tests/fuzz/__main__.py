@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.bundle import find_bundle
-from export.runners import open_runner
+from export.runtimes import open_runner
 from forward_client import ForwardClient
 from tests.fuzz.judgement import PredictJudge
 from tests.fuzz.run import Findings, fuzz

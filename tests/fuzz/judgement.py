@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from export.runners import Runner
+from export.runtimes import Runner
 from forward.v1 import forward_pb2 as pb
 
 SHAPE, MOST_IMAGES = (28, 28), 1024

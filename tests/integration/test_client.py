@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from export.bundle import Bundle
-from export.runners import Runner
+from export.runtimes import Runner
 from forward_client import ForwardClient, ForwardError
 from tests.support.bundles import REPOSITORY, random_images
 from tests.support.servers import RunningServer, start_held_server, start_server

@@ -18,11 +18,11 @@ from rich.console import Console
 
 from export.__main__ import main
 from export.bundle import Bundle, open_bundle
-from export.compare import ImageSet, compare, variants_of
-from export.heatmap import NOTHING, heatmap
-from export.publishing import write_manifest
-from export.report import print_report
-from export.weights import read_weights
+from export.bundle.publishing import write_manifest
+from export.bundle.weights import read_weights
+from export.parity.compare import ImageSet, compare, variants_of
+from export.parity.heatmap import NOTHING, heatmap
+from export.parity.report import print_report
 from export.writers import write_onnx
 from tests.support.bundles import REPOSITORY, random_images, republish
 

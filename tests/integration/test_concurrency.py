@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.bundle import Bundle
-from export.runners import Runner, open_runner
+from export.runtimes import Runner, open_runner
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
 from forward_client.connection import tensor_of

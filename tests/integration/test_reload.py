@@ -18,8 +18,8 @@ import pytest
 
 from bench.scenarios.reload import reload_under_load
 from export.bundle import Bundle, versions
-from export.manifest import MANIFEST_NAME
-from export.publishing import write_bundle, write_manifest
+from export.bundle.manifest import MANIFEST_NAME
+from export.bundle.publishing import write_bundle, write_manifest
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 from forward_client import ForwardClient

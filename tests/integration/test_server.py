@@ -17,7 +17,7 @@ from grpc_status import rpc_status
 
 from export.architecture import Runtime
 from export.bundle import Bundle
-from export.runners import Runner, open_runner
+from export.runtimes import Runner, open_runner
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 from forward_client import ForwardClient, ForwardError

@@ -21,7 +21,7 @@ from export.architecture import Runtime, Stage, mlp
 from export.bundle import open_bundle, versions
 from export.errors import ParityError
 from export.network import Network
-from export.runners import open_runner
+from export.runtimes import open_runner
 from export.settings import read_settings
 from export.writers import write_all, write_pt2
 from forward_client import ForwardClient

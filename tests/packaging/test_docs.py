@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from docs import api, settings
-from export.manifest import Manifest
+from export.bundle.manifest import Manifest
 from server import errors
 from server.config import ServerSettings
 from tests.support.bundles import REPOSITORY

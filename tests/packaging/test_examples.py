@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.runners import Runner
+from export.runtimes import Runner
 from tests.support.bundles import REPOSITORY
 from tests.support.certificates import Authority
 from tests.support.servers import RunningServer, start_server

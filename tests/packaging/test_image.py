@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from export.bundle import find_bundle
-from export.runners import open_runner
+from export.runtimes import open_runner
 from forward_client import ForwardClient
 from tests.support.bundles import MODELS_DIR, REPOSITORY, random_images
 from tests.support.certificates import Authority

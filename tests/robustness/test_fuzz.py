@@ -3,7 +3,7 @@
 import asyncio
 
 from export.bundle import Bundle
-from export.runners import open_runner
+from export.runtimes import open_runner
 from tests.fuzz.judgement import PredictJudge
 from tests.fuzz.mutations import Mutator
 from tests.fuzz.run import fuzz, seeds

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from export.architecture import Precision, Stage, mlp
-from export.bounds import Reference, bounded
 from export.bundle import Bundle, open_bundle
-from export.manifest import Dataset, Manifest
+from export.bundle.manifest import Dataset, Manifest
+from export.bundle.publishing import staged_bundle, write_bundle
 from export.network import Network, weights_of
-from export.publishing import staged_bundle, write_bundle
-from export.runners.numpy import NumpyRunner
+from export.parity.bounds import Reference, bounded
+from export.runtimes.numpy import NumpyRunner
 from export.writers import write_all
 
 REPOSITORY = Path(__file__).parent.parent.parent

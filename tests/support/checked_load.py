@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from export.bundle import Bundle
-from export.runners.numpy import NumpyRunner
-from export.weights import read_weights
+from export.bundle.weights import read_weights
+from export.runtimes.numpy import NumpyRunner
 from forward_client import ForwardClient, ForwardError
 from forward_client.results import Prediction
 from tests.support.bundles import TINY_SHAPE, random_images

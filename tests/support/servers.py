@@ -20,7 +20,7 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from export.bundle import Bundle
-from export.runners import Runner
+from export.runtimes import Runner
 from export.settings import read_settings
 from server.config import ServerSettings
 from server.engine.admission import AdmissionControl

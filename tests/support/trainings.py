@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from export.bundle import open_bundle
-from export.manifest import WEIGHTS_FILE
+from export.bundle.manifest import WEIGHTS_FILE
 from export.network import Network
 from tests.support.bundles import REPOSITORY
 from tests.support.commands import run_here

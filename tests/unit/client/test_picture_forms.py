@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from bench.pictures.forms import FORMS, enlarged, gray
-from export.runners import Runner
+from export.runtimes import Runner
 from forward_client.pictures import PictureError, read_images
 from forward_client.pictures.components import label
 from training.data import Data

@@ -10,7 +10,7 @@ from hypothesis import given, settings, target
 from hypothesis import strategies as st
 
 from export.architecture import Operation, Precision, Stage, check_chain, mlp
-from export.runners.numpy import NumpyRunner
+from export.runtimes.numpy import NumpyRunner
 from tests.support.arithmetic import DEVICES, EXACT, FLOAT32, Device, Format, fractions
 from tests.support.bundles import random_images, reference_of
 

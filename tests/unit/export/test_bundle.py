@@ -21,12 +21,12 @@ from safetensors.numpy import save
 from export.__main__ import main
 from export.architecture import Runtime
 from export.bundle import Bundle, find_bundle, is_version, model_folders, open_bundle, versions
+from export.bundle.manifest import MANIFEST_NAME
+from export.bundle.publishing import check_writable, staged_bundle, write_manifest
+from export.bundle.weights import read_weights
 from export.errors import BundleError, ExportError
-from export.manifest import MANIFEST_NAME
-from export.publishing import check_writable, staged_bundle, write_manifest
-from export.runners import open_runner
-from export.vectors import check_vectors
-from export.weights import read_weights
+from export.parity.vectors import check_vectors
+from export.runtimes import open_runner
 from export.writers import write_torchscript
 from tests.support.bundles import REPOSITORY, publish_random_bundle, republish
 from tests.support.commands import run_here

@@ -12,9 +12,9 @@ from onnx import helper, numpy_helper
 
 from export.architecture import Runtime
 from export.bundle import Bundle
+from export.bundle.manifest import ONNX_FILE, ONNX_TRACE_FILE
 from export.errors import BundleError
-from export.manifest import ONNX_FILE, ONNX_TRACE_FILE
-from export.runners import open_runner
+from export.runtimes import open_runner
 from tests.support.bundles import REPOSITORY, random_images, republish
 from tests.support.servers import run_server_until_it_ends
 

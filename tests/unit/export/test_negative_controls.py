@@ -12,10 +12,7 @@ from torch import nn
 
 from export.architecture import Device, Precision, Runtime, Stage
 from export.bundle import Bundle
-from export.compare import Comparison, compare, synthetic_images, variants_of
-from export.errors import BundleError, ParityError
-from export.heatmap import draw_heatmap
-from export.manifest import (
+from export.bundle.manifest import (
     ONNX_FILE,
     ONNX_TRACE_FILE,
     PT2_FILE,
@@ -23,13 +20,16 @@ from export.manifest import (
     VECTORS_FILE,
     WEIGHTS_FILE,
 )
-from export.probes import probe_images
-from export.runners import Runner, open_runner
-from export.runners.numpy import NumpyRunner
-from export.runners.torch import Pt2Runner
-from export.tally import Tally, first_departure
-from export.vectors import check_vectors
-from export.weights import read_weights
+from export.bundle.weights import read_weights
+from export.errors import BundleError, ParityError
+from export.parity.compare import Comparison, compare, synthetic_images, variants_of
+from export.parity.heatmap import draw_heatmap
+from export.parity.probes import probe_images
+from export.parity.tally import Tally, first_departure
+from export.parity.vectors import check_vectors
+from export.runtimes import Runner, open_runner
+from export.runtimes.numpy import NumpyRunner
+from export.runtimes.torch import Pt2Runner
 from export.writers import write_all
 from tests.support.bundles import random_images, reference_of, republish
 from tests.support.servers import run_server_until_it_ends
@@ -423,7 +423,7 @@ def test_a_runtime_that_breaks_in_the_midst_fails_alone(
     def fail(*_: object) -> dict[str, np.ndarray]:
         raise MemoryError("no room")
 
-    monkeypatch.setattr("export.runners.torch.Pt2Runner.trace", fail)
+    monkeypatch.setattr("export.runtimes.torch.Pt2Runner.trace", fail)
     images = synthetic_images(bundle.manifest, weights)
     report = compare(bundle, weights, images, variants_of(devices=("cpu",)))
     found = {one.runtime: one for one in report.comparisons}

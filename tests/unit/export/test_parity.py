@@ -9,13 +9,13 @@ import torch
 
 from export.architecture import Device, Precision, Runtime
 from export.bundle import Bundle
-from export.compare import Comparison, ImageSet, Report, Variant, compare, variants_of
+from export.bundle.weights import read_weights
 from export.errors import ImagesError, RuntimeUnavailableError
-from export.probes import probe_images, vector_images
-from export.runners import open_runner
-from export.runners.onnx import PROVIDER_OPTIONS
-from export.tally import Tally
-from export.weights import read_weights
+from export.parity.compare import Comparison, ImageSet, Report, Variant, compare, variants_of
+from export.parity.probes import probe_images, vector_images
+from export.parity.tally import Tally
+from export.runtimes import open_runner
+from export.runtimes.onnx import PROVIDER_OPTIONS
 from forward_client import ForwardClient, ForwardError
 from tests.support.bundles import random_images, reference_of
 from tests.support.servers import start_held_server

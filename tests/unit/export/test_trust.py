@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from export.bundle import Bundle
-from export.manifest import PT2_FILE, TORCHSCRIPT_FILE
+from export.bundle.manifest import PT2_FILE, TORCHSCRIPT_FILE
 from forward_client import ForwardClient
 from tests.support.bundles import REPOSITORY, random_images, republish
 from tests.support.servers import run_server_until_it_ends, start_server
@@ -22,7 +22,7 @@ UNSAFE_MODULES = {
 }
 UNSAFE_CALLS = {"torch.load", "torch.jit.load", "torch.export.load", "eval", "exec"}
 # Programs of a bundle, for the runtimes that run programs.
-ALLOWED = {"export/runners/torch.py": {"torch.jit.load", "torch.export.load"}}
+ALLOWED = {"export/runtimes/torch.py": {"torch.jit.load", "torch.export.load"}}
 NO_PICKLES = "allow_pickle"
 
 # Notes what a server does that could run somebody's code, from its first line on.

@@ -142,8 +142,8 @@ def test_robustness_is_the_accuracy_on_images_that_were_changed_so() -> None:
 
 def test_noise_and_inverted_images_cost_a_trained_network_accuracy(mnist: Data) -> None:
     from export.bundle import open_bundle  # noqa: PLC0415
+    from export.bundle.weights import read_weights  # noqa: PLC0415
     from export.network import network_of  # noqa: PLC0415
-    from export.weights import read_weights  # noqa: PLC0415
     from tests.support.bundles import MODELS_DIR  # noqa: PLC0415
 
     bundle = open_bundle(MODELS_DIR / "mnist" / "1")

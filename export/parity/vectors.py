@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from export.architecture import Stage
-from export.bounds import Reference, bounded
-from export.bundle import Bundle
+from export.bundle.manifest import VECTORS_FILE
+from export.bundle.reading import Bundle
 from export.errors import BundleError, ExportError, ParityError
-from export.manifest import VECTORS_FILE
-from export.probes import vector_images
-from export.runners import Runner
-from export.runners.numpy import NumpyRunner
-from export.tally import Tally, first_departure
+from export.parity.bounds import Reference, bounded
+from export.parity.probes import vector_images
+from export.parity.tally import Tally, first_departure
+from export.runtimes.numpy import NumpyRunner
+from export.runtimes.runner import Runner
 
 IMAGES, VALUE, BOUND = "images", "value", "bound"
 

@@ -5,9 +5,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from export.architecture import parameter_shapes
-from export.bundle import Bundle
+from export.bundle.manifest import WEIGHTS_FILE
+from export.bundle.reading import Bundle
 from export.errors import BundleError
-from export.manifest import WEIGHTS_FILE
 
 
 def read_weights(bundle: Bundle) -> dict[str, np.ndarray]:

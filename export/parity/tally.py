@@ -2,7 +2,7 @@
 
 T0  the same bits where the kernels are the same: traced and untraced, and, if the
     runtime promises it, batch 1 and batch N
-T1  every element of every stage within its proven bound (export/bounds.py)
+T1  every element of every stage within its proven bound (export/parity/bounds.py)
 T2  every stage within 4 times the largest error that the manifest records for the
     runtime, provider and precision: the proven bound covers what never happens, too
 T3  every decision certified: the top two logits further apart than 4 bounds, so
@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 
 from export.architecture import Precision, Stage
-from export.bounds import Reference
-from export.manifest import Record, RuntimeParity, StageParity
-from export.runners import Runner
+from export.bundle.manifest import Record, RuntimeParity, StageParity
+from export.parity.bounds import Reference
+from export.runtimes.runner import Runner
 
 Tier = Literal["T0", "T1", "T2", "T3"]
 GUARD_FACTOR = 4

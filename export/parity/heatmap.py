@@ -9,9 +9,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from export.architecture import Stage
-from export.compare import Comparison, Report
+from export.bundle.manifest import StageParity
 from export.errors import ExportError
-from export.manifest import StageParity
+from export.parity.compare import Comparison, Report
 
 MARGINS = LogNorm(1e-3, 1, clip=True)  # the darkest colour: the bound is used up
 # Stand for no error and for an infinite one on a logarithmic scale.

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from export.bundle.manifest import MANIFEST_NAME, MOST_VERSION, UNSEALED, File, Manifest
 from export.errors import BundleError
-from export.manifest import MANIFEST_NAME, MOST_VERSION, UNSEALED, File, Manifest
 
 EXPECTED_VERSION = f"a number from 1 to {MOST_VERSION} in plain digits"
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")

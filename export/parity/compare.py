@@ -9,14 +9,14 @@ import numpy as np
 from pydantic import Field, computed_field
 
 from export.architecture import Device, Precision, Runtime
-from export.bounds import Reference, bounded
-from export.bundle import Bundle
+from export.bundle.manifest import Manifest, Record, RuntimeParity
+from export.bundle.reading import Bundle
 from export.errors import ExportError, ImagesError, RuntimeUnavailableError
-from export.manifest import Manifest, Record, RuntimeParity
-from export.probes import probe_images
-from export.runners import open_runner
-from export.runners.numpy import NumpyRunner
-from export.tally import Fault, Tally, Tier, first_departure
+from export.parity.bounds import Reference, bounded
+from export.parity.probes import probe_images
+from export.parity.tally import Fault, Tally, Tier, first_departure
+from export.runtimes.numpy import NumpyRunner
+from export.runtimes.runner import open_runner
 
 CHUNK_IMAGES = 1000  # bounds the float64 copies to some tens of megabytes
 TIERS: tuple[Tier, ...] = ("T0", "T1", "T2", "T3")

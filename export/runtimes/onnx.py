@@ -7,9 +7,9 @@ import numpy as np
 import onnxruntime
 
 from export.architecture import Device, Precision, Runtime
-from export.bundle import Bundle
+from export.bundle.manifest import ONNX_FILE, ONNX_TRACE_FILE
+from export.bundle.reading import Bundle
 from export.errors import BundleError, ExportError, RuntimeUnavailableError
-from export.manifest import ONNX_FILE, ONNX_TRACE_FILE
 
 Session: TypeAlias = Any  # onnxruntime has no types
 

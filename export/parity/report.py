@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from export.compare import TIERS, Report
-from export.manifest import RuntimeParity
+from export.bundle.manifest import RuntimeParity
 from export.output import printable
+from export.parity.compare import TIERS, Report
 
 MARKS = {"holds": "ok", "fails": "FAIL", "not judged": "-"}
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from export.bundle import Bundle, describe, digest, is_version, open_bundle
+from export.bundle.manifest import MANIFEST_NAME, MOST_VERSION, UNSEALED, Manifest
+from export.bundle.reading import Bundle, describe, digest, is_version, open_bundle
 from export.errors import BundleError
-from export.manifest import MANIFEST_NAME, MOST_VERSION, UNSEALED, Manifest
 
 
 def write_bundle(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Bundle:

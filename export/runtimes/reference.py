@@ -9,7 +9,7 @@ from onnx.reference import ReferenceEvaluator
 
 from export.architecture import Runtime
 from export.errors import RuntimeUnavailableError
-from export.runners.onnx import OnnxRunner
+from export.runtimes.onnx import OnnxRunner
 
 
 class OnnxReferenceRunner(OnnxRunner):

@@ -1,21 +1,13 @@
-"""Runners: one small interface over every runtime that can run a bundle.
+"""The interface of every runtime that can run a bundle, and how one is opened."""
 
-The server serves through the same runners that the comparison measures, so
-what was proven is what runs.
-"""
-
-import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from export.architecture import Device, Precision, Runtime
-from export.bundle import Bundle
+from export.bundle.reading import Bundle
 from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, RuntimeUnavailableError
-
-# ONNX Runtime's wheels report to their maker unless told not to before they are imported.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 class Runner(Protocol):
@@ -73,14 +65,14 @@ def _import_runner(runtime: Runtime) -> Callable[[Bundle, Device, Precision, int
     """Import the runtime that is asked for, and no other."""
     try:
         if runtime == "onnx":
-            from export.runners.onnx import OnnxRunner  # noqa: PLC0415 (a runtime loads when asked)
+            from export.runtimes.onnx import OnnxRunner  # noqa: PLC0415 (a runtime loads when asked)
 
             return OnnxRunner
         if runtime == "onnx-reference":
-            from export.runners.reference import OnnxReferenceRunner  # noqa: PLC0415 (as above)
+            from export.runtimes.reference import OnnxReferenceRunner  # noqa: PLC0415 (as above)
 
             return OnnxReferenceRunner
-        from export.runners.torch import TORCH_RUNNERS  # noqa: PLC0415 (as above)
+        from export.runtimes.torch import TORCH_RUNNERS  # noqa: PLC0415 (as above)
 
         return TORCH_RUNNERS[runtime]
     except ModuleNotFoundError as error:

@@ -11,12 +11,12 @@ import torch
 from torch.export.pt2_archive import is_pt2_package
 
 from export.architecture import Device, Form, Precision, Runtime
-from export.bundle import Bundle
+from export.bundle.manifest import PT2_FILE, TORCHSCRIPT_FILE
+from export.bundle.reading import Bundle
+from export.bundle.weights import read_weights
 from export.errors import BundleError, RuntimeUnavailableError
-from export.manifest import PT2_FILE, TORCHSCRIPT_FILE
 from export.network import network_of
-from export.torchscript_notice import torchscript_notice_filtered
-from export.weights import read_weights
+from export.runtimes.torchscript_notice import torchscript_notice_filtered
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 Trace = Callable[[torch.Tensor], dict[str, torch.Tensor]]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from export.compare import ImageSet
+from export.bundle.manifest import Manifest
 from export.errors import ImagesError
-from export.manifest import Manifest
 from export.output import printable
+from export.parity.compare import ImageSet
 
 GZIP = b"\x1f\x8b"
 NUMPY = b"\x93NUMPY"

@@ -1,0 +1,1 @@
+"""Parity: every runtime of a bundle is compared with exact arithmetic."""
