@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from export.manifest import MOST_VERSION
+from export.bundle.manifest import MOST_VERSION
 from export.program import program_name
 from export.settings import CommandSettings
 from server.addresses import parse_host, unix_path

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from export.manifest import Manifest
+from export.bundle.manifest import Manifest
 from server.errors import Violation, quote
 
 

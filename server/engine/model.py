@@ -8,10 +8,10 @@ import structlog
 
 from export.architecture import Device, Runtime, flops_per_image, parameter_counts
 from export.bundle import Bundle
+from export.bundle.manifest import Manifest
 from export.errors import RuntimeUnavailableError
-from export.manifest import Manifest
-from export.runners import Runner, open_runner
-from export.vectors import check_vectors
+from export.parity.vectors import check_vectors
+from export.runtimes import Runner, open_runner
 from server.observability.metrics import ServerMetrics
 
 log = structlog.get_logger()

@@ -28,8 +28,8 @@ from typing import Generic, TypeVar
 import structlog
 
 from export.bundle import EXPECTED_VERSION, Bundle, find_bundle, model_folders
+from export.bundle.manifest import Manifest
 from export.errors import BundleError, ExportError, ParityError
-from export.manifest import Manifest
 from server.errors import NeedsRestartError
 
 Loaded = TypeVar("Loaded")

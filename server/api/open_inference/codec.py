@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from export.architecture import Stage
-from export.manifest import Manifest
+from export.bundle.manifest import Manifest
 from inference import open_inference_pb2 as oip
 from server.api.sizes import ENTRY_OVERHEAD_BYTES, MAX_VIOLATIONS, STAGE_OVERHEAD_BYTES
 from server.engine.activations import largest
