@@ -1,20 +1,17 @@
 """Bundles: the manifest, the files and their hashes, reading and publishing."""
 
-from export.bundle.reading import (
+from export.bundle.folders import (
     EXPECTED_VERSION,
-    Bundle,
-    Folders,
     find_bundle,
     is_version,
     model_folders,
-    open_bundle,
     versions,
 )
+from export.bundle.reading import Bundle, open_bundle
 
 __all__ = [
     "EXPECTED_VERSION",
     "Bundle",
-    "Folders",
     "find_bundle",
     "is_version",
     "model_folders",

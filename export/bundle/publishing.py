@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from export.bundle.folders import is_version
+from export.bundle.hashes import describe, digest
 from export.bundle.manifest import MANIFEST_NAME, MOST_VERSION, UNSEALED, Manifest
-from export.bundle.reading import Bundle, describe, digest, is_version, open_bundle
+from export.bundle.reading import Bundle, open_bundle
 from export.errors import BundleError
 
 

@@ -1,0 +1,85 @@
+"""Folders of bundles: `models/<name>/<version>/`."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from export.bundle.manifest import MANIFEST_NAME, MOST_VERSION
+from export.bundle.reading import Bundle, open_bundle
+from export.errors import BundleError
+
+EXPECTED_VERSION = f"a number from 1 to {MOST_VERSION} in plain digits"
+_VERSION = re.compile(r"[1-9][0-9]{0,18}")
+_LIKE_VERSION = re.compile(r"[+-]?\d[\d.,_+-]*")  # digits of any script; dates and 1.5, too
+
+
+class Folders(NamedTuple):
+    """What lies in the folder of a model."""
+
+    versions: list[int]  # ascending
+    unusable: list[str]  # names that look like a version and can be none, ascending
+
+
+def model_folders(models_dir: Path, name: str) -> Folders:
+    """Return the versions of a model in a folder of bundles, and what looks like one.
+
+    Raises:
+        BundleError: the folder can't be read.
+    """
+    folder = models_dir / name
+    try:
+        found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return Folders([], [])
+    except OSError as error:
+        raise BundleError(f"{folder}: can't be read: {error.strerror}") from error
+    usable = {each for each in found if is_version(each)}
+    unusable = [each for each in found if each not in usable and _LIKE_VERSION.fullmatch(each)]
+    return Folders(sorted(map(int, usable)), unusable)
+
+
+def versions(models_dir: Path, name: str) -> list[int]:
+    """Return the versions of a model in a folder of bundles, ascending.
+
+    Raises:
+        BundleError: the folder can't be read.
+    """
+    return model_folders(models_dir, name).versions
+
+
+def is_version(name: str) -> bool:
+    """Tell if a folder is that of a version: its number in plain digits, as str() writes it."""
+    return bool(_VERSION.fullmatch(name)) and int(name) <= MOST_VERSION
+
+
+def find_bundle(models_dir: Path, name: str, version: int | None) -> Bundle:
+    """Open a version of a model, the newest if None.
+
+    Raises:
+        BundleError: it is not there (the text names what is), is malformed, or
+            its manifest is that of another model.
+    """
+    found, unusable = model_folders(models_dir, name)
+    if not found and unusable:
+        raise BundleError(
+            f"no version of model {name!r} in {models_dir} (folders there: "
+            f"{', '.join(map(ascii, unusable))}); expected {EXPECTED_VERSION}"
+        )
+    if not found:
+        models = sorted(path.parent.parent.name for path in models_dir.glob(f"*/*/{MANIFEST_NAME}"))
+        there = f"models there: {', '.join(dict.fromkeys(models))}" if models else "no models there"
+        raise BundleError(f"no model {name!r} in {models_dir} ({there})")
+    if version is not None and version not in found:
+        raise BundleError(
+            f"no version {version} of model {name!r} in {models_dir} (versions there: "
+            f"{', '.join(map(str, found))})"
+        )
+    wanted = version or found[-1]
+    bundle = open_bundle(models_dir / name / str(wanted))
+    if (bundle.manifest.name, bundle.manifest.version) != (name, wanted):
+        raise BundleError(
+            f"{bundle.path / MANIFEST_NAME}: is of {bundle.manifest.name!r} version "
+            f"{bundle.manifest.version}, but lies in the folder of {name!r} version {wanted}; "
+            "move it to its own, or train into a models folder that has the earlier versions"
+        )
+    return bundle
