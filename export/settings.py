@@ -128,7 +128,7 @@ def read_settings(
     """Read the settings of a command; exit with status 2 and name each one that is wrong."""
     program = settings_type.model_config["cli_prog_name"]
     command_line = sys.argv[1:] if arguments is None else list(arguments)
-    faults = settings_type.unknown_variables()
+    violations = settings_type.unknown_variables()
     settings = None
     file = _file_of(settings_type, command_line)
     values: dict[str, Any] = {}
@@ -136,7 +136,7 @@ def read_settings(
         values = _read_file(settings_type, file) if file else {}
         settings = CliApp.run(settings_type, cli_args=command_line, **values)
     except _FileError as error:
-        faults += error.faults
+        violations += error.violations
     except ValidationError as error:
         flags = {argument.partition("=")[0] for argument in command_line}
         from_file = [
@@ -145,9 +145,9 @@ def read_settings(
             if settings_type.flag(field) not in flags
             and not _is_set(variable := settings_type.variable(field), os.environ.get(variable, ""))
         ]
-        faults += [_sentence(settings_type, fault, file, from_file) for fault in error.errors()]
-    if settings is None or faults:
-        for text in faults:
+        violations += [_sentence(settings_type, one, file, from_file) for one in error.errors()]
+    if settings is None or violations:
+        for text in violations:
             print(f"{program}: {text}", file=sys.stderr)
         print(f"{program}: --help lists every setting", file=sys.stderr)
         raise SystemExit(2)
@@ -155,8 +155,8 @@ def read_settings(
 
 
 class _FileError(Exception):
-    def __init__(self, *faults: str) -> None:
-        self.faults = faults
+    def __init__(self, *violations: str) -> None:
+        self.violations = violations
 
 
 def _file_of(settings_type: type[CommandSettings], command_line: Sequence[str]) -> Path | None:
@@ -192,14 +192,14 @@ def _unknown(subject: str, name: str, known: Collection[str]) -> str:
 
 def _sentence(
     settings_type: type[CommandSettings],
-    fault: ErrorDetails,
+    violation: ErrorDetails,
     file: Path | None,
     from_file: Collection[str],
 ) -> str:
-    if not fault["loc"]:  # of several settings together; the text names them
-        return fault["msg"].removeprefix("Value error, ")
-    field = str(fault["loc"][0])
+    if not violation["loc"]:  # of several settings together; the text names them
+        return violation["msg"].removeprefix("Value error, ")
+    field = str(violation["loc"][0])
     names = f"{settings_type.flag(field)} ({settings_type.variable(field)})"
     if field in from_file:
         names = f"{file}: {field}"
-    return f"{names}: {fault['msg'].removeprefix('Value error, ')}, got {fault['input']!r}"
+    return f"{names}: {violation['msg'].removeprefix('Value error, ')}, got {violation['input']!r}"

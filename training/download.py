@@ -9,7 +9,7 @@ from training.proxies import ProxyHandler
 
 SCHEMES = ("http", "https", "file")
 SILENCE_SECONDS = 30  # after so long without a byte the server is given up
-MOST_BYTES = 1 << 30  # the datasets have 30 MB: what is longer is none of them
+MAX_BYTES = 1 << 30  # the datasets have 30 MB: what is longer is none of them
 CHUNK_BYTES = 1 << 20
 
 
@@ -35,8 +35,8 @@ def download(url: str) -> bytes:
             data = bytearray()
             while chunk := response.read(CHUNK_BYTES):
                 data += chunk
-                if len(data) > MOST_BYTES:
-                    raise DownloadError(f"it is longer than {MOST_BYTES:,} bytes")
+                if len(data) > MAX_BYTES:
+                    raise DownloadError(f"it is longer than {MAX_BYTES:,} bytes")
             length = response.headers.get("Content-Length", "")
     except (OSError, HTTPException, ValueError) as error:
         raise DownloadError(_reason(error)) from error

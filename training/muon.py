@@ -12,7 +12,7 @@ import torch
 # ax + bx³ + cx⁵ that, applied 5 times, brings every singular value from 0.01 to 1 near 1.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-LEAST_NORM = 1e-7  # a matrix of zeros stays one
+MIN_NORM = 1e-7  # a matrix of zeros stays one
 
 
 class Muon(torch.optim.Optimizer):
@@ -57,7 +57,7 @@ def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
     if rows > columns:
         return orthogonalize(matrix.T).T
     a, b, c = COEFFICIENTS
-    scaled = matrix / matrix.norm().clamp(min=LEAST_NORM)
+    scaled = matrix / matrix.norm().clamp(min=MIN_NORM)
     gram = scaled @ scaled.T
     product = torch.eye(rows, dtype=matrix.dtype, device=matrix.device)
     for _ in range(ITERATIONS):

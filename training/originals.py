@@ -21,7 +21,7 @@ from training.config import CLASSES, SIDE
 from training.download import DownloadError, download
 from training.errors import DatasetError
 
-LEAST_IMAGES = {"train": 12, "t10k": 1}  # of 12 one is held out
+MIN_IMAGES = {"train": 12, "t10k": 1}  # of 12 one is held out
 # MD5 of a .gz that torchvision knows -> of what is in it, computed from those very files. For
 # Fashion-MNIST none was at hand: its unpacked files are compared with the .gz beside them.
 UNPACKED_MD5 = {
@@ -53,7 +53,7 @@ class Originals:
             self._array(f"{part}-images-idx3-ubyte", dimensions=3),
             self._array(f"{part}-labels-idx1-ubyte", dimensions=1),
         )
-        least = LEAST_IMAGES[part]
+        least = MIN_IMAGES[part]
         if images.shape[1:] != (SIDE, SIDE) or len(images) < least:
             raise DatasetError(
                 f"{images_path}: expected images [N, {SIDE}, {SIDE}], {least} or more, "

@@ -34,7 +34,7 @@ def publish(models_dir: Path, runs: Sequence[TrainingResult], data: Data) -> Bun
     under its version only after it holds.
 
     Raises:
-        ParityError: a written runtime departs from the weights; nothing is published.
+        ParityError: a written runtime diverges from the weights; nothing is published.
         OSError: the folder can't be written; nothing is published.
     """
     run = best_run(runs)
@@ -69,15 +69,15 @@ def _prove(
     """Compare every runtime at hand; return the figures.
 
     Raises:
-        ParityError: a runtime departs from the weights.
+        ParityError: a runtime diverges from the weights.
     """
     test = ImageSet(TEST_IMAGES, data.test.pixels().numpy())
     records: list[RuntimeParity] = []
     for images in (test, synthetic_images(bundle.manifest, weights)):
         report = compare(bundle, weights, images, variants_of())
         for one in report.comparisons:
-            if fault := one.departure:
-                raise ParityError(f"{one.name}: {fault}")
+            if divergence := one.divergence:
+                raise ParityError(f"{one.name}: {divergence}")
         records += report.records()
     return tuple(records)
 

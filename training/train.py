@@ -29,7 +29,7 @@ def train(settings: TrainingSettings, console: Console) -> None:
 
     Raises:
         TrainingError: data, checkpoint or machine stand in the way.
-        ExportError: a runtime departs from the weights.
+        ExportError: a runtime diverges from the weights.
         OSError: the models folder can't be written.
     """
     check_writable(settings.models_dir, settings.dataset)

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from export.bundle.manifest import MANIFEST_NAME, MOST_VERSION
+from export.bundle.manifest import MANIFEST_NAME, MAX_VERSION
 from export.bundle.reading import Bundle, open_bundle
 from export.errors import BundleError
 
-EXPECTED_VERSION = f"a number from 1 to {MOST_VERSION} in plain digits"
+EXPECTED_VERSION = f"a number from 1 to {MAX_VERSION} in plain digits"
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
 _LIKE_VERSION = re.compile(r"[+-]?\d[\d.,_+-]*")  # digits of any script; dates and 1.5, too
 
@@ -49,7 +49,7 @@ def versions(models_dir: Path, name: str) -> list[int]:
 
 def is_version(name: str) -> bool:
     """Tell if a folder is that of a version: its number in plain digits, as str() writes it."""
-    return bool(_VERSION.fullmatch(name)) and int(name) <= MOST_VERSION
+    return bool(_VERSION.fullmatch(name)) and int(name) <= MAX_VERSION
 
 
 def find_bundle(models_dir: Path, name: str, version: int | None) -> Bundle:

@@ -16,7 +16,7 @@ PT2_FILE = "model.pt2"
 VECTORS_FILE = "vectors.npz"
 
 TEST_IMAGES = "test"  # names the dataset's test images in a record of parity
-MOST_VERSION = 2**63 - 1  # what an int64 of the protocols holds
+MAX_VERSION = 2**63 - 1  # what an int64 of the protocols holds
 SHA256 = r"^[0-9a-f]{64}$"
 UNSEALED = "0" * 64
 
@@ -92,7 +92,7 @@ class Manifest(Record):
     sha256: str = Field(default=UNSEALED, pattern=SHA256)
     schema_version: Literal[2] = 2
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    version: int = Field(ge=1, le=MOST_VERSION)
+    version: int = Field(ge=1, le=MAX_VERSION)
     architecture: str
     stages: tuple[Stage, ...]
     input_min: float

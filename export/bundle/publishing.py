@@ -10,7 +10,7 @@ from pathlib import Path
 
 from export.bundle.folders import is_version
 from export.bundle.hashes import describe, digest
-from export.bundle.manifest import MANIFEST_NAME, MOST_VERSION, UNSEALED, Manifest
+from export.bundle.manifest import MANIFEST_NAME, MAX_VERSION, UNSEALED, Manifest
 from export.bundle.reading import Bundle, open_bundle
 from export.errors import BundleError
 
@@ -92,7 +92,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 def _next_version(folder: Path) -> int:
     """Return the version after all that have an entry in a model's folder, a file perhaps."""
     newest = max((int(each.name) for each in folder.iterdir() if is_version(each.name)), default=0)
-    if newest == MOST_VERSION:
+    if newest == MAX_VERSION:
         raise BundleError(
             f"{folder / str(newest)}: is the last version that there can be; "
             "move it away to publish another"

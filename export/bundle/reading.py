@@ -124,8 +124,8 @@ def _parse(manifest_path: Path, text: bytes) -> Manifest:
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}"
-            for fault in error.errors()
+        violations = "; ".join(
+            f"{'.'.join(map(str, one['loc'])) or 'manifest'}: {one['msg']}"
+            for one in error.errors()
         )
-        raise BundleError(f"{manifest_path}: {faults}") from error
+        raise BundleError(f"{manifest_path}: {violations}") from error

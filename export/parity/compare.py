@@ -6,7 +6,7 @@ from itertools import product
 from typing import Literal, get_args
 
 import numpy as np
-from pydantic import Field, computed_field
+from pydantic import ConfigDict, Field, computed_field
 
 from export.architecture import Device, Precision, Runtime
 from export.bundle.manifest import Manifest, Record, RuntimeParity
@@ -14,7 +14,7 @@ from export.bundle.reading import Bundle
 from export.errors import ExportError, ImagesError, RuntimeUnavailableError
 from export.parity.bounds import Reference, bounded
 from export.parity.probes import probe_images
-from export.parity.tally import Fault, Tally, Tier, first_departure
+from export.parity.tally import Tally, Tier, Violation, first_divergence
 from export.runtimes.numpy import NumpyRunner
 from export.runtimes.runner import open_runner
 
@@ -30,7 +30,7 @@ TierResult = Literal["holds", "fails", "not judged"]
 class ImageSet:
     """Images, FLOAT32 [N, H, W], under the name that their record has.
 
-    Decisions are judged (T3) on images that have a right answer, so not on synthetic ones.
+    Decisions (T3) are not judged on synthetic images: those have no right answer.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Variant(Record):
 
     @property
     def name(self) -> str:
-        """It in words."""
+        """The variant in words."""
         return f"{self.runtime} {self.device} {self.precision}"
 
 
@@ -56,7 +56,7 @@ def variants_of(
     devices: Iterable[Device] = get_args(Device),
     precisions: Iterable[Precision] = ("float32",),
 ) -> list[Variant]:
-    """Return every way to run the model on these, each once."""
+    """Return every combination of these, each once."""
     variants = (
         Variant(runtime=runtime, device=device, precision=precision)
         for runtime, device, precision in product(runtimes, devices, precisions)
@@ -65,47 +65,53 @@ def variants_of(
 
 
 def synthetic_images(manifest: Manifest, weights: Mapping[str, np.ndarray]) -> ImageSet:
-    """Return images for a bundle whose dataset is not at hand."""
+    """Return images for a bundle without its dataset."""
     low, high = manifest.input_min, manifest.input_max
     pixels = probe_images(manifest.stages, weights, low, high)
     return ImageSet("synthetic", pixels, is_synthetic=True)
 
 
 class Comparison(Variant):
-    """What came of one variant. `reason` is why it was not run, or could not go on."""
+    """The result of one variant. `reason` is why it was not run, or could not go on.
+
+    The aliases are the names in the output of `compare --json`, which others read.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     status: Literal["holds", "fails", "not run"]
     reason: str | None = None
     tiers: dict[Tier, TierResult] = Field(default={})
-    faults: tuple[Fault, ...] = ()
+    violations: tuple[Violation, ...] = Field(default=(), serialization_alias="faults")
     record: RuntimeParity | None = None
     # For the picture, by stage: the largest error of each of its elements.
     unit_errors: dict[str, tuple[float, ...]] = Field(default={}, exclude=True, repr=False)
 
     @property
-    def departure(self) -> str | None:
+    def divergence(self) -> str | None:
         """Why the runtime does not compute the model, if it does not."""
         if self.status == "fails" and self.reason:
             return self.reason
-        fault = first_departure(self.faults)
-        return fault.text if fault else None
+        violation = first_divergence(self.violations)
+        return violation.text if violation else None
 
     @property
     def is_broken(self) -> bool:
-        """Tell whether it does what no machine may: fail to run, or T0, or T1."""
+        """Tell whether it failed to run, or violates T0 or T1: no record may accept that."""
         could_not_run = self.status == "fails" and self.record is None
-        return could_not_run or any(fault.tier in {"T0", "T1"} for fault in self.faults)
+        return could_not_run or any(one.tier in {"T0", "T1"} for one in self.violations)
 
-    @computed_field  # type: ignore[prop-decorator] # mypy knows no decorated property
+    # mypy knows no decorated property
+    @computed_field(alias="first_departing_stage")  # type: ignore[prop-decorator]
     @property
-    def first_departing_stage(self) -> str | None:
-        """The first stage whose output is not what it should be."""
-        fault = first_departure(self.faults)
-        return fault.stage if fault else None
+    def first_diverging_stage(self) -> str | None:
+        """The first stage whose output is wrong."""
+        violation = first_divergence(self.violations)
+        return violation.stage if violation else None
 
 
 class Report(Record):
-    """What came of all variants."""
+    """The results of all variants."""
 
     model: str
     version: int
@@ -133,10 +139,10 @@ def compare(
     """Run images through every variant and through the oracle.
 
     Raises:
-        ImagesError: there are no images; a comparison of nothing proves nothing.
+        ImagesError: there are no images.
     """
     if len(images.pixels) == 0:
-        raise ImagesError("no images to compare on; that would prove nothing")
+        raise ImagesError("no images to compare on; expected at least one")
     running, ended = _open(bundle, variants)
     stages = bundle.manifest.stages
     oracle = NumpyRunner(stages, weights)
@@ -163,7 +169,7 @@ def compare(
 def _open(
     bundle: Bundle, variants: Sequence[Variant]
 ) -> tuple[dict[Variant, Tally], dict[Variant, Comparison]]:
-    """Return a tally for each variant that loads, and how it ended for each that does not."""
+    """Return a tally for each variant that loads, and a result for each that does not."""
     running, ended = {}, {}
     for variant in variants:
         try:
@@ -182,7 +188,7 @@ def _open(
 def _add(
     running: Mapping[Variant, Tally], images: np.ndarray, references: Mapping[Precision, Reference]
 ) -> dict[Variant, str]:
-    """Add a chunk to every tally; return why for each variant that could not go on."""
+    """Add a chunk to every tally; return the reason for each variant that failed."""
     outputs: dict[Variant, dict[str, np.ndarray]] = {}
     failures = {}
     for variant, tally in running.items():
@@ -219,16 +225,16 @@ def _judge(variant: Variant, tally: Tally, images: ImageSet) -> Comparison:
         not_judged.add("T2")
     if images.is_synthetic:
         not_judged.add("T3")
-    faults = tuple(fault for fault in tally.faults() if fault.tier not in not_judged)
-    failed = {fault.tier for fault in faults}
+    violations = tuple(one for one in tally.violations() if one.tier not in not_judged)
+    failed = {one.tier for one in violations}
     return Comparison(
         **variant.model_dump(),
-        status="fails" if faults else "holds",
+        status="fails" if violations else "holds",
         tiers={
             tier: "not judged" if tier in not_judged else "fails" if tier in failed else "holds"
             for tier in TIERS
         },
-        faults=faults,
+        violations=violations,
         record=tally.record(images.name),
         unit_errors=tally.unit_errors(),
     )

@@ -42,7 +42,7 @@ def read_images(path: Path, manifest: Manifest) -> ImageSet:
             f"got {images.dtype} of shape {list(images.shape)}"
         )
     if len(images) == 0:
-        raise ImagesError(f"{path}: no images; a comparison of nothing would prove nothing")
+        raise ImagesError(f"{path}: no images; expected at least one")
     if images.dtype == np.uint8:
         images = images / np.float32(255)
     if not ((images >= manifest.input_min) & (images <= manifest.input_max)).all():

@@ -28,7 +28,7 @@ def print_report(console: Console, report: Report, path: Path) -> None:
     if report.records():
         console.print(_verdicts(report))
     for one in report.comparisons:
-        for text in filter(None, (one.reason, *(f"{f.tier}: {f.text}" for f in one.faults))):
+        for text in filter(None, (one.reason, *(f"{f.tier}: {f.text}" for f in one.violations))):
             style = "red" if one.status == "fails" else "dim"
             line = Text(printable(f"{one.status}: {one.name}: {text}"), style=style)
             console.print(line, soft_wrap=True)
@@ -38,7 +38,7 @@ def print_report(console: Console, report: Report, path: Path) -> None:
 
 def _verdicts(report: Report) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("runtime", "device", "precision", *TIERS, "certified", "departs at"):
+    for heading in ("runtime", "device", "precision", *TIERS, "certified", "diverges at"):
         table.add_column(heading, no_wrap=True)
     for one in report.comparisons:
         if one.record:
@@ -48,7 +48,7 @@ def _verdicts(report: Report) -> Table:
                 one.precision,
                 *(MARKS[one.tiers[tier]] for tier in TIERS),
                 f"{one.record.certified_share:.2%}",
-                printable(one.first_departing_stage or ""),
+                printable(one.first_diverging_stage or ""),
                 style="green" if one.status == "holds" else "red",
             )
     return table

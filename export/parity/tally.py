@@ -4,7 +4,7 @@ T0  the same bits where the kernels are the same: traced and untraced, and, if t
     runtime promises it, batch 1 and batch N
 T1  every element of every stage within its proven bound (export/parity/bounds.py)
 T2  every stage within 4 times the largest error that the manifest records for the
-    runtime, provider and precision: the proven bound covers what never happens, too
+    runtime, provider and precision: the proven bound also covers what never happens
 T3  every decision certified: the top two logits further apart than 4 bounds, so
     that any two runtimes, each within a bound of the exact logits, agree on it
 """
@@ -24,24 +24,24 @@ GUARD_FACTOR = 4
 CERTIFIED_BOUNDS = 4
 
 
-class Fault(Record):
-    """What a runtime did wrong, and at which stage it was seen first."""
+class Violation(Record):
+    """A tier that a runtime violates, and the stage at which."""
 
     tier: Tier
     stage: str
     text: str
 
 
-def first_departure(faults: Iterable[Fault]) -> Fault | None:
-    """Return the first fault, in the order of the stages, that is the runtime's.
+def first_divergence(violations: Iterable[Violation]) -> Violation | None:
+    """Return the first violation, in the order of the stages, that is the runtime's.
 
-    A decision that is not certain (T3) says something of the image instead.
+    A decision that is not certain (T3) is a property of the image instead.
     """
-    return next((fault for fault in faults if fault.tier != "T3"), None)
+    return next((one for one in violations if one.tier != "T3"), None)
 
 
 class StageTally:
-    """What the comparison has seen of one stage; chunks of images add to it."""
+    """The comparison of one stage; each chunk of images adds to it."""
 
     def __init__(self, stage: Stage) -> None:
         self.name = stage.name
@@ -55,7 +55,7 @@ class StageTally:
     def add(
         self, output: np.ndarray, exact: np.ndarray, bound: np.ndarray, images_before: int
     ) -> str | None:
-        """Add a chunk, each [N, …]; return what is wrong with it by T1."""
+        """Add a chunk, each [N, …]; return how it violates T1, or None."""
         if output.shape != exact.shape:
             return f"has shape {list(output.shape)}, expected {list(exact.shape)}"
         if output.dtype != np.float32:
@@ -77,7 +77,7 @@ class StageTally:
         worst = np.unravel_index(used.argmax(), used.shape)
         image, *element = (int(index) for index in worst)
         return (
-            f"departs: element {element} of image {images_before + image} is {output[worst]:.9g}, "
+            f"diverges: element {element} of image {images_before + image} is {output[worst]:.9g}, "
             f"exactly {exact[worst]:.9g}, allowed difference {bound[worst]:.3g}"
         )
 
@@ -96,8 +96,8 @@ class StageTally:
 class Tally:
     """The comparison of one runner; each chunk of images adds to it.
 
-    `recorded` are the largest errors by stage that T2 is judged by; it is not
-    judged without.
+    `recorded` has the largest recorded error of each stage; without it T2 is not
+    judged.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Tally:
         self.recorded = recorded
         self._output = stages[-1].name
         self._certified = 0
-        self._faults: dict[tuple[Tier, str], Fault] = {}
+        self._violations: dict[tuple[Tier, str], Violation] = {}
 
     def add(
         self, images: np.ndarray, references: Mapping[Precision, Reference]
@@ -128,11 +128,10 @@ class Tally:
             self.expect_same_bits(outputs, joined, "runs of one image")
         reference = references[self.runner.precision]
         for name in self.stages:
-            fault = self._add_stage(name, outputs.get(name), reference)
-            if fault:
-                self._note("T1", name, fault)
+            if violation := self._add_stage(name, outputs.get(name), reference):
+                self._note("T1", name, violation)
         self._certify(logits, reference.bounds[self._output])
-        self._look_for_its_precision(outputs, references["float32"])
+        self._detect_its_precision(outputs, references["float32"])
         self.images += len(images)
         return outputs
 
@@ -143,10 +142,8 @@ class Tally:
             output, reference.values[name], reference.bounds[name], self.images
         )
 
-    def _look_for_its_precision(
-        self, outputs: Mapping[str, np.ndarray], float32: Reference
-    ) -> None:
-        """Find proof that a lower precision was used: an error that float32 can't make."""
+    def _detect_its_precision(self, outputs: Mapping[str, np.ndarray], float32: Reference) -> None:
+        """Note that a lower precision was used: an error is larger than float32 allows."""
         for name, output in outputs.items():
             if self.used_its_precision:
                 return
@@ -157,13 +154,13 @@ class Tally:
     def expect_same_bits(
         self, outputs: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], whose: str
     ) -> None:
-        """Note a fault of T0 for every stage of `others` that differs in a bit."""
+        """Note a violation of T0 for every stage of `others` that differs in a bit."""
         for name, other in others.items():
             output = outputs.get(name)
             if output is None or output.shape != other.shape:
-                self._note("T0", name, f"has not the shape that it has in {whose}")
+                self._note("T0", name, f"has another shape than in {whose}")
             elif output.tobytes() != other.tobytes():
-                self._note("T0", name, f"has not the bits that it has in {whose}")
+                self._note("T0", name, f"has other bits than in {whose}")
 
     def _certify(self, logits: np.ndarray, bound: np.ndarray) -> None:
         if logits.shape != bound.shape:
@@ -182,14 +179,14 @@ class Tally:
             )
 
     def _note(self, tier: Tier, stage: str, text: str) -> None:
-        self._faults.setdefault(
-            (tier, stage), Fault(tier=tier, stage=stage, text=f"stage {stage!r} {text}")
+        self._violations.setdefault(
+            (tier, stage), Violation(tier=tier, stage=stage, text=f"stage {stage!r} {text}")
         )
 
     @property
     def exceeds_a_bound(self) -> bool:
-        """Tell whether a stage departed by T1: what it gave is no measure for others."""
-        return any(tier == "T1" for tier, _ in self._faults)
+        """Tell whether a stage diverges by T1: others are not compared with it."""
+        return any(tier == "T1" for tier, _ in self._violations)
 
     def unit_errors(self) -> dict[str, tuple[float, ...]]:
         """Return the largest error of each element of each stage that there was."""
@@ -211,21 +208,22 @@ class Tally:
             stages=tuple(stage.record() for stage in self.stages.values() if stage.elements),
         )
 
-    def faults(self) -> list[Fault]:
-        """Return the first fault of each tier and stage, in the order of the stages."""
-        found = [*self._faults.values(), *self._beyond_the_record()]
+    def violations(self) -> list[Violation]:
+        """Return the first violation of each tier and stage, in the order of the stages."""
+        found = [*self._violations.values(), *self._record_violations()]
         order = list(self.stages)
-        return sorted(found, key=lambda fault: (order.index(fault.stage), fault.tier))
+        return sorted(found, key=lambda one: (order.index(one.stage), one.tier))
 
-    def _beyond_the_record(self) -> list[Fault]:
+    def _record_violations(self) -> list[Violation]:
+        """Return a violation of T2 for every stage with a larger error than allowed."""
         found = []
         for name, recorded in self.recorded.items():
             error = float(self.stages[name].unit_errors.max())
             if error > GUARD_FACTOR * recorded:
                 text = (
-                    f"stage {name!r} departs from its record: its largest error is {error:.3g}, "
+                    f"stage {name!r} diverges from its record: its largest error is {error:.3g}, "
                     f"recorded is {recorded:.3g}, allowed {GUARD_FACTOR} times that "
-                    "(what is right on this machine, `python -m export compare --record` accepts)"
+                    "(if this machine is right, accept it: `python -m export compare --record`)"
                 )
-                found.append(Fault(tier="T2", stage=name, text=text))
+                found.append(Violation(tier="T2", stage=name, text=text))
         return found

@@ -16,7 +16,7 @@ from export.bundle.reading import Bundle
 from export.errors import BundleError, ExportError, ParityError
 from export.parity.bounds import Reference, bounded
 from export.parity.probes import vector_images
-from export.parity.tally import Tally, first_departure
+from export.parity.tally import Tally, first_divergence
 from export.runtimes.numpy import NumpyRunner
 from export.runtimes.runner import Runner
 
@@ -54,10 +54,10 @@ def check_vectors(bundle: Bundle, runner: Runner) -> int:
         tally.add(images, {"float32": reference})
     except Exception as error:  # whatever a runtime raises
         raise ParityError(f"{bundle.path}: {runner.runtime} can't run: {error}") from error
-    if fault := first_departure(tally.faults()):
+    if violation := first_divergence(tally.violations()):
         raise ParityError(
             f"{bundle.path}: {runner.runtime} on {runner.provider} does not compute this model: "
-            f"{fault.text}; restore the bundle, train again, or serve with another --runtime"
+            f"{violation.text}; restore the bundle, train again, or serve with another --runtime"
         )
     return len(images)
 
@@ -76,7 +76,7 @@ def _read(bundle: Bundle) -> tuple[np.ndarray, Reference]:
     except Exception as error:  # whatever NumPy says of bytes that are no archive of arrays
         raise BundleError(f"{path}: no recorded vectors of every stage: {error}") from error
     if images.size == 0:
-        raise BundleError(f"{path}: no images; that would prove nothing")
+        raise BundleError(f"{path}: no images; expected at least one")
     if not all(np.isfinite(bound).all() for bound in bounds.values()):
-        raise BundleError(f"{path}: a bound is not finite; that would prove nothing")
+        raise BundleError(f"{path}: a bound is not finite; every bound must be")
     return images, Reference(values, bounds)

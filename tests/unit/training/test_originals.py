@@ -311,7 +311,7 @@ def test_a_mirror_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_download_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training.download, "MOST_BYTES", 100)
+    monkeypatch.setattr(training.download, "MAX_BYTES", 100)
     with (
         answering(OK + b"\r\n" + b"x" * 101) as url,
         pytest.raises(DownloadError, match="longer than 100 bytes"),

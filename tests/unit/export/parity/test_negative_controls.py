@@ -25,7 +25,7 @@ from export.errors import BundleError, ParityError
 from export.parity.compare import Comparison, compare, synthetic_images, variants_of
 from export.parity.heatmap import draw_heatmap
 from export.parity.probes import probe_images
-from export.parity.tally import Tally, first_departure
+from export.parity.tally import Tally, first_divergence
 from export.parity.vectors import check_vectors
 from export.runtimes import Runner, open_runner
 from export.runtimes.numpy import NumpyRunner
@@ -128,7 +128,7 @@ def expect_caught(bundle: Bundle, weights: Weights, faulty: Sequence[Runtime], s
     assert found["eager"].status == "holds"
     for runtime in EXPORTED:
         expected = (stage, "fails") if runtime in faulty else (None, "holds")
-        assert (found[runtime].first_departing_stage, found[runtime].status) == expected, runtime
+        assert (found[runtime].first_diverging_stage, found[runtime].status) == expected, runtime
         runner = open_runner(bundle, runtime, "cpu")
         if runtime in faulty:
             with pytest.raises(ParityError, match=f"{runtime} on .*stage '{stage}' "):
@@ -197,8 +197,8 @@ def test_one_bit_between_the_torch_runtimes_is_caught(
     faulty = republish(bundle, tmp_path, {TORCHSCRIPT_FILE: contents[TORCHSCRIPT_FILE]})
     scripted = compare_all(faulty, weights)["torchscript"]
     assert scripted.tiers == {"T0": "fails", "T1": "holds", "T2": "holds", "T3": "not judged"}
-    assert scripted.first_departing_stage == "linear2"
-    assert "has not the bits that it has in eager cpu float32" in scripted.faults[0].text
+    assert scripted.first_diverging_stage == "linear2"
+    assert "has other bits than in eager cpu float32" in scripted.violations[0].text
 
 
 def test_a_runtime_is_not_blamed_for_its_neighbours_fault(
@@ -219,7 +219,7 @@ def test_an_untraced_file_that_differs_from_the_traced_one_is_caught(
     faulty = republish(bundle, tmp_path, {ONNX_FILE: contents[ONNX_FILE]})
     onnx_comparison = compare_all(faulty, weights)["onnx"]
     assert onnx_comparison.tiers["T0"] == "fails"
-    assert "has not the bits that it has in an untraced run" in str(onnx_comparison.departure)
+    assert "has other bits than in an untraced run" in str(onnx_comparison.divergence)
 
 
 class TamperedRunner:
@@ -274,7 +274,7 @@ def shorten(traced: dict[str, np.ndarray]) -> None:
         (put_nan, "linear2", r"element \[3\] of image 5 is nan"),
         (lambda traced: traced.pop("relu"), "relu", "is missing"),
         (shorten, "input", r"has shape \[259, 28, 28\], expected \[260, 28, 28\]"),
-        (shuffle, "input", "departs"),
+        (shuffle, "input", "diverges"),
         (lambda t: t.update(relu=t["relu"].astype(np.float64)), "relu", "dtype float64"),
     ],
     ids=["NaN on one side", "stage missing", "fewer images", "other images", "other dtype"],
@@ -287,11 +287,11 @@ def test_what_a_runtime_answers_wrongly_is_caught_at_its_stage(
     message: str,
 ) -> None:
     runner = TamperedRunner(open_runner(bundle, "onnx", "cpu"), tamper)
-    faults = tally_of(bundle, weights, runner).faults()
-    departure = first_departure(faults)
-    assert departure
-    assert departure.stage == stage
-    assert [fault for fault in faults if fault.tier == "T1" and re.search(message, fault.text)]
+    violations = tally_of(bundle, weights, runner).violations()
+    divergence = first_divergence(violations)
+    assert divergence
+    assert divergence.stage == stage
+    assert [one for one in violations if one.tier == "T1" and re.search(message, one.text)]
 
 
 def test_nan_is_as_far_off_as_can_be(bundle: Bundle, weights: Weights) -> None:
@@ -300,9 +300,9 @@ def test_nan_is_as_far_off_as_can_be(bundle: Bundle, weights: Weights) -> None:
     assert (figures.max_error, figures.margin, figures.max_ulps) == (np.inf, np.inf, np.inf)
 
 
-@pytest.mark.parametrize(("share", "departs"), [(0.9, False), (1.1, True)])
+@pytest.mark.parametrize(("share", "diverges"), [(0.9, False), (1.1, True)])
 def test_one_element_decides_not_the_mean(
-    bundle: Bundle, weights: Weights, share: float, departs: bool
+    bundle: Bundle, weights: Weights, share: float, diverges: bool
 ) -> None:
     images = random_images(50, (28, 28))
     reference = reference_of(bundle.manifest.stages, weights, images)
@@ -312,9 +312,9 @@ def test_one_element_decides_not_the_mean(
         traced["linear1"][31, 77] = exact + share * bound
 
     runner = TamperedRunner(open_runner(bundle, "onnx", "cpu"), push)
-    departure = first_departure(tally_of(bundle, weights, runner, images).faults())
-    assert bool(departure) == departs
-    assert not departure or "element [77] of image 31 is" in departure.text
+    divergence = first_divergence(tally_of(bundle, weights, runner, images).violations())
+    assert bool(divergence) == diverges
+    assert not divergence or "element [77] of image 31 is" in divergence.text
 
 
 def test_a_stage_that_is_missing_has_no_figures(
@@ -336,7 +336,7 @@ def test_a_stage_that_is_missing_has_no_figures(
         "linear2",
         "output",
     ]
-    assert one.first_departing_stage == "relu"
+    assert one.first_diverging_stage == "relu"
     images = synthetic_images(bundle.manifest, weights)
     report = compare(bundle, weights, images, variants_of(["pt2", "onnx"], ["cpu"]))
     assert draw_heatmap(report, bundle.manifest.stages).startswith(b"\x89PNG")
@@ -349,9 +349,9 @@ def test_a_runtime_that_depends_on_its_batch_is_caught(bundle: Bundle, weights: 
 
     runner = TamperedRunner(open_runner(bundle, "onnx", "cpu"), drift)
     runner.batch_invariant = True
-    (fault,) = tally_of(bundle, weights, runner, random_images(20, (28, 28))).faults()
-    assert (fault.tier, fault.stage) == ("T0", "linear1")
-    assert "has not the bits that it has in runs of one image" in fault.text
+    (violation,) = tally_of(bundle, weights, runner, random_images(20, (28, 28))).violations()
+    assert (violation.tier, violation.stage) == ("T0", "linear1")
+    assert "has other bits than in runs of one image" in violation.text
 
 
 class Tf32Runner:
@@ -390,9 +390,9 @@ def cut(array: np.ndarray) -> np.ndarray:
 
 def test_simulated_tf32_is_caught_at_the_first_layer(bundle: Bundle, weights: Weights) -> None:
     tally = tally_of(bundle, weights, Tf32Runner(bundle, weights, "float32"))
-    departure = first_departure(tally.faults())
-    assert departure
-    assert (departure.tier, departure.stage) == ("T1", "linear1")
+    divergence = first_divergence(tally.violations())
+    assert divergence
+    assert (divergence.tier, divergence.stage) == ("T1", "linear1")
 
 
 def test_simulated_tf32_that_says_so_is_within_its_own_bound(
@@ -402,19 +402,19 @@ def test_simulated_tf32_that_says_so_is_within_its_own_bound(
     assert not Tally(bundle.manifest.stages, runner, {}).used_its_precision
     tally = tally_of(bundle, weights, runner)
     assert tally.used_its_precision
-    assert first_departure(tally.faults()) is None
+    assert first_divergence(tally.violations()) is None
 
 
-def test_nan_at_a_lower_precision_is_a_departure_and_not_a_precision_unused(
+def test_nan_at_a_lower_precision_is_a_divergence_and_not_a_precision_unused(
     bundle: Bundle, weights: Weights
 ) -> None:
     runner = TamperedRunner(open_runner(bundle, "onnx", "cpu"), put_nan)
     runner.precision = "tf32"
     tally = tally_of(bundle, weights, runner)
     assert tally.used_its_precision
-    departure = first_departure(tally.faults())
-    assert departure
-    assert departure.stage == "linear2"
+    divergence = first_divergence(tally.violations())
+    assert divergence
+    assert divergence.stage == "linear2"
 
 
 def test_a_runtime_that_breaks_in_the_midst_fails_alone(
@@ -428,7 +428,7 @@ def test_a_runtime_that_breaks_in_the_midst_fails_alone(
     report = compare(bundle, weights, images, variants_of(devices=("cpu",)))
     found = {one.runtime: one for one in report.comparisons}
     assert found["pt2"].status == "fails"
-    assert found["pt2"].departure == "MemoryError: no room"
+    assert found["pt2"].divergence == "MemoryError: no room"
     assert {one.status for name, one in found.items() if name != "pt2"} == {"holds"}
 
 
@@ -454,5 +454,5 @@ def test_the_server_refuses_a_bundle_that_fails_and_names_the_stage(
     )
     assert done.returncode == 1
     assert f"{runtime} on " in done.stderr
-    assert f"does not compute this model: stage '{stage}' departs" in done.stderr
+    assert f"does not compute this model: stage '{stage}' diverges" in done.stderr
     assert "Traceback" not in done.stderr

@@ -56,8 +56,8 @@ def test_every_runtime_holds_on_all_test_images_and_nearly_all_decisions_are_cer
     full: Report, runtime: Runtime
 ) -> None:
     (one,) = (one for one in full.comparisons if one.runtime == runtime)
-    assert [one.tiers[tier] for tier in ("T0", "T1", "T2")] == ["holds"] * 3, one.faults
-    assert one.departure is None
+    assert [one.tiers[tier] for tier in ("T0", "T1", "T2")] == ["holds"] * 3, one.violations
+    assert one.divergence is None
     assert one.record
     assert one.record.certified_share >= 0.999
     assert (one.tiers["T3"] == "holds") == (one.record.certified_share == 1)
@@ -133,14 +133,14 @@ def test_odd_inputs_agree_in_every_runtime(bundle: Bundle, images: np.ndarray) -
     report = compare_on_cpu(bundle, images)
     assert [one.runtime for one in report.comparisons] == list(RUNTIMES)
     for one in report.comparisons:
-        assert one.departure is None
+        assert one.divergence is None
         assert [one.tiers[tier] for tier in ("T0", "T1", "T2")] == ["holds"] * 3
 
 
 def test_a_network_of_another_shape_agrees_in_every_runtime(tiny: Bundle) -> None:
     report = compare_on_cpu(tiny, random_images(7, (3, 5)))
     for one in report.comparisons:
-        assert one.departure is None
+        assert one.divergence is None
         assert one.tiers["T2"] == "not judged", "there is no record to judge it by"
 
 
@@ -218,7 +218,7 @@ def test_the_guard_is_4_times_the_largest_record(bundle: Bundle, weights: Weight
     for share, expected in ((0.251, []), (0.249, ["T2"])):
         tally = Tally(bundle.manifest.stages, runner, {"linear1": error * share})
         tally.add(images, {"float32": reference})
-        assert [fault.tier for fault in tally.faults()] == expected
+        assert [one.tier for one in tally.violations()] == expected
 
 
 def test_the_largest_error_of_all_image_sets_is_the_record(bundle: Bundle) -> None:
@@ -257,8 +257,8 @@ def test_a_decision_between_two_classes_is_not_certified(
         share = certain.sum() / (certain.sum() + uncertain.sum())
         assert found.record.certified_share == pytest.approx(share)
         assert found.tiers["T3"] == "fails"
-        assert "not certain" in found.faults[0].text
-        assert found.departure is None, "it is the image's fault"
+        assert "not certain" in found.violations[0].text
+        assert found.divergence is None, "it is a property of the image"
     assert not report.holds
 
 
@@ -292,7 +292,7 @@ def test_the_range_of_synthetic_images_is_the_models(bundle: Bundle, weights: We
 
 def test_a_comparison_of_nothing_fails(bundle: Bundle, weights: Weights) -> None:
     images = ImageSet("none", np.empty((0, 28, 28), np.float32))
-    with pytest.raises(ImagesError, match="nothing"):
+    with pytest.raises(ImagesError, match="no images"):
         compare(bundle, weights, images, variants_of())
     without_variants = compare(bundle, weights, replace(images, pixels=hot_pixel()), [])
     assert not without_variants.holds
