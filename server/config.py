@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from export.bundle.manifest import MOST_VERSION
+from export.bundle.manifest import MAX_VERSION
 from export.program import program_name
 from export.settings import CommandSettings
 from server.addresses import parse_host, unix_path
@@ -26,7 +26,7 @@ class ServerSettings(CommandSettings):
     models_dir: Path = Field(Path("models"), description="Model repository: the folder of bundles.")
     model: str = Field("mnist", description="Name of the model to serve.")
     model_version: int | None = Field(
-        None, ge=1, le=MOST_VERSION, description="Version to serve; the newest if not given."
+        None, ge=1, le=MAX_VERSION, description="Version to serve; the newest if not given."
     )
     reload_interval: float = Field(
         15.0,
