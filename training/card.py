@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from export.bundle.manifest import TEST_IMAGES, Manifest
 from training.evaluate import Evaluation
-from training.seeds import HEADINGS, TrainingResult, seeds_rows
+from training.results import TrainingResult
+from training.seeds import HEADINGS, seeds_rows
 
 SOURCES = {
     "mnist": "MNIST, Yann LeCun, Corinna Cortes, Christopher Burges (CC BY-SA 3.0)",
@@ -23,14 +24,16 @@ CONFUSIONS = 5  # pairs of classes that are named
 WEAK = 0.9  # accuracy below which a condition is called a failure
 
 
-def model_card(manifest: Manifest, run: TrainingResult, runs: Sequence[TrainingResult]) -> str:
+def model_card(
+    manifest: Manifest, result: TrainingResult, results: Sequence[TrainingResult]
+) -> str:
     """Return `MODEL_CARD.md`."""
     sections = (
         _what_it_is(manifest),
-        _how_it_was_made(manifest, run),
-        _over_seeds(run, runs),
-        _trust(run.test),
-        _failures(manifest, run.test),
+        _how_it_was_made(manifest, result),
+        _over_seeds(result, results),
+        _trust(result.test),
+        _failures(manifest, result.test),
         _parity(manifest),
     )
     return "\n".join(sections)
@@ -64,20 +67,21 @@ layer.
 """
 
 
-def _how_it_was_made(manifest: Manifest, run: TrainingResult) -> str:
-    dataset, recipe = manifest.dataset, run.recipe
+def _how_it_was_made(manifest: Manifest, result: TrainingResult) -> str:
+    dataset, recipe = manifest.dataset, result.recipe
     tools = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
     hardware = ", ".join(filter(None, manifest.hardware.values()))
+    seconds = f"{result.seconds:.0f}"
     return f"""## How it was made
 
 - Data: {SOURCES[dataset.name]}. {dataset.train_images:,} images to train;
   {dataset.held_out_images:,} held out, by which everything was chosen; {dataset.test_images:,} to
   test, looked at once, after every choice.
   SHA-256 of images and labels: `{dataset.sha256}`.
-- Recipe: `recipe.toml`, {recipe.epochs} epochs in {run.seconds:.0f} s, seed {recipe.seed}. The same
+- Recipe: `recipe.toml`, {recipe.epochs} epochs in {seconds} s, seed {recipe.seed}. The same
   bits come again, on such a machine with such tools, from
   `python -m training --config recipe.toml`.
-- SHA-256 of `weights.safetensors`: `{run.weights_sha256}`.
+- SHA-256 of `weights.safetensors`: `{result.weights_sha256}`.
 - Tools: {tools}.
 - Machine: {hardware}; threads: {recipe.threads}.
 
@@ -89,15 +93,16 @@ The weights of the first layer, each unit as an image:
 """
 
 
-def _over_seeds(run: TrainingResult, runs: Sequence[TrainingResult]) -> str:
-    if len(runs) == 1:
+def _over_seeds(result: TrainingResult, results: Sequence[TrainingResult]) -> str:
+    if len(results) == 1:
         return ""
+    seed = result.recipe.seed
     return f"""## Over seeds
 
-The same recipe with {len(runs)} seeds. Seed {run.recipe.seed} was chosen by its accuracy on the
+The same recipe with {len(results)} seeds. Seed {seed} was chosen by its accuracy on the
 held-out images; seconds are of training: to an accuracy on the held-out images, and in all.
 
-{_table(HEADINGS, seeds_rows(runs))}
+{_table(HEADINGS, seeds_rows(results))}
 """
 
 

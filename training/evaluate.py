@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from training.augment import affine_maps, warp
 from training.data import Split
-from training.trainer import accuracy_of
+from training.metrics import accuracy
 
 CALIBRATION_BINS = 15
 # The conditions of robustness and their levels; an image is never cut at level 0.
@@ -79,18 +79,18 @@ def evaluate(network: nn.Module, split: Split) -> Evaluation:
     bins = calibration_bins(confidences, predictions == split.labels)
     pairs = split.labels * classes + predictions
 
-    def accuracy(images: torch.Tensor) -> float:
-        return accuracy_of(network(images), split.labels)
+    def accuracy_on(images: torch.Tensor) -> float:
+        return accuracy(network(images), split.labels)
 
     return Evaluation(
-        accuracy=accuracy_of(logits, split.labels),
+        accuracy=accuracy(logits, split.labels),
         loss=functional.cross_entropy(logits.double(), split.labels).item(),
         calibration_error=calibration_error(bins),
         bins=bins,
         confusion=torch.bincount(pairs, minlength=classes**2).view(classes, classes),
         mistakes=_mistakes(split.labels, predictions, confidences),
-        robustness=_robustness(pixels, accuracy),
-        inverted_accuracy=accuracy(1 - pixels),
+        robustness=_robustness(pixels, accuracy_on),
+        inverted_accuracy=accuracy_on(1 - pixels),
     )
 
 
@@ -127,10 +127,10 @@ def _mistakes(
 
 
 def _robustness(
-    pixels: torch.Tensor, accuracy: Callable[[torch.Tensor], float]
+    pixels: torch.Tensor, accuracy_on: Callable[[torch.Tensor], float]
 ) -> tuple[Robustness, ...]:
     def both_ways(change: Callable[[float], torch.Tensor], level: float) -> float:
-        return fmean(accuracy(change(way * level)) for way in (1, -1))
+        return fmean(accuracy_on(change(way * level)) for way in (1, -1))
 
     def shifted(level: float) -> float:
         across = both_ways(lambda by: shift(pixels, by, 0), level)
@@ -141,7 +141,7 @@ def _robustness(
 
     def noisy(level: float) -> float:
         noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))
-        return accuracy((pixels + noise * level).clamp(0, 1))
+        return accuracy_on((pixels + noise * level).clamp(0, 1))
 
     def figures(
         condition: str, unit: str, levels: tuple[float, ...], at: Callable[[float], float]

@@ -20,7 +20,7 @@ class Epoch:
     held_out_loss: float
     held_out_accuracy: float
     learning_rate: float  # at the last step
-    augmentation: float  # strength of the distortions at the last step
+    augmentation: float  # strength of the distortions after the last step
     gradient_norm: float  # L2 norm over all parameters, mean over the steps
     dead_units: int  # hidden units that are 0 for every held-out image
     weight_norms: dict[str, float]  # L2 norm of each weight matrix

@@ -1,4 +1,4 @@
-"""What a training shows while it runs: a table, a chart, and TensorBoard's events."""
+"""The output of a running training: a table, a chart, and TensorBoard's events."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -25,13 +25,30 @@ BLOCKS, ASCII_BLOCKS = " ▁▂▃▄▅▆▇█", " ..::||##"  # an eighth to 
 
 
 class Callback(Protocol):
-    """Sees the steps and the epochs of a training."""
+    """Is called in the course of a training."""
 
-    def step(self) -> None:
-        """A step was done."""
+    def on_step(self) -> None:
+        """Take note that a step has ended."""
 
-    def epoch(self, epochs: Sequence[Epoch]) -> None:
-        """An epoch was done, the last of these."""
+    def on_epoch_end(self, epoch: Epoch) -> None:
+        """Take note of the epoch that has ended."""
+
+
+class Callbacks:
+    """Several callbacks as one."""
+
+    def __init__(self, *callbacks: Callback) -> None:
+        self._callbacks = callbacks
+
+    def on_step(self) -> None:
+        """Call each one's `on_step`."""
+        for callback in self._callbacks:
+            callback.on_step()
+
+    def on_epoch_end(self, epoch: Epoch) -> None:
+        """Call each one's `on_epoch_end`."""
+        for callback in self._callbacks:
+            callback.on_epoch_end(epoch)
 
 
 def table_row(epochs: Sequence[Epoch]) -> str:
@@ -48,7 +65,7 @@ def table_row(epochs: Sequence[Epoch]) -> str:
 def chart(title: str, values: Sequence[float], blocks: str = BLOCKS) -> str:
     """Draw positive values by epoch as columns of blocks, on a logarithmic scale.
 
-    A column is the mean of as many epochs as it takes to trainer, or an epoch is several columns.
+    A column is the mean of as many epochs as it takes to fit, or an epoch is several columns.
     """
     per_column, repeats = -(-len(values) // CHART_COLUMNS), CHART_COLUMNS // len(values)
     columns = [
@@ -68,12 +85,12 @@ def chart(title: str, values: Sequence[float], blocks: str = BLOCKS) -> str:
 
 
 class Terminal:
-    """Prints a line for each epoch; on a terminal a chart and a bar stand below them."""
+    """Prints a line for each epoch; on a terminal, with a chart and a progress bar below."""
 
     def __init__(self, console: Console, trainer: Trainer) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         self._console = console
-        self._epochs: Sequence[Epoch] = trainer.epochs
+        self._epochs = list(trainer.epochs)  # of a resumed training, those before
         self._progress = Progress(*columns, console=console, auto_refresh=False)
         self._task = self._progress.add_task(
             f"seed {trainer.recipe.seed}",
@@ -83,22 +100,22 @@ class Terminal:
         self._live = Live(self._progress, console=console, transient=True, refresh_per_second=4)
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Show the live part while the block runs, and the chart once it has ended well."""
+    def live(self) -> Iterator[None]:
+        """Show chart and bar while the block runs; print the chart after it, unless it raises."""
         self._console.print(HEADINGS, style="bold", soft_wrap=True)
         with self._live:
             yield
         if self._epochs:
             self._console.print(self._chart())
 
-    def step(self) -> None:
-        """Move the bar."""
+    def on_step(self) -> None:
+        """Advance the bar."""
         self._progress.advance(self._task)
 
-    def epoch(self, epochs: Sequence[Epoch]) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         """Print the line, draw the chart."""
-        self._epochs = epochs
-        self._console.print(table_row(epochs), soft_wrap=True)
+        self._epochs.append(epoch)
+        self._console.print(table_row(self._epochs), soft_wrap=True)
         if self._console.is_terminal:
             self._live.update(Group(self._chart(), self._progress))
 
@@ -121,14 +138,13 @@ class TensorBoard:
             ) from error
         self._writer = SummaryWriter(folder)
 
-    def step(self) -> None:
-        """Write nothing: figures are of epochs."""
+    def on_step(self) -> None:
+        """Write nothing: the figures are of epochs."""
 
-    def epoch(self, epochs: Sequence[Epoch]) -> None:
-        """Write the figures of the last epoch."""
-        last = epochs[-1]
-        figures = {name: value for name, value in vars(last).items() if name != "weight_norms"}
-        figures |= {f"weight_norm/{name}": norm for name, norm in last.weight_norms.items()}
+    def on_epoch_end(self, epoch: Epoch) -> None:
+        """Write the figures of the epoch."""
+        figures = {name: value for name, value in vars(epoch).items() if name != "weight_norms"}
+        figures |= {f"weight_norm/{name}": norm for name, norm in epoch.weight_norms.items()}
         for name, value in figures.items():
-            self._writer.add_scalar(name, value, last.epoch)
+            self._writer.add_scalar(name, value, epoch.epoch)
         self._writer.flush()

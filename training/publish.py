@@ -1,4 +1,4 @@
-"""Publish a trained network: write, reopen, compare, hash, rename."""
+"""Publish a trained network: write the files, compare their runtimes, list them, rename."""
 
 import importlib.metadata
 import platform
@@ -12,7 +12,7 @@ import torch
 from export.architecture import Stage
 from export.bundle import Bundle, open_bundle
 from export.bundle.manifest import TEST_IMAGES, Dataset, Manifest, RuntimeParity
-from export.bundle.publishing import staged_bundle, write_bundle
+from export.bundle.publishing import staged_bundle, write_files, write_manifest
 from export.errors import ParityError
 from export.network import weights_of
 from export.parity.compare import ImageSet, compare, synthetic_images, variants_of
@@ -22,51 +22,58 @@ from training.config import Recipe
 from training.data import Data
 from training.history import history_lines
 from training.pictures import evaluation_picture, history_picture, weights_picture
-from training.seeds import TrainingResult, best_run
+from training.results import TrainingResult
 
+CARD_FILE = "MODEL_CARD.md"
 PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "safetensors")
 
 
-def publish(models_dir: Path, runs: Sequence[TrainingResult], data: Data) -> Bundle:
-    """Write the best run as the next version of the model `data.name`; return the bundle.
+def publish(
+    models_dir: Path, best: TrainingResult, results: Sequence[TrainingResult], data: Data
+) -> Bundle:
+    """Write the best of the results as the next version of the model `data.name`.
 
-    The parity of every runtime, on all test images, decides: a bundle appears
-    under its version only after it holds.
+    The bundle appears under its version only after every runtime was compared, on all
+    test images, and holds.
 
     Raises:
         ParityError: a written runtime diverges from the weights; nothing is published.
         OSError: the folder can't be written; nothing is published.
     """
-    run = best_run(runs)
-    weights = weights_of(run.network)
+    weights = weights_of(best.network)
     with staged_bundle(models_dir, data.name) as (folder, version):
-        manifest = _manifest(run, data, version)
-        contents = write_all(run.network.stages, weights, manifest.input_min, manifest.input_max)
-        contents |= _records(run, data, f"{data.name}, version {version}, seed {run.recipe.seed}")
-        parity = _prove(write_bundle(folder, manifest, contents), weights, data)
-        manifest = manifest.model_copy(update={"parity": parity})
-        contents["MODEL_CARD.md"] = model_card(manifest, run, runs).encode()
-        write_bundle(folder, manifest, contents).verify_files()
+        manifest = _manifest(best, data, version)
+        contents = write_all(best.network.stages, weights, manifest.input_min, manifest.input_max)
+        contents |= _records(best, data, f"{data.name}, version {version}, seed {best.recipe.seed}")
+        files = write_files(folder, contents)
+        written = Bundle(folder, manifest.model_copy(update={"files": files}))
+        manifest = manifest.model_copy(update={"parity": _compare(written, weights, data)})
+        files += write_files(folder, {CARD_FILE: model_card(manifest, best, results).encode()})
+        by_name = tuple(sorted(files, key=lambda file: file.name))
+        bundle = write_manifest(folder, manifest.model_copy(update={"files": by_name}))
+        bundle.verify_files()
     return open_bundle(models_dir / data.name / str(version))
 
 
-def _records(run: TrainingResult, data: Data, title: str) -> dict[str, bytes]:
-    """Return what a person reads of the training, by the file's name."""
-    weights = [value for name, value in weights_of(run.network).items() if name.endswith("weight")]
+def _records(result: TrainingResult, data: Data, title: str) -> dict[str, bytes]:
+    """Return the files about the training, by name."""
+    weights = [
+        value for name, value in weights_of(result.network).items() if name.endswith("weight")
+    ]
     first, second = (torch.from_numpy(weight) for weight in weights[:2])
     return {
-        "recipe.toml": run.recipe.toml().encode(),
-        "history.jsonl": history_lines(run.epochs),
-        "history.png": history_picture(run.epochs, run.test, data.test, data.labels, title),
-        "evaluation.png": evaluation_picture(run.test, f"{title}: test images"),
+        "recipe.toml": result.recipe.toml().encode(),
+        "history.jsonl": history_lines(result.epochs),
+        "history.png": history_picture(result.epochs, result.test, data.test, data.labels, title),
+        "evaluation.png": evaluation_picture(result.test, f"{title}: test images"),
         "weights.png": weights_picture(first, second, data.labels),
     }
 
 
-def _prove(
+def _compare(
     bundle: Bundle, weights: Mapping[str, np.ndarray], data: Data
 ) -> tuple[RuntimeParity, ...]:
-    """Compare every runtime at hand; return the figures.
+    """Compare every runtime that this machine has; return the figures.
 
     Raises:
         ParityError: a runtime diverges from the weights.
@@ -82,8 +89,8 @@ def _prove(
     return tuple(records)
 
 
-def _manifest(run: TrainingResult, data: Data, version: int) -> Manifest:
-    stages = run.network.stages
+def _manifest(result: TrainingResult, data: Data, version: int) -> Manifest:
+    stages = result.network.stages
     return Manifest(
         name=data.name,
         version=version,
@@ -100,21 +107,21 @@ def _manifest(run: TrainingResult, data: Data, version: int) -> Manifest:
             held_out_images=len(data.held_out),
             test_images=len(data.test),
         ),
-        seed=run.recipe.seed,
+        seed=result.recipe.seed,
         metrics={
-            "test_accuracy": run.test.accuracy,
-            "test_loss": run.test.loss,
-            "test_calibration_error": run.test.calibration_error,
-            "held_out_accuracy": run.held_out.accuracy,
-            "held_out_loss": run.held_out.loss,
-            "train_loss": run.epochs[-1].train_loss,
+            "test_accuracy": result.test.accuracy,
+            "test_loss": result.test.loss,
+            "test_calibration_error": result.test.calibration_error,
+            "held_out_accuracy": result.held_out.accuracy,
+            "held_out_loss": result.held_out.loss,
+            "train_loss": result.epochs[-1].train_loss,
         },
         parity=(),
         tools={
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in PACKAGES},
         },
-        hardware=_hardware(run.recipe),
+        hardware=_hardware(result.recipe),
     )
 
 
@@ -130,7 +137,7 @@ def _hardware(recipe: Recipe) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """Return the processor's own name, which only Linux tells, or what Python knows."""
+    """Return the name of the processor from Linux, or else what Python knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,6 +1,5 @@
-"""Trainings with several seeds: the choice among them, and figures over all."""
+"""Trainings with several seeds: the figures of each, and over all."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,44 +9,15 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from scipy import stats
 
-from export.network import Network, weights_of
-from export.writers import write_weights
-from training.config import Recipe
-from training.evaluate import Evaluation
-from training.history import Epoch, seconds_to
+from training.history import seconds_to
+from training.results import TrainingResult
 
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class TrainingResult:
-    """A training that is done, and what its network is worth."""
-
-    recipe: Recipe
-    epochs: tuple[Epoch, ...]
-    network: Network  # takes pixels 0..1
-    held_out: Evaluation
-    test: Evaluation
-
-    @property
-    def seconds(self) -> float:
-        """Time of the training."""
-        return math.fsum(epoch.seconds for epoch in self.epochs)
-
-    @property
-    def weights_sha256(self) -> str:
-        """SHA-256 of `weights.safetensors`."""
-        return hashlib.sha256(write_weights(weights_of(self.network))).hexdigest()
-
-
-def best_run(runs: Sequence[TrainingResult]) -> TrainingResult:
-    """Return the run of the best accuracy on held-out images; at a tie, of the smaller loss."""
-    return max(runs, key=lambda run: (run.held_out.accuracy, -run.held_out.loss))
-
-
-@dataclass(frozen=True)
 class Spread:
-    """Mean, sample standard deviation and interval of the mean of a figure over runs."""
+    """Mean, sample standard deviation and interval of the mean of a figure over trainings."""
 
     mean: float
     deviation: float
@@ -66,25 +36,26 @@ def spread(values: Sequence[float]) -> Spread:
 HEADINGS = ("seed", "held-out", "test", "s to 98%", "to 99%", "in all", "SHA-256")
 
 
-def seeds_rows(runs: Sequence[TrainingResult]) -> list[tuple[str, ...]]:
-    """Return a row for each run under `HEADINGS`, then mean, deviation and interval."""
+def seeds_rows(results: Sequence[TrainingResult]) -> list[tuple[str, ...]]:
+    """Return a row for each training under `HEADINGS`, then mean, deviation and interval."""
     rows = [
         (
-            f"{run.recipe.seed}",
-            f"{run.held_out.accuracy:.2%}",
-            f"{run.test.accuracy:.2%}",
-            *(_seconds(seconds_to(run.epochs, accuracy)) for accuracy in (0.98, 0.99)),
-            f"{run.seconds:.0f}",
-            run.weights_sha256[:8],
+            f"{result.recipe.seed}",
+            f"{result.held_out.accuracy:.2%}",
+            f"{result.test.accuracy:.2%}",
+            *(_seconds(seconds_to(result.epochs, accuracy)) for accuracy in (0.98, 0.99)),
+            f"{result.seconds:.0f}",
+            result.weights_sha256[:8],
         )
-        for run in runs
+        for result in results
     ]
-    if len(runs) < 2:
+    if len(results) < 2:
         return rows
     spreads = [
-        spread([getattr(run, split).accuracy for run in runs]) for split in ("held_out", "test")
+        spread([getattr(result, split).accuracy for result in results])
+        for split in ("held_out", "test")
     ]
-    seconds = fmean(run.seconds for run in runs)
+    seconds = fmean(result.seconds for result in results)
     blanks = ("", "")
     return [
         *rows,
@@ -104,12 +75,12 @@ def _seconds(value: float | None) -> str:
     return "never" if value is None else f"{value:.1f}"
 
 
-def seeds_table(runs: Sequence[TrainingResult]) -> Table:
+def seeds_table(results: Sequence[TrainingResult]) -> Table:
     """Return the rows as a table for the terminal."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading == "seed" else "right", no_wrap=True)
-    for row in seeds_rows(runs):
+    for row in seeds_rows(results):
         if row[0] == "mean":
             table.add_section()
         table.add_row(*row)

@@ -1,7 +1,8 @@
-"""The way from data to a published bundle."""
+"""From data to a published bundle."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -18,29 +19,25 @@ from training.errors import ConfigurationError, TrainingError
 from training.evaluate import evaluate
 from training.history import seconds_to
 from training.memory import check_memory, out_of_memory_named
-from training.progress import Callback, TensorBoard, Terminal
+from training.progress import Callbacks, TensorBoard, Terminal
 from training.publish import publish
-from training.seeds import TrainingResult, best_run, seeds_table
+from training.results import TrainingResult, best_result
+from training.seeds import seeds_table
 from training.trainer import Trainer, deterministic
 
 
 def train(settings: TrainingSettings, console: Console) -> None:
-    """Load, trainer, publish; once for each seed, and the best is published.
+    """Train with each seed; publish the best.
 
     Raises:
-        TrainingError: data, checkpoint or machine stand in the way.
+        TrainingError: the data, a checkpoint or this machine prevents it.
         ExportError: a runtime diverges from the weights.
         OSError: the models folder can't be written.
     """
     check_writable(settings.models_dir, settings.dataset)
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("--device cuda: torch finds no GPU; --device cpu works here")
-    with console.status(f"loading {settings.dataset}", spinner="line"):
-        data = load(settings.dataset, settings.data_dir, settings.mirror, check=settings.check_data)
-    console.print(
-        f"{data.name}: {len(data.train):,} images to train, {len(data.held_out):,} held out, "
-        f"{len(data.test):,} to test{'' if settings.check_data else '; not checked'}"
-    )
+    data = _load(settings, console)
     check_memory(settings.recipe(settings.seed), data)
     seeds = range(settings.seed, settings.seed + settings.seeds)
     checkpoints = [Checkpoint(settings.models_dir, settings.recipe(seed), data) for seed in seeds]
@@ -48,54 +45,61 @@ def train(settings: TrainingSettings, console: Console) -> None:
         for checkpoint in checkpoints:
             stack.enter_context(checkpoint.held())
         stack.enter_context(out_of_memory_named(settings))
-        _train(settings, data, checkpoints, console)
+        with deterministic(settings.threads):
+            trainers = [_train(settings, data, checkpoint, console) for checkpoint in checkpoints]
+            # Every choice is made by now, but that of the best by held-out images.
+            results = [_evaluate(trainer, data) for trainer in trainers]
+        best = best_result(results)
+        if len(results) > 1:
+            console.print(seeds_table(results))
+        bundle = _publish(settings.models_dir, best, results, data)
+        _print_published(bundle, best, console)
+        for checkpoint in checkpoints:
+            checkpoint.remove()
+
+
+def _load(settings: TrainingSettings, console: Console) -> Data:
+    with console.status(f"loading {settings.dataset}", spinner="line"):
+        data = load(settings.dataset, settings.data_dir, settings.mirror, check=settings.check_data)
+    console.print(
+        f"{data.name}: {len(data.train):,} images to train, {len(data.held_out):,} held out, "
+        f"{len(data.test):,} to test{'' if settings.check_data else '; not checked'}"
+    )
+    return data
 
 
 def _train(
-    settings: TrainingSettings, data: Data, checkpoints: Sequence[Checkpoint], console: Console
-) -> None:
-    """Trainer and publish, on data that are there and with checkpoints that are ours."""
-    with deterministic(settings.threads):
-        trainers = [_trainer(settings, data, checkpoint, console) for checkpoint in checkpoints]
-        # The test images are looked at here, when every choice is made but that by held-out images.
-        runs = [_result_of(trainer, data) for trainer in trainers]
-    if len(runs) > 1:
-        console.print(seeds_table(runs))
-    _print_published(_publish(settings, runs, data), best_run(runs), console)
-    for checkpoint in checkpoints:
-        checkpoint.remove()
-
-
-def _trainer(
     settings: TrainingSettings, data: Data, checkpoint: Checkpoint, console: Console
 ) -> Trainer:
-    """Return the trainer after all its epochs."""
-    trainer, path = Trainer(checkpoint.recipe, data), printable(str(checkpoint.path))
-    if settings.resume and checkpoint.exists():
-        checkpoint.restore(trainer)
-        console.print(f"{path}: continues after epoch {len(trainer.epochs)}")
-    elif settings.resume:
-        console.print(f"{path}: no checkpoint to continue; starts with epoch 1")
-    elif checkpoint.exists():
-        console.print(f"{path}: overwritten; --resume would have continued it")
+    """Return the trainer after all its epochs; after each one its state is saved."""
+    trainer = Trainer(checkpoint.recipe, data)
+    _resume(trainer, checkpoint, console, resume=settings.resume)
     terminal = Terminal(console, trainer)
-    callbacks: list[Callback] = [terminal]
-    if settings.tensorboard:
-        callbacks.append(TensorBoard(settings.tensorboard / f"seed-{trainer.recipe.seed}"))
-
-    def step() -> None:
-        for callback in callbacks:
-            callback.step()
-
-    with terminal.shown():
-        for _ in trainer.run(on_step=step):
+    callbacks = Callbacks(terminal, *_tensorboard(settings, trainer.recipe.seed))
+    with terminal.live():
+        for epoch in trainer.train(on_step=callbacks.on_step):
             checkpoint.save(trainer)
-            for callback in callbacks:
-                callback.epoch(trainer.epochs)
+            callbacks.on_epoch_end(epoch)
     return trainer
 
 
-def _result_of(trainer: Trainer, data: Data) -> TrainingResult:
+def _resume(trainer: Trainer, checkpoint: Checkpoint, console: Console, *, resume: bool) -> None:
+    """Bring the trainer to the state of the checkpoint, if that is wanted and there is one."""
+    path = printable(str(checkpoint.path))
+    if resume and checkpoint.exists():
+        checkpoint.restore(trainer)
+        console.print(f"{path}: continues after epoch {len(trainer.epochs)}")
+    elif resume:
+        console.print(f"{path}: no checkpoint to continue; starts with epoch 1")
+    elif checkpoint.exists():
+        console.print(f"{path}: overwritten; --resume would have continued it")
+
+
+def _tensorboard(settings: TrainingSettings, seed: int) -> list[TensorBoard]:
+    return [TensorBoard(settings.tensorboard / f"seed-{seed}")] if settings.tensorboard else []
+
+
+def _evaluate(trainer: Trainer, data: Data) -> TrainingResult:
     network = trainer.average.cpu().folded()
     return TrainingResult(
         recipe=trainer.recipe,
@@ -106,29 +110,31 @@ def _result_of(trainer: Trainer, data: Data) -> TrainingResult:
     )
 
 
-def _publish(settings: TrainingSettings, runs: Sequence[TrainingResult], data: Data) -> Bundle:
+def _publish(
+    models_dir: Path, best: TrainingResult, results: Sequence[TrainingResult], data: Data
+) -> Bundle:
     try:
-        return publish(settings.models_dir, runs, data)
+        return publish(models_dir, best, results, data)
     except OSError as error:
         raise TrainingError(
-            f"{settings.models_dir}: can't be written: {error.strerror or error}; nothing was "
+            f"{models_dir}: can't be written: {error.strerror or error}; nothing was "
             "published. Fix this, then rerun with --resume: it publishes without training again"
         ) from error
 
 
-def _print_published(bundle: Bundle, run: TrainingResult, console: Console) -> None:
+def _print_published(bundle: Bundle, result: TrainingResult, console: Console) -> None:
     manifest = bundle.manifest
     console.print(figures_table(r for r in manifest.parity if r.image_set == TEST_IMAGES))
     reached = {
         f"{accuracy:.0%}": seconds
         for accuracy in (0.98, 0.99)
-        if (seconds := seconds_to(run.epochs, accuracy)) is not None
+        if (seconds := seconds_to(result.epochs, accuracy)) is not None
     }
     times = "".join(f", {seconds:.1f} s to {name}" for name, seconds in reached.items())
     console.print(
         f"Published {printable(str(bundle.path))}: "
         f"{manifest.metrics['test_accuracy']:.2%} of the test images right; "
-        f"seed {run.recipe.seed}, {run.seconds:.1f} s of training{times}; "
-        f"weights SHA-256 {run.weights_sha256}",
+        f"seed {result.recipe.seed}, {result.seconds:.1f} s of training{times}; "
+        f"weights SHA-256 {result.weights_sha256}",
         soft_wrap=True,
     )

@@ -1,10 +1,11 @@
-"""Trainer the network, an epoch at a time, to the same bits from the same recipe."""
+"""Train the network, an epoch at a time; the same recipe gives the same bits."""
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import torch
 from torch import nn
@@ -16,18 +17,18 @@ from training.augment import distort
 from training.config import Recipe
 from training.data import IMAGE_SIDE, Data
 from training.history import Epoch
+from training.metrics import accuracy
 from training.model import NormalisedNetwork
 from training.muon import Muon
+from training.schedule import Schedule
 
 MOMENTUM = 0.9  # Nesterov's
 BIAS_LEARNING_RATE = 2e-3  # peak
-WARM_UP_SHARE = 0.1  # of all steps
-TAPER_SHARE = 0.3  # of all steps, at the end
 
 
 @contextmanager
 def deterministic(threads: int) -> Iterator[None]:
-    """Compute the same bits every time, with so many threads, while the block runs."""
+    """Compute with so many threads, the same bits every time, while the block runs."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=True)
@@ -46,6 +47,19 @@ class EpochTotals:
     right: torch.Tensor
     gradient_norm: torch.Tensor
 
+    @classmethod
+    def zeros(cls, device: str) -> Self:
+        """Return the totals of no step."""
+        return cls(*torch.zeros(3, device=device).unbind())
+
+
+class HeldOutFigures(NamedTuple):
+    """What the averaged weights do on the held-out images."""
+
+    loss: float
+    accuracy: float
+    dead_units: int
+
 
 class Trainer:
     """Muon with warm-up and cosine decay, on distorted images, with averaged weights.
@@ -57,7 +71,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, data: Data) -> None:
         self.recipe = recipe
-        self.epochs: list[Epoch] = []  # those that are done
+        self.epochs: list[Epoch] = []  # the finished ones
         self._train, self._held_out = data.train.to(recipe.device), data.held_out.to(recipe.device)
         self._pixels = self._train.pixels()
         # One generator for all that is drawn, on the CPU, whatever the device.
@@ -78,8 +92,12 @@ class Trainer:
             torch.optim.AdamW(biases, weight_decay=0, fused=True): BIAS_LEARNING_RATE,
         }
         self.steps_per_epoch = math.ceil(len(self._train) / recipe.batch_images)
-        self._steps = recipe.epochs * self.steps_per_epoch
-        self._step = 0
+        self._schedule = Schedule(
+            steps=recipe.epochs * self.steps_per_epoch,
+            augmentation_start=recipe.augmentation,
+            augmentation_end=recipe.augmentation_end,
+        )
+        self._step = 0  # steps that are done
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -92,28 +110,36 @@ class Trainer:
                     parameter.copy_((drawn * 2 - 1) * limit)
         self.average.load_state_dict(self._model.state_dict())
 
-    def run(self, on_step: Callable[[], None]) -> Iterator[Epoch]:
-        """Train on, calling `on_step` after every step; yield a record after every epoch."""
+    def train(self, on_step: Callable[[], None] = lambda: None) -> Iterator[Epoch]:
+        """Train the epochs that are left; yield the record of each.
+
+        `on_step` is called after every step.
+        """
         while len(self.epochs) < self.recipe.epochs:
             started = time.perf_counter()
-            totals = self._run_epoch(on_step)
-            self.epochs.append(self._record(totals, started))
+            totals = EpochTotals.zeros(self.recipe.device)
+            for indices in self._batches():
+                self._set_learning_rates(self._schedule.learning_rate_share(self._step))
+                strength = self._schedule.augmentation(self._step)
+                images = distort(self._pixels[indices], self._generator, strength)
+                self._optimize(images, self._train.labels[indices], totals)
+                self._update_average()
+                on_step()
+            held_out = self._evaluate_held_out()
+            self.epochs.append(self._record(totals, held_out, started))
             yield self.epochs[-1]
 
-    def _run_epoch(self, on_step: Callable[[], None]) -> EpochTotals:
-        totals = EpochTotals(*torch.zeros(3, device=self.recipe.device).unbind())
+    def _batches(self) -> Iterable[torch.Tensor]:
+        """Return the indices of all training images in a new order, a batch at a time."""
         order = torch.randperm(len(self._train), generator=self._generator)
-        for indices in order.to(self.recipe.device).split(self.recipe.batch_images):
-            self._run_step(indices, totals)
-            on_step()
-        return totals
+        return order.to(self.recipe.device).split(self.recipe.batch_images)
 
-    def _run_step(self, indices: torch.Tensor, totals: EpochTotals) -> None:
-        images = distort(self._pixels[indices], self._generator, self._augmentation())
-        labels = self._train.labels[indices]
-        share = self._learning_rate_share()
+    def _set_learning_rates(self, share: float) -> None:
         for optimizer, peak in self._optimizers.items():
             optimizer.param_groups[0]["lr"] = peak * share
+
+    def _optimize(self, images: torch.Tensor, labels: torch.Tensor, totals: EpochTotals) -> None:
+        """Take one step on a batch, images [N, H, W] and labels [N]; add to the totals."""
         logits = self._model(images)
         loss = functional.cross_entropy(logits, labels)
         self._model.zero_grad(set_to_none=True)
@@ -121,9 +147,8 @@ class Trainer:
         for optimizer in self._optimizers:
             optimizer.step()
         self._step += 1
-        self._update_average()
         gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
-        totals.loss.add_(loss.detach(), alpha=len(indices))
+        totals.loss.add_(loss.detach(), alpha=len(labels))
         totals.right.add_((logits.detach().argmax(dim=1) == labels).sum())
         totals.gradient_norm.add_(get_total_norm(gradients))
 
@@ -134,22 +159,7 @@ class Trainer:
         for averaged, now in zip(self.average.parameters(), self._model.parameters(), strict=True):
             averaged.lerp_(now, 1 - decay)
 
-    def _learning_rate_share(self) -> float:
-        """Return the share of its peak that the next step's rate is: warm-up, then cosine to 0."""
-        warm_up = max(1, round(self._steps * WARM_UP_SHARE))
-        if self._step < warm_up:
-            return (self._step + 1) / warm_up
-        share = (self._step - warm_up) / max(1, self._steps - warm_up)
-        return 0.5 * (1 + math.cos(math.pi * share))
-
-    def _augmentation(self) -> float:
-        """Return the strength of the next step's distortions: constant, then linear to its end."""
-        start, end = self.recipe.augmentation, self.recipe.augmentation_end
-        left = (self._steps - self._step) / self._steps
-        return end + (start - end) * min(1.0, left / TAPER_SHARE)
-
-    def _record(self, totals: EpochTotals, started: float) -> Epoch:
-        loss, accuracy, dead_units = self._evaluate_held_out()
+    def _record(self, totals: EpochTotals, held_out: HeldOutFigures, started: float) -> Epoch:
         weights = {
             name.removesuffix(".weight").removeprefix("network.layers."): parameter
             for name, parameter in self.average.named_parameters()
@@ -160,19 +170,18 @@ class Trainer:
             epoch=len(self.epochs) + 1,
             train_loss=totals.loss.item() / len(self._train),
             train_accuracy=totals.right.item() / len(self._train),
-            held_out_loss=loss,
-            held_out_accuracy=accuracy,
+            held_out_loss=held_out.loss,
+            held_out_accuracy=held_out.accuracy,
             learning_rate=float(rate),
-            augmentation=self._augmentation(),
+            augmentation=self._schedule.augmentation(self._step),
             gradient_norm=totals.gradient_norm.item() / self.steps_per_epoch,
-            dead_units=dead_units,
+            dead_units=held_out.dead_units,
             weight_norms={name: weight.norm().item() for name, weight in weights.items()},
             seconds=time.perf_counter() - started,
         )
 
     @torch.no_grad()
-    def _evaluate_held_out(self) -> tuple[float, float, int]:
-        """Return the averaged weights' loss and accuracy on the held-out images, and dead units."""
+    def _evaluate_held_out(self) -> HeldOutFigures:
         traced = self.average.trace(self._held_out.pixels())
         logits = list(traced.values())[-1]
         loss = functional.cross_entropy(logits, self._held_out.labels).item()
@@ -181,7 +190,7 @@ class Trainer:
             for stage in self.average.network.stages
             if stage.operation == "ReLU"
         )
-        return loss, accuracy_of(logits, self._held_out.labels), dead
+        return HeldOutFigures(loss, accuracy(logits, self._held_out.labels), dead)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the tensors that, with the epochs' records, continue the training."""
@@ -214,8 +223,3 @@ class Trainer:
                     moments.setdefault(int(index), {})[name] = value
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": moments, "param_groups": groups})
-
-
-def accuracy_of(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """Return the share of the rows [N, C], in 0..1, whose largest logit is the label's."""
-    return (logits.argmax(dim=1) == labels).to(torch.float64).mean().item()

@@ -10,17 +10,22 @@ from pathlib import Path
 
 from export.bundle.folders import is_version
 from export.bundle.hashes import describe, digest
-from export.bundle.manifest import MANIFEST_NAME, MAX_VERSION, UNSEALED, Manifest
+from export.bundle.manifest import MANIFEST_NAME, MAX_VERSION, UNSEALED, File, Manifest
 from export.bundle.reading import Bundle, open_bundle
 from export.errors import BundleError
 
 
 def write_bundle(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Bundle:
     """Write the files and the manifest that lists them; return the bundle."""
+    files = write_files(folder, contents)
+    return write_manifest(folder, manifest.model_copy(update={"files": files}))
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> tuple[File, ...]:
+    """Write files; return their entries for the manifest, by name."""
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    files = tuple(describe(*item) for item in sorted(contents.items()))
-    return write_manifest(folder, manifest.model_copy(update={"files": files}))
+    return tuple(describe(*item) for item in sorted(contents.items()))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Bundle:

@@ -98,8 +98,9 @@ def test_a_chart_uses_the_characters_of_its_encoding(digits: Data) -> None:
     trainer = Trainer(Recipe(dataset="digits", epochs=2), digits)
     drawn = io.BytesIO()
     terminal = Terminal(Console(file=io.TextIOWrapper(drawn, encoding="ascii")), trainer)
-    with terminal.shown():
-        terminal.epoch([epoch(1, 1.0, 0.5), epoch(2, 0.5, 0.75)])
+    with terminal.live():
+        terminal.on_epoch_end(epoch(1, 1.0, 0.5))
+        terminal.on_epoch_end(epoch(2, 0.5, 0.75))
     lines = drawn.getvalue().decode("ascii").splitlines()
     assert lines[-1] == "#" * 36 + "." * 36, "the lowest is an eighth of a row"
     assert lines[-8].rstrip() == "#" * 36

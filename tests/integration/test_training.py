@@ -203,13 +203,13 @@ def test_the_threads_of_the_settings_compute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    run = Trainer.run
+    original = Trainer.train
 
     def watched(trainer: Trainer, on_step: Callable[[], None]) -> Iterator[Epoch]:
         seen.append(torch.get_num_threads())
-        return run(trainer, on_step)
+        return original(trainer, on_step)
 
-    monkeypatch.setattr(Trainer, "run", watched)
+    monkeypatch.setattr(Trainer, "train", watched)
     arguments = ["--dataset", "digits", "--epochs", "1", "--models-dir", str(tmp_path)]
     train_here(read_settings(TrainingSettings, [*arguments, "--threads", "3"]), Console(quiet=True))
     assert seen == [3]
@@ -311,7 +311,8 @@ def test_fashion_mnist_comes_with_its_own_labels(
     assert np.array_equal(together, arrays["train-images-idx3-ubyte.gz"])
     assert np.array_equal(data.test.labels.numpy(), arrays["t10k-labels-idx1-ubyte.gz"])
     torch.manual_seed(0)
-    bundle = publish(tmp_path, [run_of(Network(STAGES), data)], data)
+    result = run_of(Network(STAGES), data)
+    bundle = publish(tmp_path, result, [result], data)
     assert bundle.manifest.labels[9] == "Ankle boot"
     with pytest.raises(DatasetError, match="fashion-mnist is not in"):
         load("fashion-mnist", tmp_path / "empty", "file:///nowhere")
@@ -336,12 +337,12 @@ def test_a_diverging_runtime_prevents_publishing(
         right = write_all(stages, weights, low, high)
         return {**right, "model.pt2": write_pt2(stages, wrong)}
 
-    runs = [run_of(Network(STAGES), digits)]
-    publish(tmp_path, runs, digits)
+    result = run_of(Network(STAGES), digits)
+    publish(tmp_path, result, [result], digits)
     assert versions(tmp_path, "digits") == [1]
     monkeypatch.setattr("training.publish.write_all", write_wrongly)
     with pytest.raises(ParityError, match="pt2 cpu float32: stage 'linear2'"):
-        publish(tmp_path, runs, digits)
+        publish(tmp_path, result, [result], digits)
     assert [entry.name for entry in (tmp_path / "digits").iterdir()] == ["1"]
 
 
@@ -353,7 +354,8 @@ def test_an_uncertified_decision_does_not_prevent_publishing(
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-    bundle = publish(tmp_path, [run_of(network, digits)], digits)
+    result = run_of(network, digits)
+    bundle = publish(tmp_path, result, [result], digits)
     assert {record.certified_share for record in bundle.manifest.parity} == {0.0}
 
 

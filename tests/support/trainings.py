@@ -18,7 +18,7 @@ from training.config import Recipe
 from training.data import Data
 from training.evaluate import evaluate
 from training.history import Epoch
-from training.seeds import TrainingResult
+from training.results import TrainingResult
 from training.trainer import Trainer, deterministic
 
 
@@ -48,7 +48,7 @@ def fitted(data: Data, **recipe: object) -> Trainer:
     settings = {"dataset": "digits", "epochs": 2, "batch_images": 32, **recipe}
     trainer = Trainer(Recipe.model_validate(settings), data)
     with deterministic(trainer.recipe.threads):
-        assert len(list(trainer.run(on_step=lambda: None))) == trainer.recipe.epochs
+        assert len(list(trainer.train())) == trainer.recipe.epochs
     return trainer
 
 

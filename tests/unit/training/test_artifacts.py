@@ -11,18 +11,21 @@ import pytest
 import torch
 from hypothesis import strategies as st
 from PIL import Image
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from export.architecture import mlp
 from export.bundle import open_bundle
 from export.network import Network
-from tests.support.trainings import epoch, fitted, run_of, train
+from tests.support.trainings import epoch, run_of, train
+from training.config import Recipe
 from training.data import Data, load
 from training.errors import ConfigurationError
 from training.evaluate import Evaluation
 from training.history import observation
 from training.pictures import evaluation_picture, history_picture, weights_picture
-from training.progress import CHART_COLUMNS, CHART_ROWS, TensorBoard, chart, table_row
+from training.progress import CHART_COLUMNS, CHART_ROWS, TensorBoard, Terminal, chart, table_row
+from training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +152,16 @@ def test_tensorboard_that_is_not_installed_is_named_with_the_way_to_it(
         TensorBoard(tmp_path)
 
 
-def test_the_progress_of_a_resumed_fit_goes_on(digits: Data) -> None:
-    trainer = fitted(digits)
-    assert table_row(trainer.epochs).lstrip().startswith("2 ")
+def test_the_progress_of_a_resumed_training_goes_on(digits: Data) -> None:
+    trainer = Trainer(Recipe(dataset="digits", epochs=3, batch_images=32), digits)
+    trainer.restore(trainer.state(), [epoch(1, 1.2, 0.55), epoch(2, 0.8, 0.72)])
+    printed = io.StringIO()
+    terminal = Terminal(Console(file=printed, width=200), trainer)
+    with terminal.live():
+        terminal.on_step()
+        terminal.on_epoch_end(epoch(3, 0.5, 0.83))
+    _, row, heading, *_ = printed.getvalue().splitlines()
+    assert row.startswith("    3   0.5000")
+    assert row.endswith("improves fast, loss falls"), "the epochs before it count"
+    assert heading.startswith("error on held-out images, %: 45 at the top, 17 at the bottom")
+    assert len(trainer.epochs) == 2, "the trainer's list is its own"

@@ -23,7 +23,8 @@ from training.evaluate import (
     shift,
 )
 from training.history import seconds_to
-from training.seeds import best_run, seeds_rows, spread
+from training.results import best_result
+from training.seeds import seeds_rows, spread
 
 
 class Lookup(nn.Module):
@@ -172,7 +173,7 @@ def test_the_best_run_is_chosen_by_held_out_images_never_by_test_images() -> Non
     torch.manual_seed(0)
     runs = [run_of(Network(mlp((28, 28), [16], 10)), data, seed=seed) for seed in range(5)]
     accuracies = [run.held_out.accuracy for run in runs]
-    assert best_run(runs).held_out.accuracy == max(accuracies)
+    assert best_result(runs).held_out.accuracy == max(accuracies)
     assert accuracies.index(max(accuracies)) != max(
         range(5), key=lambda seed: runs[seed].test.accuracy
     ), "the two choices must differ for this test to tell them apart"

@@ -15,8 +15,9 @@ from training.augment import distort
 from training.config import Recipe
 from training.data import Data, load
 from training.evaluate import evaluate
+from training.metrics import accuracy
 from training.model import NormalisedNetwork
-from training.trainer import Trainer, accuracy_of, deterministic
+from training.trainer import Trainer, deterministic
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +65,11 @@ def test_a_fit_that_is_restored_goes_on_to_the_same_bits(digits: Data) -> None:
         Trainer(Recipe(dataset="digits", epochs=3, batch_images=32), digits) for _ in range(3)
     )
     with deterministic(1):
-        list(whole.run(on_step=lambda: None))
-        next(broken.run(on_step=lambda: None))
+        list(whole.train())
+        next(broken.train())
         state = {name: value.clone() for name, value in broken.state().items()}
         resumed.restore(state, broken.epochs)
-        assert [epoch.epoch for epoch in resumed.run(on_step=lambda: None)] == [2, 3]
+        assert [epoch.epoch for epoch in resumed.train()] == [2, 3]
     assert torch.equal(parameters_of(resumed), parameters_of(whole))
     without_time = [
         [{**vars(epoch), "seconds": 0} for epoch in trainer.epochs] for trainer in (whole, resumed)
@@ -123,11 +124,9 @@ def test_an_epoch_reports_loss_accuracy_and_gradient_of_its_steps(digits: Data) 
         for parameter in model.parameters()
         if parameter.grad is not None
     ]
-    (epoch,) = trainer.run(on_step=lambda: None)
+    (epoch,) = trainer.train()
     assert epoch.train_loss == pytest.approx(loss.item(), rel=1e-4)
-    assert epoch.train_accuracy == pytest.approx(
-        accuracy_of(logits, digits.train.labels), abs=0.003
-    )
+    assert epoch.train_accuracy == pytest.approx(accuracy(logits, digits.train.labels), abs=0.003)
     assert epoch.gradient_norm == pytest.approx(math.sqrt(math.fsum(squares)), rel=1e-3)
     assert epoch.seconds > 0
 
@@ -140,7 +139,7 @@ def test_a_dead_unit_is_counted(digits: Data) -> None:
         for name, count in (("linear1", 3), ("linear2", 2)):
             for model in (trainer.average, trainer._model):
                 model.get_parameter(f"network.layers.{name}.bias")[:count] = -1e6
-    (epoch,) = trainer.run(on_step=lambda: None)
+    (epoch,) = trainer.train()
     again = trainer.average.trace(digits.held_out.pixels())
     dead = sum(int((again[name] == 0).all(dim=0).sum()) for name in ("relu1", "relu2"))
     assert epoch.dead_units == dead >= 5
