@@ -1,1 +1,1 @@
-"""Training: data -> model -> fit -> record -> publish."""
+"""Training: data -> model -> trainer -> results -> publish."""
