@@ -1,1 +1,1 @@
-"""Export: bundles, the runtimes that run them, and the proof that they agree."""
+"""Export: bundles, the runtimes that run them, and their comparison."""

@@ -20,7 +20,7 @@ from export.architecture import Device, Precision, Runtime
 from export.bundle import Bundle, open_bundle
 from export.bundle.publishing import write_manifest
 from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, RuntimeUnavailableError
-from export.output import complain, make_console, printable, run_command
+from export.output import make_console, print_error, printable, run_command
 from export.parity.compare import Report, compare, synthetic_images, variants_of
 from export.parity.images import read_images
 from export.parity.report import print_report
@@ -39,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle.verify_files()
         holds: bool = options.run(bundle, options)
     except ExportError as error:
-        complain(PROGRAM, str(error))
+        print_error(PROGRAM, str(error))
         return 1
     return 0 if holds else 1
 
 
 def _verify(bundle: Bundle, options: argparse.Namespace) -> bool:
-    """Check the files, and with each runtime at hand the recorded vectors."""
+    """Check the files, and the recorded vectors in each installed runtime."""
     if unlisted := bundle.unlisted_files():
         raise BundleError(f"{bundle.path}: the manifest does not list {', '.join(unlisted)}")
     print(f"manifest.json and {len(bundle.manifest.files)} files match their hashes.")
@@ -57,14 +57,14 @@ def _verify(bundle: Bundle, options: argparse.Namespace) -> bool:
             print(f"{runtime}: not run: {printable(str(error))}")
         except ExportError as error:
             holds = False
-            complain(runtime, f"fails: {error}")
+            print_error(runtime, f"fails: {error}")
         else:
-            print(f"{runtime}: every stage of {images} recorded vectors is what it should be.")
+            print(f"{runtime}: every stage of {images} recorded vectors is correct.")
     return holds
 
 
 def _compare(bundle: Bundle, options: argparse.Namespace) -> bool:
-    """Compare the runtimes with the oracle; print, draw and record what came of it."""
+    """Compare the runtimes with the oracle; print, draw and record the result."""
     weights = _weights(bundle)
     synthetic = synthetic_images(bundle.manifest, weights)
     images = read_images(options.images, bundle.manifest) if options.images else synthetic
@@ -100,9 +100,9 @@ def _weights(bundle: Bundle) -> dict[str, np.ndarray]:
 
 
 def _record(bundle: Bundle, reports: Sequence[Report]) -> None:
-    """Put the figures into the manifest, in the place of older ones of the same runs.
+    """Write the figures into the manifest; they replace older ones of the same runs.
 
-    What left its former record (T2) is accepted by that: the user asked for it.
+    This accepts errors that violate the former record (T2): the user asked for it.
     """
     comparisons = [one for report in reports for one in report.comparisons]
     broken = [one.name for one in comparisons if one.is_broken]
@@ -129,7 +129,7 @@ def _write(path: Path, content: bytes) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description="Check a bundle.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    summary = "check a bundle's files, and the recorded vectors in each runtime at hand"
+    summary = "check the files of a bundle, and its recorded vectors in each installed runtime"
     verify = commands.add_parser("verify", help=summary, description=summary)
     verify.set_defaults(run=_verify)
     summary = "compare every stage of every runtime with exact arithmetic"
@@ -154,7 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     comparison.add_argument(
         "--record",
         action="store_true",
-        help="put the figures into the manifest; later comparisons and servers are held to them",
+        help="write the figures into the manifest; later comparisons and servers are checked "
+        "against them",
     )
     return parser
 

@@ -1,14 +1,14 @@
-"""What can be wrong with a bundle or the machine that runs it."""
+"""Errors of bundles, and of the machines that run them."""
 
 HOW_TO_GET_TORCH = "install the train extra: make train, or pip install --editable '.[train]'"
 
 
 class ExportError(Exception):
-    """Base of the errors of this package; its text is meant for the user."""
+    """Base of the errors of this package; their text is for the user."""
 
 
 class BundleError(ExportError):
-    """A bundle that is missing, incomplete or not what its manifest says."""
+    """A bundle that is missing, incomplete or differs from its manifest."""
 
 
 class RuntimeUnavailableError(ExportError):
@@ -20,4 +20,4 @@ class ParityError(ExportError):
 
 
 class ImagesError(ExportError):
-    """Images to compare on that are no images of the model."""
+    """Images to compare on that do not fit the model."""

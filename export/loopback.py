@@ -1,4 +1,4 @@
-"""Which hosts are this machine itself."""
+"""The loopback addresses of this machine."""
 
 import ipaddress
 

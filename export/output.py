@@ -1,4 +1,4 @@
-"""A command's standard output and error: whatever they can't take, the work goes on."""
+"""Standard output and error of a command: a failed write does not stop its work."""
 
 import io
 import os
@@ -15,25 +15,25 @@ if TYPE_CHECKING:  # that of collections.abc comes with Python 3.12
 
 
 class _Descriptor(io.FileIO):
-    """Writes to a file descriptor; what it does not take is dropped, and why is noted."""
+    """Writes to a file descriptor; on an error it drops the data and keeps the error."""
 
     failure: OSError | None = None
 
     def write(self, data: "ReadableBuffer", /) -> int:
         try:
-            while (written := super().write(data)) is None:  # it does not block, and is full
+            while (written := super().write(data)) is None:  # non-blocking and full
                 select.select([], [self], [])
-        except OSError as error:  # a full disk, a reader that is gone
+        except OSError as error:  # a full disk, a closed pipe
             self.failure = error
             return memoryview(data).nbytes
         return written
 
 
 def run_command(program: str, main: Callable[[], int]) -> int:
-    """Run a command whose work is worth more than what it prints; return its exit status.
+    """Run a command that goes on when its output can't be written; return its exit status.
 
-    A character that the encoding lacks is replaced. What can't be written is dropped: if
-    the reader is gone, without a word, else with one line on standard error and status 1.
+    A character that the encoding lacks is replaced. Output that can't be written is dropped:
+    silently if the reader closed the pipe, else with a line on standard error and status 1.
     """
     _fill_closed_descriptors()
     output = _guard("stdout", "replace")
@@ -45,16 +45,16 @@ def run_command(program: str, main: Callable[[], int]) -> int:
     sys.stdout.flush()
     if output.failure is None or isinstance(output.failure, BrokenPipeError):
         return status
-    complain(
+    print_error(
         program,
         f"standard output can't be written: {output.failure.strerror}; "
-        "what was printed is lost, and nothing else",
+        "only the printed output is lost",
     )
     return status or 1
 
 
 def _fill_closed_descriptors() -> None:
-    """Open /dev/null for what the caller closed (`>&-`): else the next file has its number."""
+    """Open /dev/null for what the caller closed (`>&-`): else the next file gets its number."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -63,7 +63,7 @@ def _fill_closed_descriptors() -> None:
 
 
 def _guard(name: str, errors: str) -> _Descriptor:
-    """Put a stream that never raises in the place of `sys.stdout` or `sys.stderr`."""
+    """Replace `sys.stdout` or `sys.stderr` by a stream that never raises."""
     descriptor = {"stdout": 1, "stderr": 2}[name]
     raw = _Descriptor(descriptor, "w", closefd=False)
     old = getattr(sys, name)
@@ -79,15 +79,15 @@ def _guard(name: str, errors: str) -> _Descriptor:
     return raw
 
 
-def complain(program: str, text: str) -> None:
-    """Print what is wrong on standard error, in as many lines as the text has."""
+def print_error(program: str, text: str) -> None:
+    """Print an error on standard error, in as many lines as the text has."""
     print(f"{program}:", "\n".join(map(printable, text.split("\n"))), file=sys.stderr)
 
 
 def printable(text: str) -> str:
-    """Return one line that can't steer a terminal: control characters as their escapes.
+    """Return the text as one line, control characters as their escapes.
 
-    Names of files and stages may hold some.
+    Names of files and stages may contain some, which would control the terminal.
     """
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
@@ -95,5 +95,5 @@ def printable(text: str) -> str:
 
 
 def make_console() -> Console:
-    """Return standard output for tables and colours; text is printed as it is, brackets too."""
+    """Return standard output for tables and colours; it prints text unchanged, brackets too."""
     return Console(highlight=False, markup=False, emoji=False)

@@ -69,7 +69,7 @@ class CommandSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings' signature)
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources below the flags; what `read_settings` passes is from the file."""
+        """Return the sources below the flags; `init_settings` has the values of the file."""
         return _Environment(settings_cls), init_settings
 
     @classmethod
@@ -84,7 +84,7 @@ class CommandSettings(BaseSettings):
 
     @classmethod
     def unknown_variables(cls) -> list[str]:
-        """Return a sentence for each variable that has the prefix but is no setting."""
+        """Return a sentence for each variable with the prefix that is not a setting."""
         prefix = cls.model_config["env_prefix"]
         known = [cls.variable(field) for field in cls.model_fields]
         return [
@@ -98,13 +98,13 @@ class CommandSettings(BaseSettings):
 
     @classmethod
     def links_named_like_settings(cls) -> list[str]:
-        """Return the variables of settings that hold a service link, and so set nothing."""
+        """Return the variables of settings that hold a service link and are ignored."""
         known = [cls.variable(field) for field in cls.model_fields]
         return [name for name in known if _is_service_link(name, os.environ.get(name, ""))]
 
 
 class _Environment(EnvSettingsSource):
-    """The environment without the variables that set nothing; an empty flag is refused."""
+    """The environment without the variables that set nothing; an empty flag is an error."""
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         loaded = super()._load_env_vars()
@@ -112,7 +112,7 @@ class _Environment(EnvSettingsSource):
 
 
 def _is_set(name: str, value: str) -> bool:
-    """Tell if a variable sets anything: an empty one does not, nor does one of Kubernetes'."""
+    """Tell if a variable sets anything: an empty one and a service link do not."""
     return value != "" and not _is_service_link(name, value)
 
 
@@ -125,7 +125,7 @@ def _is_service_link(name: str, value: str) -> bool:
 def read_settings(
     settings_type: type[SettingsT], arguments: Sequence[str] | None = None
 ) -> SettingsT:
-    """Read the settings of a command; exit with status 2 and name each one that is wrong."""
+    """Read the settings of a command; exit with status 2 and name each invalid one."""
     program = settings_type.model_config["cli_prog_name"]
     command_line = sys.argv[1:] if arguments is None else list(arguments)
     violations = settings_type.unknown_variables()
@@ -160,7 +160,7 @@ class _FileError(Exception):
 
 
 def _file_of(settings_type: type[CommandSettings], command_line: Sequence[str]) -> Path | None:
-    """Return the file that `--config` or its variable names, for it is read before the rest."""
+    """Return the file that `--config` or its variable names, which is read before the rest."""
     if "config" not in settings_type.model_fields:
         return None
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -177,7 +177,7 @@ def _read_file(settings_type: type[CommandSettings], file: Path) -> dict[str, An
     except OSError as error:
         raise _FileError(f"--config: {file}: can't be read: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise _FileError(f"--config: {file}: is no TOML: {error}") from error
+        raise _FileError(f"--config: {file}: is not TOML: {error}") from error
     known = settings_type.model_fields.keys() - {"config"}
     if unknown := [_unknown(f"{file}: {key}", key, known) for key in values if key not in known]:
         raise _FileError(*unknown)

@@ -1,4 +1,4 @@
-"""Signals that end a command at once. Imports nothing that takes time: it comes before the rest."""
+"""Signals that end a command at once. Imported before the rest, so it imports nothing slow."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ Action = Callable[[int, FrameType | None], None] | signal.Handlers
 
 
 def end_at_once(number: int, _frame: FrameType | None) -> None:
-    """End the process with the status that a shell shows for the signal, and clean up nothing."""
+    """End the process with the status that a shell shows for the signal; no clean-up."""
     os._exit(128 + number)
 
 
@@ -22,13 +22,13 @@ def ending_action() -> Action:
 
 
 def end_at_once_on(*numbers: signal.Signals) -> None:
-    """Let signals end the process at once, without a traceback; one that is ignored stays so."""
+    """Let signals end the process at once, without a traceback; an ignored signal stays ignored."""
     for number in numbers:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, ending_action())
 
 
 def interrupt_on(number: signal.Signals) -> None:
-    """Let a signal raise KeyboardInterrupt in place of ending the process."""
+    """Let a signal raise KeyboardInterrupt instead of ending the process."""
     if signal.getsignal(number) is not signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler)

@@ -58,7 +58,7 @@ def write_torchscript(stages: Sequence[Stage], weights: Weights) -> bytes:
 
 
 def _without_debug_files(archive: bytes) -> bytes:
-    """Return the zip archive without what leads to the source code on this machine's disk."""
+    """Return the zip archive without the files that name source code on this machine."""
     buffer = io.BytesIO()
     with ZipFile(io.BytesIO(archive)) as written, ZipFile(buffer, "w") as kept:
         for entry in written.infolist():
@@ -71,7 +71,7 @@ def write_pt2(stages: Sequence[Stage], weights: Weights) -> bytes:
     """Return the exported program; it gives the logits of a batch of any size.
 
     Each node knows the layer that it came from, so that a runner can find every
-    stage in it; the traces that lead into the source code are left out.
+    stage in it; the stack traces, which name source code, are left out.
     """
     images = torch.zeros(2, *stages[0].shape)  # torch.export takes 0 and 1 for constants
     program = torch.export.export(
@@ -89,8 +89,8 @@ def write_onnx(stages: Sequence[Stage], weights: Weights, *, traced: bool) -> by
 
     Its input is the value of the first stage, [N, H, W]. Its outputs are the
     logits, and if `traced` the value of every stage but the input. The untraced
-    model is a file of its own so that a runtime may fuse and reuse what nobody
-    asked to see.
+    model is a file of its own, in which a runtime may fuse operations whose values
+    are not outputs.
     """
     outputs = {stage.values["onnx"]: stage for stage in (stages[1:] if traced else stages[-1:])}
     graph = helper.make_graph(

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from export.errors import HOW_TO_GET_TORCH, ExportError
-from export.output import complain, make_console, run_command
+from export.output import make_console, print_error, run_command
 from export.settings import read_settings
 from training.config import PROGRAM, TrainingSettings
 from training.errors import TrainingError
@@ -30,13 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         train(settings, make_console())
     except ModuleNotFoundError as error:
-        complain(PROGRAM, f"needs {error.name!r}; {HOW_TO_GET_TORCH}")
+        print_error(PROGRAM, f"needs {error.name!r}; {HOW_TO_GET_TORCH}")
         return 1
     except (TrainingError, ExportError, OSError) as error:
-        complain(PROGRAM, str(error))
+        print_error(PROGRAM, str(error))
         return 1
     except KeyboardInterrupt:
-        complain(
+        print_error(
             PROGRAM,
             "interrupted; nothing was published; --resume continues after the last whole epoch",
         )

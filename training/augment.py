@@ -1,4 +1,4 @@
-"""Augmentation: an affine and elastic distortion, another one for every image of a batch.
+"""Augmentation: an affine and elastic distortion, a different one for every image of a batch.
 
 Where each pixel of the distorted image is taken from is a linear function of the
 map's parameters, so all maps of a batch are one product with a fixed basis.
@@ -25,8 +25,8 @@ def distort(
 ) -> torch.Tensor:
     """Return distorted copies of images, float32 [N, H, W], by bilinear sampling.
 
-    `strength` multiplies every magnitude; what comes from outside an image is 0.
-    The generator is one of the CPU, whatever device the images are on.
+    `strength` multiplies every magnitude; pixels from outside an image are 0.
+    The generator is on the CPU, also for images on a GPU.
     """
     count, _, width = images.shape
     pixel = 2 / width  # coordinates run from -1 to 1

@@ -1,4 +1,4 @@
-"""Checkpoints: an interrupted training continues to the weights of an unbroken one."""
+"""Checkpoints: a resumed training ends with the same weights as an uninterrupted one."""
 
 import fcntl
 import json
@@ -22,14 +22,14 @@ from training.trainer import Trainer
 class Checkpoint:
     """The file that holds a training's state after its last whole epoch.
 
-    It lies beside the bundles as `.checkpoint-<seed>`, without pickle, and is
-    replaced in one step: a reader sees the state of one epoch or of another.
+    It is stored beside the bundles as `.checkpoint-<seed>`, without pickle, and is
+    replaced in one step: a reader sees the whole state of one epoch.
     """
 
     def __init__(self, models_dir: Path, recipe: Recipe, data: Data) -> None:
         self.recipe = recipe
         self.path = models_dir / recipe.dataset / f".checkpoint-{recipe.seed}"
-        # Whatever of these differs leads to other weights.
+        # A difference in any of these leads to other weights.
         self._identity = {
             **recipe.model_dump(mode="json"),
             "dataset SHA-256": data.sha256,
@@ -38,10 +38,10 @@ class Checkpoint:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other trainings from this checkpoint while the block runs.
+        """Lock the checkpoint while the block runs.
 
         Raises:
-            CheckpointError: another one has it.
+            CheckpointError: another training has locked it.
             OSError: the folder can't be written.
         """
         path = self.path.with_name(f"{self.path.name}.lock")
@@ -57,27 +57,27 @@ class Checkpoint:
                 path.unlink(missing_ok=True)
 
     def exists(self) -> bool:
-        """Say whether there is a training to continue."""
+        """Tell whether there is a training to continue."""
         return self.path.exists()
 
     def save(self, trainer: Trainer) -> None:
-        """Put the state of the training in the place of an older one.
+        """Save the state of the training; it replaces an older one.
 
         Raises:
-            CheckpointError: it can't be written; the older one stays.
+            CheckpointError: it can't be written; the older one is kept.
         """
         tensors = {name: value.cpu().contiguous() for name, value in trainer.state().items()}
         metadata = {
             "identity": json.dumps(self._identity),
             "epochs": json.dumps([asdict(epoch) for epoch in trainer.epochs]),
         }
-        beside = self.path.with_name(f"{self.path.name}.new")
+        temporary = self.path.with_name(f"{self.path.name}.new")
         try:
-            beside.write_bytes(save(tensors, metadata))
-            beside.replace(self.path)
+            temporary.write_bytes(save(tensors, metadata))
+            temporary.replace(self.path)
         except OSError as error:
             with suppress(OSError):
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             raise CheckpointError(
                 f"{self.path}: can't be written: {error.strerror}; the training stopped, nothing "
                 "was published. Fix this, then rerun with --resume: it continues after the epoch "
@@ -85,7 +85,7 @@ class Checkpoint:
             ) from error
 
     def restore(self, trainer: Trainer) -> None:
-        """Bring a training to the state that was saved.
+        """Set a training to the saved state.
 
         Raises:
             CheckpointError: it can't be read, or is of other settings, data or torch.
@@ -106,7 +106,7 @@ class Checkpoint:
             if identity.get(name) != value
         ]:
             raise CheckpointError(
-                f"{self.path}: is of another training: {'; '.join(differences)}. "
+                f"{self.path}: belongs to another training: {'; '.join(differences)}. "
                 "Give the same settings, or leave out --resume to start anew"
             )
         trainer.restore(tensors, epochs)
@@ -118,9 +118,9 @@ class Checkpoint:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Lock a file, made for it, while the block runs; give whether nobody else has it.
+    """Lock a file made for it while the block runs; yield False if another process has it.
 
-    The kernel frees it when the process ends, however it does.
+    The kernel unlocks it when the process ends, also when it is killed.
     """
     with path.open("ab") as file:
         try:
@@ -131,5 +131,5 @@ def _locked(path: Path) -> Iterator[bool]:
         except OSError:  # a file system without locks
             yield True
             return
-        # Who had it may have removed it between our two steps: then a third may lock a new one.
+        # The former owner may remove it between the two steps; then another may lock a new one.
         yield path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))

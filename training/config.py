@@ -17,7 +17,7 @@ DatasetName = Literal["mnist", "fashion-mnist", "digits"]
 MAX_HIDDEN_LAYERS = 16
 MAX_SEED = 2**32 - 1
 SIDE, CLASSES = 28, 10  # of the images and labels of each dataset
-MAX_WEIGHT_BYTES = 2**31 - 2**20  # ONNX is protobuf, which ends at 2 GiB; 1 MiB is for the rest
+MAX_WEIGHT_BYTES = 2**31 - 2**20  # protobuf, and so ONNX, ends at 2 GiB; 1 MiB is for the rest
 
 
 def parameter_count(hidden: tuple[int, ...]) -> int:
@@ -27,13 +27,13 @@ def parameter_count(hidden: tuple[int, ...]) -> int:
 
 
 class Recipe(BaseModel):
-    """Everything that decides the weights; on one machine, it decides every bit of them."""
+    """Everything that decides the weights: on one machine, the same recipe gives the same bits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: DatasetName = Field(
         default="mnist",
-        description="Images to learn: MNIST, Fashion-MNIST, or scikit-learn's bundled digits, "
+        description="Dataset to train on: MNIST, Fashion-MNIST, or scikit-learn's bundled digits, "
         "which need no download. Also the name of the model.",
     )
     hidden: Annotated[tuple[PositiveInt, ...], NoDecode] = Field(
@@ -43,7 +43,7 @@ class Recipe(BaseModel):
         default=200, ge=1, le=1_000_000, description="Passes over the training images."
     )
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of every random choice.")
-    threads: int = Field(default=1, ge=1, le=1024, description="Threads that compute.")
+    threads: int = Field(default=1, ge=1, le=1024, description="Number of threads that compute.")
     device: Device = Field(default="cpu", description="Where to compute: cpu or cuda.")
     batch_images: int = Field(default=512, ge=1, le=1_000_000, description="Images in a step.")
     learning_rate: float = Field(default=0.03, gt=0, le=1, description="Peak learning rate.")
@@ -52,13 +52,16 @@ class Recipe(BaseModel):
         default=0.999,
         ge=0,
         lt=1,
-        description="Decay of the average of the weights, a step; 0: no average.",
+        description="Decay of the average of the weights for each step; 0: no average.",
     )
     augmentation: float = Field(
         default=1.5, ge=0, le=10, description="Strength of the distortions; 0: none."
     )
     augmentation_end: float = Field(
-        default=0.2, ge=0, le=10, description="The same at the end, over the last 30% of the steps."
+        default=0.2,
+        ge=0,
+        le=10,
+        description="Strength at the end; it changes linearly over the last 30% of the steps.",
     )
 
     @field_validator("hidden", mode="before")
@@ -73,7 +76,7 @@ class Recipe(BaseModel):
             raise ValueError(f"expected 1 to {MAX_HIDDEN_LAYERS} layers")
         weight_bytes = 4 * parameter_count(value)
         if weight_bytes > MAX_WEIGHT_BYTES:
-            gibibytes = min(weight_bytes // 2**30, 10**12)  # beyond, digits say no more
+            gibibytes = min(weight_bytes // 2**30, 10**12)  # more digits say nothing
             raise ValueError(
                 f"the weights would take {gibibytes:,} GiB or more, and several times that in "
                 "training; a file of ONNX ends at 2 GiB: expected fewer units"
@@ -90,22 +93,22 @@ class Recipe(BaseModel):
 
 
 class TrainingSettings(CommandSettings, Recipe):
-    """Train the network, export it, prove the exports equal, publish the bundle."""
+    """Train the network, export it, check that the exports agree, publish the bundle."""
 
     model_config = SettingsConfigDict(env_prefix="FORWARD_TRAINING_", cli_prog_name=PROGRAM)
 
     data_dir: Path = Field(
-        Path("data"), description="Folder that MNIST is downloaded to, or already lies in."
+        Path("data"), description="Folder that the dataset is downloaded to, or is already in."
     )
     mirror: str | None = Field(
         None,
         description="URL of a folder with the dataset's four original files, http(s): or file:, "
-        "to download from in place of torchvision's own mirrors.",
+        "to download from instead of torchvision's mirrors.",
     )
     check_data: bool = Field(
         True,
-        description="Hold the files of MNIST and Fashion-MNIST against their published MD5 sums; "
-        "--no-check-data takes data of your own in the same form.",
+        description="Check the files of MNIST and Fashion-MNIST against their published MD5 sums; "
+        "--no-check-data accepts your own data in the same format.",
     )
     models_dir: Path = Field(
         Path("models"), description="Folder of bundles; the new one gets the next version."
@@ -117,8 +120,8 @@ class TrainingSettings(CommandSettings, Recipe):
         1,
         ge=1,
         le=1000,
-        description="Trainings, with as many seeds from --seed on; the best on the held-out "
-        "images is published, with the figures over all.",
+        description="Number of trainings, with consecutive seeds from --seed on; the best on the "
+        "held-out images is published, with the figures over all.",
     )
     resume: bool = Field(
         False, description="Continue an interrupted training of the same settings."
@@ -136,6 +139,6 @@ class TrainingSettings(CommandSettings, Recipe):
         return self
 
     def recipe(self, seed: int) -> Recipe:
-        """Return what decides the weights of the training with this seed."""
+        """Return the recipe of the training with this seed."""
         own = {name: getattr(self, name) for name in Recipe.model_fields}
         return Recipe.model_validate({**own, "seed": seed})

@@ -44,7 +44,7 @@ class Split:
         return self.images.to(torch.float32) / 255
 
     def mean_and_deviation(self) -> tuple[float, float]:
-        """Return mean and standard deviation of all pixels in 0..1, counted without rounding."""
+        """Return mean and standard deviation of all pixels in 0..1, from exact counts."""
         counts = torch.bincount(self.images.flatten(), minlength=256).tolist()
         total = sum(counts)
         mean = sum(value * count for value, count in enumerate(counts)) / total
@@ -58,7 +58,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset. The held-out split steers training; the test split only reports."""
+    """A dataset. Choices are made by the held-out split; the test split is only for reports."""
 
     name: str
     labels: tuple[str, ...]
@@ -69,13 +69,12 @@ class Data:
 
 
 def load(name: DatasetName, data_dir: Path, mirror: str | None, *, check: bool = True) -> Data:
-    """Load a dataset. Its last twelfth of training images is held out.
+    """Load a dataset. The last twelfth of the training images is held out.
 
-    With `check`, files are held against the MD5 sums that are published, also those that
-    lie in `data_dir` already.
+    `check` compares the files, also those already in `data_dir`, with their published MD5 sums.
 
     Raises:
-        DatasetError: it is neither in `data_dir` nor to be downloaded, or is damaged.
+        DatasetError: it is not in `data_dir` and can't be downloaded, or it is damaged.
     """
     if name == "digits":
         return _load_digits()
@@ -96,8 +95,8 @@ def load(name: DatasetName, data_dir: Path, mirror: str | None, *, check: bool =
 
 
 def _load_digits() -> Data:
-    """Load scikit-learn's 1,797 bundled digits, 8x8, brought to MNIST's form: 20x20 in 28x28."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415 (slow, and for this one alone)
+    """Load scikit-learn's 1,797 bundled digits, 8x8, scaled to MNIST's format: 20x20 in 28x28."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415 (slow, and only this dataset needs it)
 
     digits = load_digits()
     pixels = torch.from_numpy(digits.images).to(torch.float32)[:, None] / 16  # 0..16 -> 0..1

@@ -8,8 +8,8 @@ from urllib.parse import quote, urlsplit
 from training.proxies import ProxyHandler
 
 SCHEMES = ("http", "https", "file")
-SILENCE_SECONDS = 30  # after so long without a byte the server is given up
-MAX_BYTES = 1 << 30  # the datasets have 30 MB: what is longer is none of them
+SILENCE_SECONDS = 30  # without a byte for so long the download fails
+MAX_BYTES = 1 << 30  # the datasets have 30 MB; a longer file is not one of them
 CHUNK_BYTES = 1 << 20
 
 
@@ -21,7 +21,7 @@ def download(url: str) -> bytes:
     """Return the bytes behind an http:, https: or file: URL.
 
     Raises:
-        DownloadError: there are none, or not all of them.
+        DownloadError: it can't be downloaded, or not completely.
     """
     if urlsplit(url).scheme not in SCHEMES:
         raise DownloadError(f"expected a URL of {', '.join(f'{name}:' for name in SCHEMES)}")
@@ -41,9 +41,7 @@ def download(url: str) -> bytes:
     except (OSError, HTTPException, ValueError) as error:
         raise DownloadError(_reason(error)) from error
     if length.isdecimal() and len(data) < int(length):
-        raise DownloadError(
-            f"the connection broke off after {len(data):,} of {int(length):,} bytes"
-        )
+        raise DownloadError(f"the connection ended after {len(data):,} of {int(length):,} bytes")
     return bytes(data)
 
 
@@ -51,5 +49,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, URLError) and not isinstance(error, HTTPError):
         return str(error.reason)
     if isinstance(error, HTTPException):
-        return f"the answer is not whole, or no HTTP: {error!r}"
+        return f"the answer is incomplete or not HTTP: {error!r}"
     return " ".join(str(error).split()) or repr(error)

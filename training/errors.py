@@ -1,12 +1,12 @@
-"""What can keep training from its end; the text of each names the ways out."""
+"""Errors that end a training; the text of each says what to do."""
 
 
 class TrainingError(Exception):
-    """Base of the errors that end a training with one clear text."""
+    """Base of these errors."""
 
 
 class DatasetError(TrainingError):
-    """The dataset is not available."""
+    """The dataset is not available or damaged."""
 
 
 class CheckpointError(TrainingError):

@@ -1,4 +1,4 @@
-"""How good a trained network is: accuracy, calibration, robustness, and where it fails."""
+"""Evaluation of a trained network: accuracy, calibration, robustness, mistakes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ class Bin:
 
     images: int
     confidence: float  # their mean confidence
-    accuracy: float  # the share of them that is right
+    accuracy: float  # share of them whose prediction is right
 
 
 @dataclass(frozen=True)
@@ -156,13 +156,13 @@ def _robustness(
 
 
 def shift(images: torch.Tensor, right: float, down: float) -> torch.Tensor:
-    """Return images [N, H, W] moved by so many pixels; what comes in is 0."""
+    """Return images [N, H, W] moved by so many pixels; new pixels are 0."""
     _, height, width = images.shape
     return _transform(images, shift_x=-right * 2 / width, shift_y=-down * 2 / height)
 
 
 def rotate(images: torch.Tensor, degrees: float) -> torch.Tensor:
-    """Return images [N, H, W] turned counter-clockwise about their centre; what comes in is 0."""
+    """Return images [N, H, W] turned counter-clockwise about their centre; new pixels are 0."""
     return _transform(images, angle=math.radians(degrees))
 
 

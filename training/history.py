@@ -1,4 +1,4 @@
-"""What an epoch did: its figures, what they say in words, a line of `history.jsonl`."""
+"""The record of an epoch: its figures, an observation in words, a line of `history.jsonl`."""
 
 import json
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ class Epoch:
     """The figures of one epoch.
 
     Losses are mean cross-entropies in nats, accuracies shares in 0..1. The
-    training figures are of the distorted images by the weights as they were at
-    each step; all others are of the averaged weights, which are published.
+    training figures are of the distorted images and the weights at each step;
+    all others are of the averaged weights, which are published.
     """
 
     epoch: int  # from 1
@@ -28,7 +28,7 @@ class Epoch:
 
 
 def observation(before: Sequence[Epoch], epoch: Epoch) -> str:
-    """Say in words what an epoch did, from its figures and those before it."""
+    """Describe an epoch in words, from its figures and those before it."""
     loss = epoch.train_loss
     if not before:
         level = "high" if loss > 0.5 else "moderate" if loss > 0.1 else "low"

@@ -1,4 +1,4 @@
-"""Whether a training fits into memory: before it starts, and where it ends for want of it."""
+"""Memory: checked before a training starts; if it runs out later, that is a clear error."""
 
 import os
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from training.data import Data
 from training.errors import ConfigurationError
 
 FLOAT32_BYTES = 4
-# Of the parameters at a time: weights, their average, gradients and momentum, and, when the
-# checkpoint is written, three of them once more.
+# Copies of the parameters at a time: weights, average, gradients and momentum, and three of
+# them once more when the checkpoint is written.
 COPIES = 7
 CGROUP_LIMITS = (  # version 2, version 1
     Path("/sys/fs/cgroup/memory.max"),
@@ -24,7 +24,7 @@ CGROUP_LIMITS = (  # version 2, version 1
 def check_memory(recipe: Recipe, data: Data, available: int | None = None) -> None:
     """Raise ConfigurationError if a training needs more memory than the machine has.
 
-    What it needs is bounded from below: what is refused could not have been trained.
+    The need is a lower bound: a training that is refused could not have run.
     """
     available = available_bytes() if available is None else available
     # Each layer's value of every held-out image, before and after ReLU.
@@ -34,12 +34,12 @@ def check_memory(recipe: Recipe, data: Data, available: int | None = None) -> No
     if needed > available:
         raise ConfigurationError(
             f"--hidden {','.join(map(str, recipe.hidden))}: needs at least {_gibibytes(needed)} of "
-            f"memory, this machine grants {_gibibytes(available)}; give fewer units"
+            f"memory, this machine offers {_gibibytes(available)}; give fewer units"
         )
 
 
 def available_bytes() -> int:
-    """Return the memory of the machine, or what a cgroup grants of it."""
+    """Return the memory of the machine, or less if a cgroup limits it."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     texts = [path.read_text(encoding="ascii") for path in CGROUP_LIMITS if path.is_file()]
     return min([physical, *(int(text) for text in texts if text.strip().isdecimal())])
@@ -47,7 +47,7 @@ def available_bytes() -> int:
 
 @contextmanager
 def out_of_memory_named(recipe: Recipe) -> Iterator[None]:
-    """Turn a want of memory while the block runs into a ConfigurationError."""
+    """Turn an out-of-memory error of the block into a ConfigurationError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -55,9 +55,9 @@ def out_of_memory_named(recipe: Recipe) -> Iterator[None]:
         if not is_memory and "can't allocate memory" not in str(error):  # torch's, on a CPU
             raise
         raise ConfigurationError(
-            f"the memory is not enough for --hidden {','.join(map(str, recipe.hidden))} and "
-            f"--batch-images {recipe.batch_images}: give fewer of either, or end other programs "
-            "and go on with --resume"
+            f"not enough memory for --hidden {','.join(map(str, recipe.hidden))} and "
+            f"--batch-images {recipe.batch_images}: give a smaller one of them, or end other "
+            "programs, and continue with --resume"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """The original files of MNIST and Fashion-MNIST: found or downloaded, checked, read.
 
-They lie where torchvision puts them, each unpacked beside its .gz; names, mirrors and
-MD5 sums of the .gz files are torchvision's. What lies there already is checked, too:
+They are stored where torchvision stores them, each unpacked beside its .gz; names, mirrors
+and MD5 sums of the .gz files are torchvision's. Files that exist already are checked, too:
 an interrupted download, a full disk or a wrong copy leaves files that look right.
 """
 
@@ -22,15 +22,15 @@ from training.download import DownloadError, download
 from training.errors import DatasetError
 
 MIN_IMAGES = {"train": 12, "t10k": 1}  # of 12 one is held out
-# MD5 of a .gz that torchvision knows -> of what is in it, computed from those very files. For
-# Fashion-MNIST none was at hand: its unpacked files are compared with the .gz beside them.
+# MD5 of a published .gz -> MD5 of its content, computed from those files. For Fashion-MNIST
+# none are known: its unpacked files are compared with the .gz beside them.
 UNPACKED_MD5 = {
     "f68b3c2dcbeaaa9fbdd348bbdeb94873": "6bbc9ace898e44ae57da46a324031adb",
     "d53e105ee54ea40749a09fcbcd1e9432": "a25bea736e30d166cdddb491f175f624",
     "9fb629c4189551a2d022fa330f9573f3": "2646ac647ad5339dbf082846283269ea",
     "ec29112dd5afa0611ce80d1b7f02629c": "27ae3e4e09519cfbb04c329615203637",
 }
-OWN_DATA = "--no-check-data takes data of your own"
+OWN_DATA = "--no-check-data accepts your own data"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Originals:
         """Return the images, uint8 [N, 28, 28], and labels, uint8 [N], of "train" or "t10k".
 
         Raises:
-            DatasetError: they are not available, or not what they should be.
+            DatasetError: they are not available, or not valid.
         """
         (images_path, images), (labels_path, labels) = (
             self._array(f"{part}-images-idx3-ubyte", dimensions=3),
@@ -73,7 +73,7 @@ class Originals:
         return path, _parse(path, data, dimensions)
 
     def _file(self, path: Path, packed_path: Path, published: str) -> bytes:
-        """Return what the unpacked file holds, or should hold and then does."""
+        """Return the content of the unpacked file; unpack or download it if it is missing."""
         if path.exists():
             data = _read(path)
             if self.check:
@@ -105,7 +105,7 @@ class Originals:
                 f"{url}: expected the file with MD5 {published}, got {page}{len(data):,} bytes "
                 f"with MD5 {_md5(data)}; {OWN_DATA}"
             )
-        there = f"; the {path.name} that lies there is damaged" if path.exists() else ""
+        there = f"; the {path.name} there is damaged" if path.exists() else ""
         lines = "\n".join(failures)
         raise DatasetError(
             f"{self.dataset} is not in {self.folder}, and {path.name} could not be downloaded"
@@ -116,22 +116,22 @@ class Originals:
 
 
 def _check_unpacked(path: Path, data: bytes, packed_path: Path, published: str) -> None:
-    """Raise DatasetError unless the file is what the published .gz holds."""
+    """Raise DatasetError unless the file is the content of the published .gz."""
     expected = UNPACKED_MD5.get(published)
     if expected is None:
         packed = _read(packed_path) if packed_path.exists() else b""
         if _md5(packed) != published:
             raise DatasetError(
-                f"{path}: can't be checked: it is known of the .gz alone what it must be, and "
-                f"{packed_path} with MD5 {published} is not there. Put it there, or delete the "
-                f"unpacked file, and both are downloaded; {OWN_DATA}"
+                f"{path}: can't be checked: only the MD5 of its .gz is published, and "
+                f"{packed_path} with MD5 {published} does not exist. Put it there, or delete the "
+                f"unpacked file to download both; {OWN_DATA}"
             )
         expected = _md5(_unpack(packed_path, packed))
     if _md5(data) != expected:
         raise DatasetError(
             f"{path}: expected the published file, MD5 {expected}, got {len(data):,} bytes with "
-            f"MD5 {_md5(data)}: it was damaged, half written or replaced. Delete it, and it is "
-            f"unpacked from {packed_path.name} or downloaded anew; {OWN_DATA}"
+            f"MD5 {_md5(data)}: it was damaged, half written or replaced. Delete it to unpack it "
+            f"from {packed_path.name} or download it again; {OWN_DATA}"
         )
 
 
@@ -147,8 +147,8 @@ def _parse(path: Path, data: bytes, dimensions: int) -> np.ndarray:
     shape = struct.unpack_from(f">{dimensions}I", data, len(begin))
     if len(data) - head != prod(shape):
         raise DatasetError(
-            f"{path}: says that it holds {list(shape)} bytes, {prod(shape):,} in all, "
-            f"holds {len(data) - head:,}"
+            f"{path}: expected {list(shape)} bytes by its header, {prod(shape):,} in all, "
+            f"got {len(data) - head:,}"
         )
     return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
 
@@ -172,11 +172,11 @@ def _read(path: Path) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Put a file in its place, whole: an interrupt leaves none, two trainings write the same."""
+    """Write a file in one step: an interrupt leaves none, two trainings write the same."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as beside:
-            new = Path(beside) / path.name
+        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as temporary:
+            new = Path(temporary) / path.name
             new.write_bytes(data)
             new.replace(path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The pictures of a bundle, as PNG: its history, its mistakes, its trustworthiness, its weights."""
+"""The pictures of a bundle, as PNG: history and mistakes, evaluation, weights."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -89,11 +89,11 @@ def _draw_lines(
     lines: Mapping[str, tuple[Sequence[float], str]],
     scale: str = "log",
 ) -> None:
-    marker = "o" if len(numbers) == 1 else None  # a line of one point would not be seen
+    marker = "o" if len(numbers) == 1 else None  # a line of one point is invisible
     for name, (values, color) in lines.items():
         axes.plot(numbers, values, color=color, marker=marker, label=name)
     axes.set(xlabel="epoch", title=title)
-    # A perfect epoch has no place on a logarithmic axis.
+    # An error of 0 has no place on a logarithmic axis.
     if scale == "log" and all(min(values) > 0 for values, _ in lines.values()):
         axes.set_yscale("log")
         axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
@@ -110,7 +110,7 @@ def _style(axes: Axes) -> None:
 
 def _draw_confusion(axes: Axes, confusion: np.ndarray, labels: Sequence[str]) -> None:
     wrong = confusion.copy()
-    np.fill_diagonal(wrong, 0)  # the many that are right would drown the mistakes
+    np.fill_diagonal(wrong, 0)  # the many correct ones would hide the mistakes
     axes.imshow(wrong, cmap="Reds", vmin=0, vmax=max(1, wrong.max()))
     for row, column in np.ndindex(*confusion.shape):
         if count := confusion[row, column]:

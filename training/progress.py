@@ -74,7 +74,7 @@ def chart(title: str, values: Sequence[float], blocks: str = BLOCKS) -> str:
     ]
     low, high = min(columns), max(columns)
     span = (high - low) or 1.0
-    # From one eighth of a row, so that the lowest is seen, to all of them.
+    # From one eighth of a row, so that the lowest is visible, to all of them.
     eighths = [1 + round((value - low) / span * (8 * CHART_ROWS - 1)) for value in columns]
     lines = [
         "".join(blocks[min(8, max(0, height - 8 * row))] * max(1, repeats) for height in eighths)

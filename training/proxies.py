@@ -1,4 +1,4 @@
-"""Proxies of downloads: urllib's, but for this machine itself."""
+"""Proxies for downloads: those of urllib, but none for this machine."""
 
 import urllib.request
 from urllib.response import addinfourl
@@ -7,7 +7,7 @@ from export.loopback import is_loopback
 
 
 class ProxyHandler(urllib.request.ProxyHandler):
-    """Takes the proxies of the usual variables, as urllib does, and none to the loopback."""
+    """Uses the proxies of the usual variables, as urllib does, but none for the loopback."""
 
     def proxy_open(
         self,

@@ -41,7 +41,7 @@ def deterministic(threads: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class EpochTotals:
-    """Sums over an epoch, tensors on the device: nothing waits for them before its end."""
+    """Sums over an epoch, tensors on the device: only its end waits for them."""
 
     loss: torch.Tensor
     right: torch.Tensor
@@ -74,7 +74,7 @@ class Trainer:
         self.epochs: list[Epoch] = []  # the finished ones
         self._train, self._held_out = data.train.to(recipe.device), data.held_out.to(recipe.device)
         self._pixels = self._train.pixels()
-        # One generator for all that is drawn, on the CPU, whatever the device.
+        # One generator for every random choice, on the CPU also if the device is a GPU.
         self._generator = torch.Generator().manual_seed(recipe.seed)
         stages = mlp((IMAGE_SIDE, IMAGE_SIDE), recipe.hidden, len(data.labels))
         self._model, self.average = (

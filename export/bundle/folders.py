@@ -14,14 +14,14 @@ _LIKE_VERSION = re.compile(r"[+-]?\d[\d.,_+-]*")  # digits of any script; dates 
 
 
 class Folders(NamedTuple):
-    """What lies in the folder of a model."""
+    """The folders of a model's versions."""
 
     versions: list[int]  # ascending
-    unusable: list[str]  # names that look like a version and can be none, ascending
+    unusable: list[str]  # names that look like a version but are not valid, ascending
 
 
 def model_folders(models_dir: Path, name: str) -> Folders:
-    """Return the versions of a model in a folder of bundles, and what looks like one.
+    """Return the versions of a model in a folder of bundles, and the invalid ones.
 
     Raises:
         BundleError: the folder can't be read.
@@ -56,8 +56,8 @@ def find_bundle(models_dir: Path, name: str, version: int | None) -> Bundle:
     """Open a version of a model, the newest if None.
 
     Raises:
-        BundleError: it is not there (the text names what is), is malformed, or
-            its manifest is that of another model.
+        BundleError: it does not exist (the text names what does), is malformed, or
+            its manifest is that of another model or version.
     """
     found, unusable = model_folders(models_dir, name)
     if not found and unusable:
@@ -79,7 +79,7 @@ def find_bundle(models_dir: Path, name: str, version: int | None) -> Bundle:
     if (bundle.manifest.name, bundle.manifest.version) != (name, wanted):
         raise BundleError(
             f"{bundle.path / MANIFEST_NAME}: is of {bundle.manifest.name!r} version "
-            f"{bundle.manifest.version}, but lies in the folder of {name!r} version {wanted}; "
+            f"{bundle.manifest.version}, but is in the folder of {name!r} version {wanted}; "
             "move it to its own, or train into a models folder that has the earlier versions"
         )
     return bundle

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: it says what the model is; nothing else does."""
+"""The manifest of a bundle: the only description of the model."""
 
 from typing import Literal, Self
 
@@ -63,10 +63,10 @@ class StageParity(Record):
 
 
 class RuntimeParity(Record):
-    """The comparison of one runtime, on one provider, precision and set of images.
+    """The comparison of one runtime on one provider, at one precision, on one set of images.
 
-    `certified_share` is the share of decisions that no runtime of the precision
-    can make otherwise: the top two logits are further apart than 4 bounds.
+    `certified_share` is the share of decisions that are the same in every runtime of
+    the precision: the top two logits are more than 4 bounds apart.
     """
 
     runtime: Runtime
@@ -79,12 +79,12 @@ class RuntimeParity(Record):
 
     @property
     def run(self) -> tuple[str, str, str, str]:
-        """What was run on what; a newer record of the same run replaces an older one."""
+        """The key of the record; a newer record with the same key replaces an older one."""
         return (self.runtime, self.provider, self.precision, self.image_set)
 
 
 class Manifest(Record):
-    """Everything that a server or a reader must know of a bundle.
+    """Everything that a server or a reader must know about a bundle.
 
     `sha256` is of the manifest's own bytes, with 64 zeros in its place.
     """
@@ -116,13 +116,13 @@ class Manifest(Record):
         names = {stage.name for stage in self.stages}
         for record in self.parity:
             if unknown := {stage.stage for stage in record.stages} - names:
-                raise ValueError(f"parity of stages that are not there: {sorted(unknown)}")
+                raise ValueError(f"parity of unknown stages: {sorted(unknown)}")
         return self
 
     def recorded_errors(
         self, runtime: Runtime, provider: str, precision: Precision
     ) -> dict[str, float]:
-        """Return the largest recorded error of each stage; nothing if none was recorded."""
+        """Return the largest recorded error of each stage; empty if none was recorded."""
         errors: dict[str, float] = {}
         for record in self.parity:
             if record.run[:3] == (runtime, provider, precision):

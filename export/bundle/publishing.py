@@ -1,4 +1,4 @@
-"""Bundles written: under a temporary name, with their hashes, renamed into place when whole."""
+"""Bundles are written under a temporary name, with hashes, and renamed when complete."""
 
 import fcntl
 import os
@@ -29,26 +29,26 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> tuple[File, ...]
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
-    """Put a manifest in the place of the one that a bundle has; return the bundle.
+    """Write or replace the manifest of a bundle; return the bundle.
 
-    A reader sees the old one or the new one. It is sealed with its own SHA-256.
+    It is sealed with its own SHA-256. A reader sees the old one or the new one, never a part.
     """
     unsealed = manifest.model_copy(update={"sha256": UNSEALED})
     text = unsealed.model_dump_json(indent=2).encode() + b"\n"
     sealed = text.replace(UNSEALED.encode(), digest(text).encode(), 1)
-    beside = folder / f".{MANIFEST_NAME}"
-    beside.write_bytes(sealed)
-    _flush(beside)
-    beside.replace(folder / MANIFEST_NAME)
+    temporary = folder / f".{MANIFEST_NAME}"
+    temporary.write_bytes(sealed)
+    _flush(temporary)
+    temporary.replace(folder / MANIFEST_NAME)
     return open_bundle(folder)
 
 
 def check_writable(models_dir: Path, name: str) -> None:
-    """Check that a bundle of the name can be written, before hours of training.
+    """Check, before a training, that a bundle of the name can be written.
 
     Raises:
-        OSError: it can't.
-        BundleError: the newest version is the last that there can be.
+        OSError: the folder can't be written.
+        BundleError: the newest version is the largest possible one.
     """
     folder = models_dir / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,15 +59,15 @@ def check_writable(models_dir: Path, name: str) -> None:
 
 @contextmanager
 def staged_bundle(models_dir: Path, name: str) -> Iterator[tuple[Path, int]]:
-    """Give a temporary folder and the version that it becomes.
+    """Yield a temporary folder and the version that it becomes.
 
     The folder is renamed to `models_dir/name/version` when the block ends, and
-    removed when it raises: a reader sees a whole bundle or none. Who comes meanwhile
-    waits, for else both would have the same version.
+    removed when it raises: a reader sees a whole bundle or none. Other publications
+    of the model wait meanwhile, so that each gets a version of its own.
     """
     parent = models_dir / name
     parent.mkdir(parents=True, exist_ok=True)
-    with _alone_in(parent):
+    with _locked(parent):
         version = _next_version(parent)
         folder = Path(tempfile.mkdtemp(prefix=".staged-", dir=parent))
         try:
@@ -83,8 +83,8 @@ def staged_bundle(models_dir: Path, name: str) -> Iterator[tuple[Path, int]]:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Lock a folder while the block runs; the kernel frees it however the process ends."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder while the block runs; the kernel unlocks it when the process ends."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks
@@ -95,11 +95,11 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _next_version(folder: Path) -> int:
-    """Return the version after all that have an entry in a model's folder, a file perhaps."""
+    """Return the version after the largest in a model's folder; a file counts as one, too."""
     newest = max((int(each.name) for each in folder.iterdir() if is_version(each.name)), default=0)
     if newest == MAX_VERSION:
         raise BundleError(
-            f"{folder / str(newest)}: is the last version that there can be; "
+            f"{folder / str(newest)}: is the largest possible version; "
             "move it away to publish another"
         )
     return newest + 1

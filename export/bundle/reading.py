@@ -78,13 +78,13 @@ class Bundle:
             if size != file.size_bytes:
                 raise BundleError(
                     f"{path}: the manifest says {file.size_bytes} bytes, the file has {size}; "
-                    "it is not copied to its end, or was damaged or replaced"
+                    "it was not copied completely, or was damaged or replaced"
                 )
 
     def unlisted_files(self) -> list[str]:
-        """Return the names of the files that lie there without being of the bundle.
+        """Return the names of files in the folder that are not part of the bundle.
 
-        What file systems and desktops leave there is not among them.
+        Files that file systems and desktops create are left out.
 
         Raises:
             BundleError: the folder can't be read.

@@ -23,7 +23,7 @@ def draw_heatmap(report: Report, stages: Sequence[Stage]) -> bytes:
     """Return the heat map as a PNG.
 
     Raises:
-        ExportError: nothing was compared, so there is nothing to draw.
+        ExportError: nothing was compared.
     """
     buffer = io.BytesIO()
     heatmap(report, stages).savefig(buffer, format="png", dpi=110)
@@ -33,10 +33,10 @@ def draw_heatmap(report: Report, stages: Sequence[Stage]) -> bytes:
 def heatmap(report: Report, stages: Sequence[Stage]) -> Figure:
     """Return a figure: runtime by stage, and below it the largest error of every unit.
 
-    A unit that is wrong, a row of weights for example, stands out as a stripe.
+    A wrong unit, for example a wrong row of weights, is visible as a stripe.
 
     Raises:
-        ExportError: nothing was compared, so there is nothing to draw.
+        ExportError: nothing was compared.
     """
     ran = [one for one in report.comparisons if one.record]
     if not ran:

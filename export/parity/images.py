@@ -1,4 +1,4 @@
-"""Images to compare on, from NumPy's format or MNIST's own."""
+"""Images to compare on, from files of NumPy or MNIST."""
 
 import gzip
 import hashlib
@@ -26,14 +26,14 @@ def read_images(path: Path, manifest: Manifest) -> ImageSet:
     named after the file and its content, so that no two share a record.
 
     Raises:
-        ImagesError: it can't be read, or holds no images of this model.
+        ImagesError: the file can't be read, or its images do not fit the model.
     """
     try:
         data = path.read_bytes()
         images = _decode(data)
     except OSError as error:
         raise ImagesError(f"{path}: can't be read: {error.strerror or error}") from error
-    except Exception as error:  # whatever the formats' readers say of damaged bytes
+    except Exception as error:  # the readers raise many types for damaged bytes
         raise ImagesError(f"{path}: can't be read as .npy or IDX images: {error}") from error
     if images.shape[1:] != manifest.input_shape or images.dtype not in (np.uint8, np.float32):
         shape = ", ".join(map(str, manifest.input_shape))
@@ -60,9 +60,9 @@ def _decode(data: bytes) -> np.ndarray:
         array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
         return array
     if not data.startswith(IDX):
-        raise ValueError("the file begins as neither of them")
+        raise ValueError("the file begins like neither format")
     shape = struct.unpack_from(">3I", data, len(IDX))
-    pixels = data[len(IDX) + 12 :]  # behind three numbers of 4 bytes
+    pixels = data[len(IDX) + 12 :]  # after three numbers of 4 bytes
     if len(pixels) != prod(shape):
-        raise ValueError(f"says that it holds {list(shape)} bytes, holds {len(pixels)}")
+        raise ValueError(f"expected {list(shape)} bytes by its header, got {len(pixels)}")
     return np.frombuffer(pixels, np.uint8).reshape(shape)

@@ -1,4 +1,4 @@
-"""Synthetic images that try every part of a network, for checks without its dataset."""
+"""Synthetic images that exercise every part of a network, for checks without its dataset."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ def probe_images(
     """Return images, FLOAT32 [N, H, W] in low..high; the same ones every time.
 
     Plain and odd ones, random ones of every density, and for each unit of the
-    first layer the image that excites it most: whatever can be on, is on somewhere.
+    first layer the image that excites it most: every unit that can be on is on in one of them.
     """
     shape = stages[0].shape
     return np.concatenate(

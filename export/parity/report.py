@@ -1,4 +1,4 @@
-"""A comparison, in print for people."""
+"""A comparison as text and tables."""
 
 from collections.abc import Iterable
 from itertools import chain, repeat
@@ -17,7 +17,7 @@ MARKS = {"holds": "ok", "fails": "FAIL", "not judged": "-"}
 
 
 def print_report(console: Console, report: Report, path: Path) -> None:
-    """Print the verdict by runtime, what failed or was not run and why, the figures by stage."""
+    """Print the verdict by runtime, the reasons of failures, and the figures by stage."""
     if report.holds:
         verdict = "all hold"
     else:
@@ -62,7 +62,7 @@ def figures_table(records: Iterable[RuntimeParity]) -> Table:
     for heading in ("error", "mean", "bound", "margin", "ULPs"):
         table.add_column(heading, justify="right", no_wrap=True)
     for record in records:
-        # The name of the run, downwards: as many rows as a network has at least.
+        # The name of the run in the first rows: every network has at least three.
         labels = chain((record.runtime, record.provider, record.precision), repeat(""))
         for stage, label in zip(record.stages, labels, strict=False):
             table.add_row(

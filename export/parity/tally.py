@@ -61,7 +61,7 @@ class StageTally:
         if output.dtype != np.float32:
             return f"has dtype {output.dtype}, expected float32"
         error = np.abs(output - exact)
-        error[np.isnan(error)] = np.inf  # NaN is as far off as can be
+        error[np.isnan(error)] = np.inf  # NaN counts as infinitely far off
         self.unit_errors = np.maximum(self.unit_errors, error.max(axis=0))
         self.elements += error.size
         self._error_sum += float(error.sum())

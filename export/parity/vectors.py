@@ -1,8 +1,7 @@
 """The recorded vectors: a few images with the exact outputs of every stage and their bounds.
 
-A server has neither the weights as such nor torch; with `vectors.npz` it checks
-the session that it loaded, on the machine that it runs on, before it says that
-it is ready.
+A server has neither the weights nor torch. With `vectors.npz` it checks the session
+that it has loaded, on its own machine, before it reports that it is ready.
 """
 
 import io
@@ -43,8 +42,8 @@ def check_vectors(bundle: Bundle, runner: Runner) -> int:
     """Run the recorded vectors; return how many.
 
     Raises:
-        ParityError: a stage is not what was recorded; the text names it.
-        BundleError: the file is damaged, or has no vectors of this network.
+        ParityError: a stage diverges; the text names it.
+        BundleError: the file is damaged, or has not the vectors of this network.
     """
     images, reference = _read(bundle)
     manifest = bundle.manifest
@@ -73,7 +72,9 @@ def _read(bundle: Bundle) -> tuple[np.ndarray, Reference]:
             images: np.ndarray = arrays[IMAGES]
     except ExportError:
         raise
-    except Exception as error:  # whatever NumPy says of bytes that are no archive of arrays
+    except (
+        Exception
+    ) as error:  # NumPy raises many types for bytes that are not an archive of arrays
         raise BundleError(f"{path}: no recorded vectors of every stage: {error}") from error
     if images.size == 0:
         raise BundleError(f"{path}: no images; expected at least one")

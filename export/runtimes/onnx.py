@@ -15,14 +15,14 @@ Session: TypeAlias = Any  # onnxruntime has no types
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
-# What each device can do with the factors of a product, and the provider's options for it.
+# The precisions of factors that each device offers, with the options of the provider.
 PROVIDER_OPTIONS: dict[tuple[Device, Precision], dict[str, str]] = {
     ("cpu", "float32"): {},
     ("cuda", "float32"): {"use_tf32": "0"},
     ("cuda", "tf32"): {"use_tf32": "1"},
 }
-# A model from bytes may name files that hold its tensors, and ONNX Runtime would read those of
-# the working directory. Below this no file can be.
+# A model from bytes may name files with its tensors, which ONNX Runtime would read from the
+# working directory. No file can exist below this path.
 NO_FOLDER = "/dev/null"
 
 
@@ -79,7 +79,7 @@ class OnnxRunner:
             return self._load(bundle.read(name))
         except ExportError:
             raise
-        except Exception as error:  # whatever a runtime says of a graph that it does not take
+        except Exception as error:  # a runtime raises many types for a graph that it refuses
             raise BundleError(
                 f"{bundle.path / name}: {self.runtime} can't load it: {error}; expected a graph "
                 "of ONNX's own operators that holds all its data itself and names no other file"
@@ -101,6 +101,6 @@ class OnnxRunner:
         if granted[:1] != [self.provider]:
             raise RuntimeUnavailableError(
                 f"the session asked for {self.provider} and got {', '.join(granted)}; "
-                "see onnxruntime's own message above for the library that it misses"
+                "see onnxruntime's own message above for the missing library"
             )
         return session

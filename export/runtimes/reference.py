@@ -1,4 +1,4 @@
-"""onnx.reference: the ONNX standard's own evaluator, in NumPy; an oracle of what the file means."""
+"""onnx.reference: the ONNX standard's own evaluator, in NumPy; an oracle of the file's meaning."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from export.runtimes.onnx import OnnxRunner
 
 
 class OnnxReferenceRunner(OnnxRunner):
-    """Evaluates the ONNX files operation by operation: slow, and for comparisons alone."""
+    """Evaluates the ONNX files operation by operation: slow, for comparisons only."""
 
     runtime: Runtime = "onnx-reference"
 
@@ -31,7 +31,7 @@ class OnnxReferenceRunner(OnnxRunner):
 
 
 def _external_tensors(message: Message) -> Iterator[onnx.TensorProto]:
-    """Yield each tensor, in whatever it is nested, whose data lie in a file of its own."""
+    """Yield each tensor, at any depth, whose data are in a file of their own."""
     if isinstance(message, onnx.TensorProto) and message.data_location == message.EXTERNAL:
         yield message
     for field, value in message.ListFields():

@@ -45,11 +45,11 @@ def open_runner(
 ) -> Runner:
     """Load a bundle into a runtime on a device.
 
-    A run takes so many threads; None is the runtime's own choice, and one for ONNX Runtime.
+    `threads` compute a run; None leaves the number to the runtime, one for ONNX Runtime.
 
     Raises:
-        RuntimeUnavailableError: the runtime is not installed, or does not get the
-            device or the precision.
+        RuntimeUnavailableError: the runtime is not installed, or lacks the device or the
+            precision.
         BundleError: the model's file is damaged.
     """
     runner = _import_runner(runtime)
@@ -57,12 +57,12 @@ def open_runner(
         return runner(bundle, device, precision, threads)
     except ExportError:
         raise
-    except Exception as error:  # whatever a runtime says of a file that it can't read
+    except Exception as error:  # a runtime raises many types for a file that it can't read
         raise BundleError(f"{bundle.path}: {runtime} can't load the model: {error}") from error
 
 
 def _import_runner(runtime: Runtime) -> Callable[[Bundle, Device, Precision, int | None], Runner]:
-    """Import the runtime that is asked for, and no other."""
+    """Import only the chosen runtime."""
     try:
         if runtime == "onnx":
             from export.runtimes.onnx import OnnxRunner  # noqa: PLC0415 (a runtime loads when asked)

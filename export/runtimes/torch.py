@@ -21,8 +21,8 @@ from export.runtimes.torchscript_notice import torchscript_notice_filtered
 Predict = Callable[[torch.Tensor], torch.Tensor]
 Trace = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 
-# What each device can do with the factors of a product: torch's own setting and its value.
-# "Allowed" is all that torch promises; the comparison sees whether it was done.
+# The precisions of factors that each device offers: torch's own setting and its value.
+# Torch only promises to allow a precision; the comparison detects whether it was used.
 _BACKENDS: Any = torch.backends  # mkldnn.matmul is unknown to type checkers
 _MATMUL: dict[tuple[Device, Precision], tuple[Any, str]] = {
     ("cpu", "float32"): (_BACKENDS.mkldnn.matmul, "ieee"),
@@ -33,7 +33,7 @@ _MATMUL: dict[tuple[Device, Precision], tuple[Any, str]] = {
 }
 
 
-_ONE_AT_A_TIME = threading.Lock()  # of the runs, for they set what is the whole process's
+_RUN_LOCK = threading.Lock()  # a run sets torch's precision, which is global to the process
 
 
 class _TorchRunner:
@@ -60,7 +60,7 @@ class _TorchRunner:
         self._predict, self._trace = self._load(bundle)
 
     def _load(self, bundle: Bundle) -> tuple[Predict, Trace]:
-        """Return what gives the logits, and what gives every value by its name."""
+        """Return a function for the logits, and one for every value by its name."""
         raise NotImplementedError
 
     def predict(self, images: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ class Pt2Runner(_TorchRunner):
     def _load(self, bundle: Bundle) -> tuple[Predict, Trace]:
         data = bundle.read(PT2_FILE)
         if not is_pt2_package(data):  # torch would try its older formats, with a traceback logged
-            raise BundleError(f"{bundle.path / PT2_FILE}: is no archive of torch.export")
+            raise BundleError(f"{bundle.path / PT2_FILE}: is not an archive of torch.export")
         module = torch.export.load(io.BytesIO(data)).module().to(self.device)
         traced = _layers(module)
         if missing := sorted(set(self._values.values()) - set(traced)):
@@ -139,8 +139,8 @@ def _graph_of(
 ) -> torch.fx.GraphModule:
     """Return the same computation with another output.
 
-    It takes and returns plain values: what torch.export packs around its own
-    module, for arguments of any structure, costs more than this forward pass.
+    It takes and returns plain values: the wrapper of torch.export for arguments of any
+    structure costs more than this forward pass.
     """
     graph, copies = torch.fx.Graph(), dict[torch.fx.Node, torch.fx.Node]()
     graph.graph_copy(module.graph, copies)
@@ -150,9 +150,9 @@ def _graph_of(
 
 @contextmanager
 def _factors(device: Device, precision: Precision) -> Iterator[None]:
-    """Set torch's precision of the factors, which is the whole process's, for one run."""
+    """Set torch's precision of the factors, which is global to the process, for one run."""
     matmul, value = _MATMUL[device, precision]
-    with _ONE_AT_A_TIME:
+    with _RUN_LOCK:
         before = matmul.fp32_precision
         matmul.fp32_precision = value
         try:

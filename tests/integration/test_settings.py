@@ -167,8 +167,8 @@ def test_flag_then_environment_then_file_then_default(
         ("config = 'other.toml'", "recipe.toml: config is not a setting"),
         ("epochs = 0", "recipe.toml: epochs: Input should be greater than or equal to 1, got 0"),
         ("hidden = []", "recipe.toml: hidden: expected 1 to 16 layers"),
-        ("epochs = ", "recipe.toml: is no TOML"),
-        ("\0", "recipe.toml: is no TOML"),
+        ("epochs = ", "recipe.toml: is not TOML"),
+        ("\0", "recipe.toml: is not TOML"),
     ],
 )
 def test_a_wrong_settings_file_is_named(

@@ -279,7 +279,5 @@ def test_a_version_replaced_by_rename_is_noticed(tiny: Bundle, tmp_path: Path) -
     (tmp_path / "copy").rename(tiny.path)
     result = repository.poll(force=True)
     assert result.failure is not None
-    assert (
-        "is of 'tiny' version 2, but lies in the folder of 'tiny' version 1" in result.failure.text
-    )
+    assert "is of 'tiny' version 2, but is in the folder of 'tiny' version 1" in result.failure.text
     assert open_bundle(tiny.path).manifest == newer.manifest

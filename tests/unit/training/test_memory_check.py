@@ -32,7 +32,7 @@ def test_a_network_that_is_larger_than_memory_is_refused_by_name(digits: Data) -
     recipe = Recipe(dataset="digits", hidden=(10_000, 10_000))
     with pytest.raises(
         ConfigurationError,
-        match=r"--hidden 10000,10000: needs at least 2\.8 GiB .* this machine grants 1\.0 GiB",
+        match=r"--hidden 10000,10000: needs at least 2\.8 GiB .* this machine offers 1\.0 GiB",
     ):
         check_memory(recipe, digits, available=2**30)
     check_memory(recipe, digits, available=2**32)
@@ -45,13 +45,15 @@ def test_a_training_that_can_not_fit_never_starts(
 ) -> None:
     monkeypatch.setattr(training.memory, "available_bytes", lambda: 2**20)
     arguments = ["--dataset", "digits", "--models-dir", str(tmp_path)]
-    with pytest.raises(ConfigurationError, match="this machine grants 0"):
+    with pytest.raises(ConfigurationError, match="this machine offers 0"):
         train(read_settings(TrainingSettings, arguments), Console(quiet=True))
 
 
 def test_memory_that_ends_in_the_midst_is_named_so() -> None:
     with (
-        pytest.raises(ConfigurationError, match="not enough for --hidden 128 and --batch-images"),
+        pytest.raises(
+            ConfigurationError, match="not enough memory for --hidden 128 and --batch-images"
+        ),
         out_of_memory_named(Recipe()),
     ):
         torch.empty(10**15)

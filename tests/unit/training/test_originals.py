@@ -1,4 +1,4 @@
-"""MNIST's files, on disk and behind mirrors: whole and as published, or the fault is named."""
+"""MNIST's files, on disk and from mirrors: whole and as published, or a clear error."""
 
 import contextlib
 import gzip
@@ -177,7 +177,7 @@ def test_a_download_that_was_cut_is_made_again(originals: Originals) -> None:
     originals.folder.mkdir()
     packed = originals.folder / f"{IMAGES}.gz"
     packed.write_bytes(b"\x1f\x8b half")
-    with pytest.raises(DatasetError, match=f"the {IMAGES}.gz that lies there is damaged"):
+    with pytest.raises(DatasetError, match=f"the {IMAGES}.gz there is damaged"):
         replace(originals, mirrors=["file:///nowhere"]).read("train")
     originals.read("train")
     packed.write_bytes(packed.read_bytes()[:1000])
@@ -261,17 +261,17 @@ def answering(content: bytes) -> Iterator[str]:
 
 OK = b"HTTP/1.1 200 OK\r\n"
 ANSWERS = {
-    "breaks off": (OK + b"Content-Length: 999\r\n\r\nxy", "broke off after 2 of 999 bytes"),
+    "breaks off": (OK + b"Content-Length: 999\r\n\r\nxy", "ended after 2 of 999 bytes"),
     "breaks off, chunked": (
         OK + b"Transfer-Encoding: chunked\r\n\r\n999\r\nxy",
-        "not whole.*IncompleteRead",
+        "incomplete.*IncompleteRead",
     ),
     "a web page": (OK + b"\r\n<html>log in</html>", "got a web page, perhaps of a proxy"),
     "not there": (b"HTTP/1.1 404 Not Found\r\n\r\n", "404: Not Found"),
-    "another protocol": (b"SSH-2.0-x\r\n", "no HTTP: BadStatusLine"),
-    "no status": (b"HTTP/1.1 abc def\r\n\r\n", "no HTTP: BadStatusLine"),
+    "another protocol": (b"SSH-2.0-x\r\n", "not HTTP: BadStatusLine"),
+    "no status": (b"HTTP/1.1 abc def\r\n\r\n", "not HTTP: BadStatusLine"),
     "nothing": (b"", "RemoteDisconnected|closed connection|reset"),
-    "endless header": (OK + b"X: " + b"a" * 70_000 + b"\r\n\r\n", "no HTTP: LineTooLong"),
+    "endless header": (OK + b"X: " + b"a" * 70_000 + b"\r\n\r\n", "not HTTP: LineTooLong"),
     "redirected in a circle": (b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n", "infinite loop"),
     "redirected to nowhere": (b"HTTP/1.1 302 Found\r\nLocation: x://\r\n\r\n", "302"),
 }

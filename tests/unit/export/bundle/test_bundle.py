@@ -86,7 +86,7 @@ def test_verify_finds_a_bundle_that_computes_something_else(bundle: Bundle, tmp_
     assert done.returncode == 1
     assert "torchscript: fails: " in done.stderr
     assert "torchscript on torch.cpu does not compute this model: stage 'linear2'" in done.stderr
-    assert len(re.findall("recorded vectors is what it should be", done.stdout)) == 4, "the others"
+    assert len(re.findall("recorded vectors is correct", done.stdout)) == 4, "the others"
 
 
 def test_the_bundled_model_has_the_files_that_are_tested_here(bundle: Bundle) -> None:
@@ -292,7 +292,7 @@ def test_what_no_system_left_there_is_refused(tiny: Bundle, name: str) -> None:
         (lambda m: m["stages"][1].update(name="relu"), "stage names must differ"),
         (lambda m: m["stages"].pop(), "end with Output"),
         (lambda m: m["files"][0].update(name="../model.onnx"), "files.0.name"),
-        (lambda m: m.update(parity=[RECORD_OF_NOTHING]), "parity of stages that are not there"),
+        (lambda m: m.update(parity=[RECORD_OF_NOTHING]), "parity of unknown stages"),
     ],
 )
 def test_a_malformed_manifest_is_refused_with_the_field(
@@ -349,7 +349,7 @@ def test_after_the_last_version_none_is_published_and_a_training_says_so_first(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "tiny" / str(2**63 - 1)).mkdir(parents=True)
-    with pytest.raises(BundleError, match="is the last version that there can be"):
+    with pytest.raises(BundleError, match="is the largest possible version"):
         check_writable(tmp_path, "tiny")
 
 
