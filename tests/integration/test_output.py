@@ -254,9 +254,7 @@ def test_the_title_of_a_table_is_no_markup(
 
 @pytest.mark.parametrize("printable", [forward_client.output.printable, export.output.printable])
 @given(text=st.text(st.characters()))
-def test_only_what_is_not_printable_is_escaped(
-    printable: Callable[[str], str], text: str
-) -> None:
+def test_only_what_is_not_printable_is_escaped(printable: Callable[[str], str], text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()
     assert (shown == text) == text.isprintable()

@@ -77,9 +77,7 @@ def unbroken(digits: Data) -> str:
     return run_of(trainer.average.folded(), digits).weights_sha256
 
 
-def test_a_killed_training_resumes_to_the_same_weights(
-    unbroken: str, tmp_path: Path
-) -> None:
+def test_a_killed_training_resumes_to_the_same_weights(unbroken: str, tmp_path: Path) -> None:
     with training_that_runs(tmp_path, *ARGUMENTS, after="^    5 ") as process:
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
@@ -95,9 +93,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
     assert history.count("\n") == EPOCHS, "the history is whole"
 
 
-def test_an_interrupt_keeps_the_last_checkpoint(
-    unbroken: str, tmp_path: Path
-) -> None:
+def test_an_interrupt_keeps_the_last_checkpoint(unbroken: str, tmp_path: Path) -> None:
     with training_that_runs(tmp_path, *ARGUMENTS, after="starts learning") as process:
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
@@ -110,9 +106,7 @@ def test_an_interrupt_keeps_the_last_checkpoint(
     assert weights_hash(tmp_path, 1) == unbroken
 
 
-def test_a_second_training_of_a_seed_is_refused(
-    tmp_path: Path, digits: Data
-) -> None:
+def test_a_second_training_of_a_seed_is_refused(tmp_path: Path, digits: Data) -> None:
     arguments = ["--dataset", "digits", "--epochs", "1", "--models-dir", str(tmp_path)]
     trainer = fitted(digits)
     checkpoint = Checkpoint(tmp_path, trainer.recipe, digits)

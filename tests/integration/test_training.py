@@ -149,9 +149,7 @@ def test_a_seed_determines_the_weights(trained: tuple[Path, str]) -> None:
     assert open_bundle(models_dir / "digits" / "3").manifest.seed == 1
 
 
-def test_a_recipe_reproduces_the_weights(
-    trained: tuple[Path, str], tmp_path: Path
-) -> None:
+def test_a_recipe_reproduces_the_weights(trained: tuple[Path, str], tmp_path: Path) -> None:
     models_dir, _ = trained
     recipe = models_dir / "digits" / "1" / "recipe.toml"
     done = train("--config", recipe, "--models-dir", tmp_path)
@@ -346,9 +344,7 @@ def test_a_diverging_runtime_prevents_publishing(
     assert [entry.name for entry in (tmp_path / "digits").iterdir()] == ["1"]
 
 
-def test_an_uncertified_decision_does_not_prevent_publishing(
-    tmp_path: Path, digits: Data
-) -> None:
+def test_an_uncertified_decision_does_not_prevent_publishing(tmp_path: Path, digits: Data) -> None:
     """All logits are alike: that is the model's affair, and its runtimes agree on it."""
     network = Network(STAGES)
     with torch.no_grad():
