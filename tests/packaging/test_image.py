@@ -289,7 +289,7 @@ def test_by_default_it_serves_every_interface(image: Image) -> None:
     assert {(int(host, 16), int(port, 16)) for host, port in listening} == {(0, 8001), (0, 8002)}
 
 
-def test_it_has_no_root_no_capability_no_writable_folder(
+def test_it_runs_read_only_without_root_or_capabilities(
     container: Container,
 ) -> None:
     uid = container.execute("id", "--user").stdout
