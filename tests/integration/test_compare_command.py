@@ -349,7 +349,9 @@ def test_an_unwritable_record_is_a_clear_error(
     assert open_bundle(copy.path).manifest == copy.manifest
 
 
-def test_what_departs_is_not_recorded(faulty: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_diverging_runtime_is_not_recorded(
+    faulty: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["compare", str(faulty.path), "--device", "cpu", "--record"]) == 1
     message = "not recorded: onnx cpu float32, onnx-reference cpu float32 failed T0 or T1"
     assert message in capsys.readouterr().err

@@ -47,7 +47,7 @@ def digits() -> Data:
         ([(0.5, 0.98, 1)], (0.4, 0.9798, 5), "converges, loss falls, 4 units died"),
     ],
 )
-def test_observations_say_what_the_figures_say(
+def test_observations_follow_the_figures(
     before: Sequence[tuple[float, float, int]], now: tuple[float, float, int], expected: str
 ) -> None:
     earlier = [epoch(index, *figures) for index, figures in enumerate(before, start=1)]
@@ -61,7 +61,7 @@ def test_the_row_of_an_epoch_has_its_figures() -> None:
 
 
 @hypothesis.given(values=st.lists(st.floats(0, 100), min_size=1, max_size=500))
-def test_a_chart_fits_and_its_columns_stand_as_high_as_their_values(values: list[float]) -> None:
+def test_a_chart_fits_and_columns_follow_their_values(values: list[float]) -> None:
     heading, *rows = chart("error", values).split("\n")
     assert heading.startswith("error: ")
     assert len(rows) == CHART_ROWS
@@ -142,7 +142,7 @@ def test_tensorboard_gets_every_figure_of_every_epoch(tmp_path: Path) -> None:
     assert set(events.Tags()["scalars"]) == expected
 
 
-def test_tensorboard_that_is_not_installed_is_named_with_the_way_to_it(
+def test_missing_tensorboard_is_an_error_with_its_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorboard", None)

@@ -19,7 +19,7 @@ def generator(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_distortion_is_mild_seeded_and_another_for_each_image(mnist: Data) -> None:
+def test_distortion_is_mild_seeded_and_different_by_image(mnist: Data) -> None:
     images = mnist.train.pixels()[:1].expand(64, -1, -1)
     distorted = distort(images, generator())
     assert torch.equal(distorted, distort(images, generator()))
@@ -45,7 +45,7 @@ def test_distorted_pixels_stay_in_their_range_and_shape(
     assert float(distorted.max()) <= 1.00001
 
 
-def test_strength_0_changes_nothing_and_more_strength_changes_more(mnist: Data) -> None:
+def test_strength_0_is_identity_and_more_changes_more(mnist: Data) -> None:
     images = mnist.train.pixels()[:256]
     changes = [
         float((distort(images, generator(), strength) - images).abs().mean())
@@ -57,7 +57,7 @@ def test_strength_0_changes_nothing_and_more_strength_changes_more(mnist: Data) 
 
 
 @hypothesis.given(values=st.lists(st.floats(-0.5, 0.5), min_size=6, max_size=6))
-def test_a_map_is_that_of_torchs_own_affine_grid(values: list[float]) -> None:
+def test_affine_maps_match_torchs_affine_grid(values: list[float]) -> None:
     images = torch.from_numpy(random_images(2, (28, 28)))
     maps = affine_maps(torch.tensor([values, [0.0] * 6]))
     grid = functional.affine_grid(maps, [2, 1, 28, 28], align_corners=False)
@@ -75,7 +75,7 @@ def test_a_shift_by_whole_pixels_moves_the_array(right: int, down: int) -> None:
 
 
 @pytest.mark.parametrize("quarters", [-1, 0, 1, 2])
-def test_a_rotation_by_quarters_turns_the_array_counter_clockwise(quarters: int) -> None:
+def test_a_quarter_rotation_turns_counter_clockwise(quarters: int) -> None:
     image = torch.from_numpy(random_images(1, (28, 28)))
     turned = rotate(image, 90.0 * quarters)
     expected = torch.rot90(image, quarters, dims=(1, 2))

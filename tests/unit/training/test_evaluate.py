@@ -46,7 +46,7 @@ def random_split(count: int, classes: int, seed: int) -> tuple[Split, torch.Tens
 
 
 @hypothesis.given(count=st.integers(1, 60), classes=st.integers(2, 12), seed=st.integers(0, 999))
-def test_accuracy_loss_confusion_and_mistakes_are_those_of_numpy(
+def test_accuracy_loss_confusion_and_mistakes_match_numpy(
     count: int, classes: int, seed: int
 ) -> None:
     split, logits = random_split(count, classes, seed)
@@ -72,7 +72,7 @@ def test_accuracy_loss_confusion_and_mistakes_are_those_of_numpy(
 @hypothesis.given(
     pairs=st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=100)
 )
-def test_the_calibration_error_is_the_weighted_distance_over_intervals(
+def test_the_calibration_error_is_the_weighted_distance(
     pairs: list[tuple[float, bool]],
 ) -> None:
     """Guo et al. 2017, equation 3, interval by interval in plain Python."""
@@ -97,7 +97,7 @@ def test_the_calibration_error_is_the_weighted_distance_over_intervals(
     assert calibration_error(bins) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_network_that_is_always_sure_and_half_right_has_half_an_error() -> None:
+def test_an_always_sure_half_right_network_has_error_half() -> None:
     logits = torch.tensor([[100.0, 0.0]] * 4)
     split = Split(torch.zeros(4, 28, 28, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
     found = evaluate(Lookup(logits), split)
@@ -113,7 +113,7 @@ class Brightest(nn.Module):
         return torch.stack([q.sum((1, 2)) for q in [*quarters, images[:, 14:, 14:]]], dim=1)
 
 
-def test_robustness_is_the_accuracy_on_images_that_were_changed_so() -> None:
+def test_robustness_is_the_accuracy_on_changed_images() -> None:
     """Each level against the same accuracy of images that are changed one way at a time."""
     images = torch.zeros(4, 28, 28, dtype=torch.uint8)
     for index, (row, column) in enumerate(((10, 10), (10, 15), (15, 10), (15, 15))):
@@ -141,7 +141,7 @@ def test_robustness_is_the_accuracy_on_images_that_were_changed_so() -> None:
     assert found["noisy"].first_level_below(0.0) is None
 
 
-def test_noise_and_inverted_images_cost_a_trained_network_accuracy(mnist: Data) -> None:
+def test_noise_and_inversion_lower_the_accuracy(mnist: Data) -> None:
     from export.bundle import open_bundle  # noqa: PLC0415
     from export.bundle.weights import read_weights  # noqa: PLC0415
     from export.network import network_of  # noqa: PLC0415
@@ -158,7 +158,7 @@ def test_noise_and_inverted_images_cost_a_trained_network_accuracy(mnist: Data) 
 
 
 @hypothesis.given(values=st.lists(st.floats(0.2, 0.8), min_size=2, max_size=20))
-def test_the_spread_is_that_of_scipy(values: list[float]) -> None:
+def test_the_spread_matches_scipy(values: list[float]) -> None:
     found = spread(values)
     assert found.mean == pytest.approx(np.mean(values))
     assert found.deviation == pytest.approx(np.std(values, ddof=1), abs=1e-12)
@@ -168,7 +168,7 @@ def test_the_spread_is_that_of_scipy(values: list[float]) -> None:
     assert (found.low, found.high) == pytest.approx((max(0.0, low), min(1.0, high)))
 
 
-def test_the_best_run_is_chosen_by_held_out_images_never_by_test_images() -> None:
+def test_the_best_result_is_chosen_by_held_out_images() -> None:
     data = load("digits", Path(), None)
     torch.manual_seed(0)
     runs = [run_of(Network(mlp((28, 28), [16], 10)), data, seed=seed) for seed in range(5)]
@@ -179,7 +179,7 @@ def test_the_best_run_is_chosen_by_held_out_images_never_by_test_images() -> Non
     ), "the two choices must differ for this test to tell them apart"
 
 
-def test_the_rows_of_the_seeds_give_each_run_and_the_figures_over_all() -> None:
+def test_seeds_rows_have_each_result_and_the_spread() -> None:
     data = load("digits", Path(), None)
     runs = [
         run_of(
@@ -200,7 +200,7 @@ def test_the_rows_of_the_seeds_give_each_run_and_the_figures_over_all() -> None:
     assert len(seeds_rows(runs[:1])) == 1
 
 
-def test_seconds_to_an_accuracy_end_with_the_epoch_that_first_reached_it() -> None:
+def test_seconds_to_an_accuracy_end_with_its_first_epoch() -> None:
     epochs = [epoch(1, 0.5, 0.97), epoch(2, 0.4, 0.98), epoch(3, 0.3, 0.97)]
     assert seconds_to(epochs, 0.98) == 2.0
     assert seconds_to(epochs, 0.99) is None

@@ -28,7 +28,7 @@ def test_the_parameters_are_those_of_the_network(hidden: tuple[int, ...]) -> Non
     assert parameter_count(hidden) == sum(array.size for array in weights.values())
 
 
-def test_a_network_that_is_larger_than_memory_is_refused_by_name(digits: Data) -> None:
+def test_a_network_larger_than_memory_is_refused(digits: Data) -> None:
     recipe = Recipe(dataset="digits", hidden=(10_000, 10_000))
     with pytest.raises(
         ConfigurationError,
@@ -40,7 +40,7 @@ def test_a_network_that_is_larger_than_memory_is_refused_by_name(digits: Data) -
     assert 2**30 < available_bytes() < 2**50
 
 
-def test_a_training_that_can_not_fit_never_starts(
+def test_a_training_too_large_for_memory_never_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training.memory, "available_bytes", lambda: 2**20)
@@ -49,7 +49,7 @@ def test_a_training_that_can_not_fit_never_starts(
         train(read_settings(TrainingSettings, arguments), Console(quiet=True))
 
 
-def test_memory_that_ends_in_the_midst_is_named_so() -> None:
+def test_running_out_of_memory_is_a_clear_error() -> None:
     with (
         pytest.raises(
             ConfigurationError, match="not enough memory for --hidden 128 and --batch-images"

@@ -67,7 +67,7 @@ def test_a_zero_gradient_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("shape", [(10, 128), (128, 784), (64, 16)])
-def test_steps_are_those_of_torchs_muon(shape: tuple[int, int]) -> None:
+def test_steps_match_torchs_muon(shape: tuple[int, int]) -> None:
     """Apart from bfloat16, whose relative error is up to 0.4% in each product."""
     ours, theirs = (torch.nn.Parameter(random_matrix(*shape, 1, 1)) for _ in range(2))
     started = ours.detach().clone()
@@ -84,7 +84,7 @@ def test_steps_are_those_of_torchs_muon(shape: tuple[int, int]) -> None:
     assert torch.equal(state, reference.state_dict()["state"][0]["momentum_buffer"])
 
 
-def test_training_computes_in_no_type_that_is_slow_on_a_cpu() -> None:
+def test_training_uses_no_half_precision() -> None:
     """Many processors emulate bfloat16 and float16, at 1/40 of the speed of float32."""
     seen: set[torch.dtype] = set()
 

@@ -74,7 +74,7 @@ def originals(mirror: Path, tmp_path: Path) -> Originals:
     )
 
 
-def test_what_is_downloaded_is_kept_unpacked_and_read(originals: Originals) -> None:
+def test_a_download_is_stored_unpacked_and_read(originals: Originals) -> None:
     expected = small_dataset()
     elsewhere = replace(originals, mirrors=["file:///nowhere"])
     for source in (originals, elsewhere):  # the second finds what the first has left
@@ -93,7 +93,7 @@ def test_mnist_is_read_as_torchvision_reads_it(mnist: Data) -> None:
     assert mnist.test.labels.equal(theirs.targets)
 
 
-def test_the_known_digests_are_of_what_the_published_files_hold(mnist: Data) -> None:
+def test_the_known_digests_match_the_published_files(mnist: Data) -> None:
     assert mnist.name == "mnist"
     raw = read_settings(TrainingSettings, []).data_dir / "MNIST" / "raw"
     for name, published in datasets.MNIST.resources:
@@ -103,7 +103,7 @@ def test_the_known_digests_are_of_what_the_published_files_hold(mnist: Data) -> 
         assert UNPACKED_MD5[published] == unpacked
 
 
-def test_labels_of_mnist_that_were_zeroed_on_disk_are_refused(mnist: Data, tmp_path: Path) -> None:
+def test_zeroed_labels_on_disk_are_refused(mnist: Data, tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for path in (read_settings(TrainingSettings, []).data_dir / "MNIST" / "raw").glob("*ubyte"):
@@ -133,7 +133,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_named_with_what_to_do(originals: Originals, damage: str) -> None:
+def test_a_damaged_file_is_named_with_its_remedy(originals: Originals, damage: str) -> None:
     originals.read("train")
     path = originals.folder / IMAGES
     DAMAGES[damage](path)
@@ -167,13 +167,13 @@ def test_any_bytes_are_images_or_a_dataset_error(
         Originals("mnist", folder, resources, [], check=False).read("train")
 
 
-def test_a_folder_in_place_of_a_file_is_named(originals: Originals) -> None:
+def test_a_folder_named_as_a_file_is_an_error(originals: Originals) -> None:
     (originals.folder / IMAGES).mkdir(parents=True)
     with pytest.raises(DatasetError, match=f"{IMAGES}: can't be read: Is a directory"):
         originals.read("train")
 
 
-def test_a_download_that_was_cut_is_made_again(originals: Originals) -> None:
+def test_a_cut_download_is_repeated(originals: Originals) -> None:
     originals.folder.mkdir()
     packed = originals.folder / f"{IMAGES}.gz"
     packed.write_bytes(b"\x1f\x8b half")
@@ -186,7 +186,7 @@ def test_a_download_that_was_cut_is_made_again(originals: Originals) -> None:
         replace(originals, check=False).read("train")
 
 
-def test_an_unpacked_file_without_its_archive_is_not_trusted(originals: Originals) -> None:
+def test_an_unpacked_file_needs_its_archive(originals: Originals) -> None:
     """Fashion-MNIST's: its unpacked files have no known digest."""
     originals.read("train")
     (originals.folder / f"{IMAGES}.gz").unlink()
@@ -195,7 +195,7 @@ def test_an_unpacked_file_without_its_archive_is_not_trusted(originals: Original
     replace(originals, check=False).read("train")
 
 
-def test_a_full_disk_leaves_no_half_of_a_file(originals: Originals) -> None:
+def test_a_full_disk_leaves_no_partial_file(originals: Originals) -> None:
     """The limit of a file's size stands in for the disk."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
@@ -227,7 +227,7 @@ def test_own_data_have_the_form_of_mnist(
         replace(originals, check=False).read("train")
 
 
-def test_data_of_ones_own_are_taken_if_the_settings_say_so(mirror: Path, tmp_path: Path) -> None:
+def test_own_data_are_accepted_without_the_check(mirror: Path, tmp_path: Path) -> None:
     arguments = ("--epochs", "1", "--hidden", "1", "--models-dir", tmp_path, "--data-dir", tmp_path)
     done = train(*arguments, "--mirror", mirror.as_uri(), "--no-check-data")
     assert done.returncode == 0, done.stderr
@@ -278,7 +278,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_a_broken_mirror_is_named_with_its_fault(originals: Originals, answer: str) -> None:
+def test_a_broken_mirror_is_named_with_the_reason(originals: Originals, answer: str) -> None:
     content, reason = ANSWERS[answer]
     with answering(content) as url, pytest.raises(DatasetError, match=reason) as failed:
         replace(originals, mirrors=[url]).read("train")
@@ -289,7 +289,7 @@ def test_a_broken_mirror_is_named_with_its_fault(originals: Originals, answer: s
 
 @given(content=st.binary(max_size=300) | st.binary(max_size=300).map(lambda body: OK + body))
 @settings(max_examples=60)
-def test_any_answer_is_a_file_or_a_download_error(content: bytes) -> None:
+def test_any_response_is_a_file_or_download_error(content: bytes) -> None:
     with answering(content) as url, contextlib.suppress(DownloadError):
         assert download(f"{url}/x") in content
 
@@ -297,12 +297,12 @@ def test_any_answer_is_a_file_or_a_download_error(content: bytes) -> None:
 @pytest.mark.parametrize(
     "url", ["", "data/mnist", "ftp://h/x", "http://", "http://h:x/", "file://h/x"]
 )
-def test_what_is_no_address_of_a_file_is_a_download_error(url: str) -> None:
+def test_an_invalid_url_is_a_download_error(url: str) -> None:
     with pytest.raises(DownloadError):
         download(url)
 
 
-def test_a_mirror_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_mirror_is_a_download_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training.download, "SILENCE_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -310,7 +310,7 @@ def test_a_mirror_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
             download(url)
 
 
-def test_a_download_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_download_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training.download, "MAX_BYTES", 100)
     with (
         answering(OK + b"\r\n" + b"x" * 101) as url,
@@ -325,7 +325,7 @@ def test_the_next_mirror_is_tried(originals: Originals) -> None:
 
 
 @pytest.mark.parametrize("path", ["a b/ä", "a%20b/%C3%A4"])
-def test_a_space_in_an_address_is_sent_as_browsers_send_it(path: str) -> None:
+def test_a_space_in_a_url_is_quoted(path: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         asked: list[bytes] = []
 
@@ -341,8 +341,6 @@ def test_a_space_in_an_address_is_sent_as_browsers_send_it(path: str) -> None:
     assert asked[0].startswith(b"GET /a%20b/%C3%A4 HTTP/1.1\r\n")
 
 
-def test_a_space_in_the_address_of_a_folder_is_understood(
-    originals: Originals, mirror: Path
-) -> None:
+def test_a_space_in_a_mirror_url_works(originals: Originals, mirror: Path) -> None:
     assert " " in str(mirror)
     replace(originals, mirrors=[f"file://{mirror}"]).read("train")

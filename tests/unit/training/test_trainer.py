@@ -60,7 +60,7 @@ def test_the_same_recipe_gives_the_same_bits(base: Trainer, digits: Data) -> Non
     assert torch.equal(parameters_of(fitted(digits)), parameters_of(base))
 
 
-def test_a_fit_that_is_restored_goes_on_to_the_same_bits(digits: Data) -> None:
+def test_a_restored_training_ends_with_the_same_bits(digits: Data) -> None:
     whole, broken, resumed = (
         Trainer(Recipe(dataset="digits", epochs=3, batch_images=32), digits) for _ in range(3)
     )
@@ -77,7 +77,7 @@ def test_a_fit_that_is_restored_goes_on_to_the_same_bits(digits: Data) -> None:
     assert without_time[0] == without_time[1]
 
 
-def test_threads_and_determinism_hold_while_the_block_runs_and_no_longer() -> None:
+def test_threads_and_determinism_are_restored_after_the_block() -> None:
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with deterministic(before[0] + 1):
         assert torch.get_num_threads() == before[0] + 1
@@ -107,7 +107,7 @@ def test_an_epoch_reports_what_its_weights_do(base: Trainer, digits: Data) -> No
     assert last.held_out_accuracy == evaluate(network, digits.held_out).accuracy
 
 
-def test_an_epoch_reports_loss_accuracy_and_gradient_of_its_steps(digits: Data) -> None:
+def test_an_epoch_reports_the_figures_of_its_steps(digits: Data) -> None:
     """One step over all images without distortion: the figures are those of the first weights."""
     trainer = Trainer(
         Recipe(dataset="digits", epochs=1, batch_images=len(digits.train), augmentation=0.0), digits
@@ -145,7 +145,7 @@ def test_a_dead_unit_is_counted(digits: Data) -> None:
     assert epoch.dead_units == dead >= 5
 
 
-def test_the_learning_rate_rises_and_falls_to_nothing(digits: Data) -> None:
+def test_the_learning_rate_rises_then_falls_to_0(digits: Data) -> None:
     rates = [epoch.learning_rate for epoch in fitted(digits, epochs=20).epochs]
     assert rates[0] < rates[1]
     assert rates[2:] == sorted(rates[2:], reverse=True)
@@ -181,7 +181,7 @@ def test_every_training_image_is_distorted_in_every_epoch(
     assert sum(count for count, _ in distorted) == 2 * len(digits.train)
 
 
-def test_the_distortions_are_constant_and_taper_off_at_the_end(
+def test_distortions_are_constant_then_taper_off(
     digits: Data, distorted: list[tuple[int, float]]
 ) -> None:
     trainer = fitted(digits, epochs=10, augmentation=2.0, augmentation_end=0.5)

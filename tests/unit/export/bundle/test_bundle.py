@@ -67,7 +67,7 @@ def flip_a_byte(path: Path, share: float = 0.5) -> None:
     path.write_bytes(data)
 
 
-def test_verify_accepts_the_bundled_model_and_lets_every_runtime_prove_itself(
+def test_verify_accepts_the_bundled_model_in_every_runtime(
     bundle: Bundle,
 ) -> None:
     command = [sys.executable, "-W", "error", "-m", "export", "verify", str(bundle.path)]
@@ -89,14 +89,12 @@ def test_verify_finds_a_bundle_that_computes_something_else(bundle: Bundle, tmp_
     assert len(re.findall("recorded vectors is correct", done.stdout)) == 4, "the others"
 
 
-def test_the_bundled_model_has_the_files_that_are_tested_here(bundle: Bundle) -> None:
+def test_these_are_all_files_of_the_bundled_model(bundle: Bundle) -> None:
     assert {file.name for file in bundle.manifest.files} == set(FILES)
 
 
 @pytest.mark.parametrize("name", [*FILES, MANIFEST_NAME])
-def test_a_flipped_byte_is_named_by_verify_and_by_the_server(
-    bundle: Bundle, tmp_path: Path, name: str
-) -> None:
+def test_verify_and_server_name_a_flipped_byte(bundle: Bundle, tmp_path: Path, name: str) -> None:
     path = republish(bundle, tmp_path, {}).path / name
     flip_a_byte(path)
     assert str(path) in verify(path.parent).stderr
@@ -112,7 +110,7 @@ def test_any_byte_of_the_manifest_is_guarded(tiny: Bundle, share: float) -> None
         open_bundle(tiny.path)
 
 
-def test_a_manifest_that_was_edited_is_refused_though_it_is_well_formed(tiny: Bundle) -> None:
+def test_an_edited_manifest_is_refused(tiny: Bundle) -> None:
     path = tiny.path / MANIFEST_NAME
     path.write_text(path.read_text().replace('"cat"', '"cow"'))
     with pytest.raises(BundleError, match=r"its own SHA-256 is .*damaged or edited"):
@@ -128,9 +126,7 @@ def test_a_manifest_is_replaced_whole(tiny: Bundle) -> None:
 
 
 @pytest.mark.parametrize("name", [*RUNTIME_FILES, "vectors.npz"])
-def test_a_file_that_no_runtime_can_read_is_one_clear_error(
-    tiny: Bundle, tmp_path: Path, name: str
-) -> None:
+def test_an_unreadable_file_is_one_clear_error(tiny: Bundle, tmp_path: Path, name: str) -> None:
     """Though its hash is right."""
     garbled = republish(tiny, tmp_path / "garbled", {name: b"garbage"})
     done = verify(garbled.path)
@@ -139,7 +135,7 @@ def test_a_file_that_no_runtime_can_read_is_one_clear_error(
     assert "Traceback" not in done.stderr
 
 
-def test_vectors_of_no_images_prove_nothing(tiny: Bundle, tmp_path: Path) -> None:
+def test_vectors_without_images_are_refused(tiny: Bundle, tmp_path: Path) -> None:
     with np.load(tiny.path / "vectors.npz") as arrays:
         empty = {name: array[:0] for name, array in arrays.items()}
     buffer = io.BytesIO()
@@ -157,7 +153,7 @@ def test_vectors_of_no_images_prove_nothing(tiny: Bundle, tmp_path: Path) -> Non
         (lambda arrays: arrays["bound/relu"].fill(np.inf), "a bound is not finite"),
     ],
 )
-def test_vectors_that_prove_nothing_are_refused(
+def test_unusable_vectors_are_refused(
     tiny: Bundle, tmp_path: Path, change: Callable[[dict[str, np.ndarray]], object], message: str
 ) -> None:
     with np.load(tiny.path / "vectors.npz") as file:
@@ -198,13 +194,13 @@ def test_weights_of_another_network_are_refused(
         read_weights(bundle)
 
 
-def test_a_folder_that_can_not_be_read_is_named(tiny: Bundle) -> None:
+def test_an_unreadable_folder_is_named(tiny: Bundle) -> None:
     name = "x" * 300  # longer than a file system takes
     with pytest.raises(BundleError, match="can't be read: File name too long"):
         find_bundle(tiny.path.parent.parent, name, None)
 
 
-def test_no_file_tells_where_on_a_machine_it_was_made(bundle: Bundle, tiny: Bundle) -> None:
+def test_no_file_contains_a_path_of_its_machine(bundle: Bundle, tiny: Bundle) -> None:
     paths = (str(REPOSITORY).encode(), b"site-packages")
     for one in (bundle, tiny):
         for file in one.manifest.files:
@@ -255,7 +251,7 @@ LEFTOVERS = (
 
 
 @pytest.mark.parametrize("is_config_map", [True, False])
-def test_a_bundle_on_any_mount_is_verified_and_served(
+def test_a_bundle_on_any_mount_works(
     bundle: Bundle, tmp_path: Path, *, is_config_map: bool
 ) -> None:
     folder = republish(bundle, tmp_path, {}).path
@@ -273,7 +269,7 @@ def test_a_bundle_on_any_mount_is_verified_and_served(
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "model.onnx.data", "more/", "model.onnx~", "data"])
-def test_what_no_system_left_there_is_refused(tiny: Bundle, name: str) -> None:
+def test_an_unlisted_file_is_refused(tiny: Bundle, name: str) -> None:
     path = tiny.path / name
     path.mkdir() if name.endswith("/") else path.write_bytes(b"x")
     assert tiny.unlisted_files() == [path.name]
@@ -312,7 +308,7 @@ def test_a_manifest_that_is_no_json_is_refused(tiny: Bundle) -> None:
         open_bundle(tiny.path)
 
 
-def test_the_newest_version_is_found_and_an_older_one_can_be_pinned(tmp_path: Path) -> None:
+def test_the_newest_or_a_pinned_version_is_found(tmp_path: Path) -> None:
     for _ in range(10):  # 10 comes after 9, which the order of names would not give
         publish_random_bundle(tmp_path, "tiny")
     assert find_bundle(tmp_path, "tiny", None).manifest.version == 10
@@ -326,26 +322,26 @@ def test_the_newest_version_is_found_and_an_older_one_can_be_pinned(tmp_path: Pa
     assert publish_random_bundle(tmp_path, "tiny").manifest.version == 11
 
 
-def test_folders_that_are_no_version_are_named_where_there_is_no_other(tmp_path: Path) -> None:
+def test_invalid_version_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "tiny" / "007").mkdir(parents=True)
     with pytest.raises(BundleError, match=r"folders there: '007'\); expected a number from 1 to"):
         find_bundle(tmp_path, "tiny", None)
 
 
 @given(st.from_regex(r"[0-9]{1,25}", fullmatch=True) | st.text("0123456789٣²-+._ab"))
-def test_a_name_is_a_version_if_an_int64_holds_it_and_prints_so(name: str) -> None:
+def test_a_version_is_an_int64_in_plain_digits(name: str) -> None:
     canonical = name.isascii() and name.isdigit() and not name.startswith("0")
     assert is_version(name) == (canonical and int(name) < 2**63)
 
 
-def test_a_manifest_has_no_version_that_the_protocols_can_not_carry(tiny: Bundle) -> None:
+def test_a_manifest_version_fits_into_int64(tiny: Bundle) -> None:
     for version in (0, 2**63):
         with pytest.raises(BundleError, match="version: Input should be"):
             write_manifest(tiny.path, tiny.manifest.model_copy(update={"version": version}))
     write_manifest(tiny.path, tiny.manifest.model_copy(update={"version": 2**63 - 1}))
 
 
-def test_after_the_last_version_none_is_published_and_a_training_says_so_first(
+def test_nothing_is_published_after_the_largest_version(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "tiny" / str(2**63 - 1)).mkdir(parents=True)
@@ -353,13 +349,13 @@ def test_after_the_last_version_none_is_published_and_a_training_says_so_first(
         check_writable(tmp_path, "tiny")
 
 
-def test_a_file_in_the_place_of_a_version_is_not_published_over(tmp_path: Path) -> None:
+def test_a_file_named_as_a_version_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "1").write_text("a file")
     assert publish_random_bundle(tmp_path, "tiny").manifest.version == 2
 
 
-def test_what_is_not_there_is_answered_with_what_is(tiny: Bundle, tmp_path: Path) -> None:
+def test_a_missing_model_or_version_names_the_existing(tiny: Bundle, tmp_path: Path) -> None:
     models_dir = tiny.path.parent.parent
     with pytest.raises(BundleError, match=r"no model 'big'.*models there: tiny"):
         find_bundle(models_dir, "big", None)
@@ -369,13 +365,13 @@ def test_what_is_not_there_is_answered_with_what_is(tiny: Bundle, tmp_path: Path
         find_bundle(tmp_path / "nowhere", "tiny", None)
 
 
-def test_a_bundle_in_the_folder_of_another_is_refused(tiny: Bundle) -> None:
+def test_a_bundle_in_a_wrong_folder_is_refused(tiny: Bundle) -> None:
     shutil.copytree(tiny.path, tiny.path.parent / "2")
     with pytest.raises(BundleError, match=r"is of 'tiny' version 1, .* version 2"):
         find_bundle(tiny.path.parent.parent, "tiny", None)
 
 
-def test_publications_at_the_same_time_get_versions_of_their_own(tmp_path: Path) -> None:
+def test_concurrent_publications_get_different_versions(tmp_path: Path) -> None:
     def publish(_: int) -> int:
         with staged_bundle(tmp_path, "tiny") as (folder, version):
             (folder / "model.onnx").write_bytes(b"x")
@@ -386,7 +382,7 @@ def test_publications_at_the_same_time_get_versions_of_their_own(tmp_path: Path)
     assert given == versions(tmp_path, "tiny") == list(range(1, 17))
 
 
-def test_a_publication_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_publication_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
         with staged_bundle(tmp_path, "tiny") as (folder, version):
             assert version == 1

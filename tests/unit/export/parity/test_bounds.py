@@ -109,18 +109,18 @@ def test_no_arithmetic_of_its_precision_exceeds_the_bound(
         (Format(24, flushes_subnormals=True), Fraction(1, 2**127), 0.0),
     ],
 )
-def test_the_simulated_formats_round_as_the_real_ones(
+def test_simulated_formats_round_as_the_real_ones(
     form: Format, value: Fraction, expected: float
 ) -> None:
     assert form.round(value) == Fraction(expected)
 
 
 @given(st.floats(width=64, allow_nan=False, allow_infinity=False, min_value=-1e38, max_value=1e38))
-def test_the_simulated_float32_is_numpys(value: float) -> None:
+def test_simulated_float32_matches_numpy(value: float) -> None:
     assert FLOAT32.round(Fraction(value)) == Fraction(float(np.float32(value)))
 
 
-def test_sums_that_cancel_stay_within_the_bound_and_show_that_it_is_needed() -> None:
+def test_sums_that_cancel_need_the_bound() -> None:
     """1e8 + 1 - 1e8 is 0 in float32 though it is 1."""
     stages = [s for s in mlp((1, 2), [1], 1) if s.name in {"input", "flatten", "linear1"}]
     stages.append(stages[-1].model_copy(update={"name": "output", "operation": "Output"}))
@@ -142,7 +142,7 @@ def test_sums_that_cancel_stay_within_the_bound_and_show_that_it_is_needed() -> 
         ("bfloat16", 2.0**-8, 2.0**-22),
     ],
 )
-def test_the_bound_of_two_linear_layers_is_its_formula(
+def test_two_linear_layers_have_the_bound_of_the_formula(
     precision: Precision, v: float, u: float
 ) -> None:
     weights = {
@@ -184,7 +184,7 @@ def tiny_network(
     return mlp((1, len(weight)), [1], 1), weights
 
 
-def test_a_unit_that_only_rounding_turns_on_is_within_the_bound() -> None:
+def test_a_unit_turned_on_by_rounding_is_bounded() -> None:
     """1e8 + 1 - 2 - 1e8 is -1, but ((-1e8 - 2) + 1e8) + 1 is 1 in float32, and ReLU passes it."""
     stages, weights = tiny_network([1e8, 1.0, -2.0], bias=-1e8, then=0.5)
     reference = reference_of(stages, weights, np.ones((1, 1, 3)))
@@ -195,7 +195,7 @@ def test_a_unit_that_only_rounding_turns_on_is_within_the_bound() -> None:
     assert reference.bounds["output"] >= 0.5
 
 
-def test_an_input_that_may_be_off_still_counts_among_those_that_round() -> None:
+def test_an_uncertain_input_counts_as_a_rounded_term() -> None:
     """The hidden unit is 0 exactly; what a runtime has in its place is rounded once more."""
     stages, weights = tiny_network([1.0, -1.0], bias=0.0, then=3.0)
     reference = reference_of(stages, weights, np.ones((1, 1, 2)))
@@ -205,7 +205,7 @@ def test_an_input_that_may_be_off_still_counts_among_those_that_round() -> None:
     assert reference.bounds["output"][0, 0] >= one_product
 
 
-def test_a_subnormal_that_is_flushed_before_a_large_weight_is_within_the_bound() -> None:
+def test_a_flushed_subnormal_is_within_the_bound() -> None:
     stages, weights = tiny_network([1000.0], bias=0.0)
     image = np.full((1, 1, 1), 2.0**-127, np.float32)
     found = simulate(DEVICES["tf32 flushing"], list(stages), weights, image, Random(0))  # noqa: S311 (an order, no secret)
@@ -214,7 +214,7 @@ def test_a_subnormal_that_is_flushed_before_a_large_weight_is_within_the_bound()
     assert 1000 * 2.0**-127 <= bound <= 3000 * 2.0**-126
 
 
-def test_what_can_overflow_has_no_finite_bound() -> None:
+def test_a_possible_overflow_has_no_finite_bound() -> None:
     """3e38 + 3e38 - 3e38 is 3e38, or infinity on the way."""
     stages, weights = tiny_network([3e38, 3e38, -3e38], bias=0.0, then=0.0)
     reference = reference_of(stages, weights, np.ones((1, 1, 3)))
@@ -225,7 +225,7 @@ def test_what_can_overflow_has_no_finite_bound() -> None:
     assert np.isfinite(reference_of(stages, weights, np.ones((1, 1, 3))).bounds["output"]).all()
 
 
-def test_a_unit_that_is_surely_off_carries_no_error() -> None:
+def test_a_certainly_inactive_unit_has_no_error() -> None:
     weights = {
         "linear1.weight": np.array([[-1.0]], np.float32),
         "linear1.bias": np.array([-1.0], np.float32),

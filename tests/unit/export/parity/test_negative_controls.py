@@ -1,4 +1,4 @@
-"""Negative controls: each fault is caught, and placed at the stage where it is."""
+"""Negative controls: each error is caught, and placed at its stage."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -138,14 +138,14 @@ def expect_caught(bundle: Bundle, weights: Weights, faulty: Sequence[Runtime], s
 
 
 @pytest.mark.parametrize(("change", "stage"), CHANGES, ids=[c.__name__ for c, _ in CHANGES])
-def test_files_of_other_weights_are_caught_at_the_layer(
+def test_other_weights_are_caught_at_their_layer(
     bundle: Bundle, weights: Weights, tmp_path: Path, change: Change, stage: str
 ) -> None:
     faulty = republish(bundle, tmp_path, written_from(change(weights), bundle.manifest.stages))
     expect_caught(faulty, weights, EXPORTED, stage)
 
 
-def test_a_fault_in_one_file_is_that_runtimes_alone(
+def test_an_error_in_one_file_fails_its_runtime(
     bundle: Bundle, weights: Weights, tmp_path: Path
 ) -> None:
     contents = written_from(nudged(weights), bundle.manifest.stages)
@@ -154,7 +154,7 @@ def test_a_fault_in_one_file_is_that_runtimes_alone(
 
 
 @pytest.mark.parametrize("runtime", ["torchscript", "pt2"])
-def test_a_relu_that_torch_left_out_is_caught(
+def test_a_relu_missing_in_torch_is_caught(
     bundle: Bundle,
     weights: Weights,
     tmp_path: Path,
@@ -174,9 +174,7 @@ def test_a_relu_that_torch_left_out_is_caught(
         )
 
 
-def test_a_relu_that_onnx_left_out_is_caught(
-    bundle: Bundle, weights: Weights, tmp_path: Path
-) -> None:
+def test_a_relu_missing_in_onnx_is_caught(bundle: Bundle, weights: Weights, tmp_path: Path) -> None:
     contents = {}
     for name in (ONNX_FILE, ONNX_TRACE_FILE):
         model = onnx.load_from_string(bundle.read(name))
@@ -201,7 +199,7 @@ def test_one_bit_between_the_torch_runtimes_is_caught(
     assert "has other bits than in eager cpu float32" in scripted.violations[0].text
 
 
-def test_a_runtime_is_not_blamed_for_its_neighbours_fault(
+def test_a_runtime_is_not_failed_by_another(
     bundle: Bundle, weights: Weights, tmp_path: Path
 ) -> None:
     contents = written_from(nudged(weights), bundle.manifest.stages)
@@ -212,7 +210,7 @@ def test_a_runtime_is_not_blamed_for_its_neighbours_fault(
     assert [one.status for one in report.comparisons] == ["fails", "holds", "holds"]
 
 
-def test_an_untraced_file_that_differs_from_the_traced_one_is_caught(
+def test_an_untraced_file_that_differs_is_caught(
     bundle: Bundle, weights: Weights, tmp_path: Path
 ) -> None:
     contents = written_from(last_nudged(weights), bundle.manifest.stages)
@@ -279,7 +277,7 @@ def shorten(traced: dict[str, np.ndarray]) -> None:
     ],
     ids=["NaN on one side", "stage missing", "fewer images", "other images", "other dtype"],
 )
-def test_what_a_runtime_answers_wrongly_is_caught_at_its_stage(
+def test_a_wrong_output_is_caught_at_its_stage(
     bundle: Bundle,
     weights: Weights,
     tamper: Callable[[dict[str, np.ndarray]], object],
@@ -294,7 +292,7 @@ def test_what_a_runtime_answers_wrongly_is_caught_at_its_stage(
     assert [one for one in violations if one.tier == "T1" and re.search(message, one.text)]
 
 
-def test_nan_is_as_far_off_as_can_be(bundle: Bundle, weights: Weights) -> None:
+def test_nan_is_an_infinite_error(bundle: Bundle, weights: Weights) -> None:
     tally = tally_of(bundle, weights, TamperedRunner(open_runner(bundle, "onnx", "cpu"), put_nan))
     (figures,) = (s for s in tally.record("x").stages if s.stage == "linear2")
     assert (figures.max_error, figures.margin, figures.max_ulps) == (np.inf, np.inf, np.inf)
@@ -342,7 +340,7 @@ def test_a_stage_that_is_missing_has_no_figures(
     assert draw_heatmap(report, bundle.manifest.stages).startswith(b"\x89PNG")
 
 
-def test_a_runtime_that_depends_on_its_batch_is_caught(bundle: Bundle, weights: Weights) -> None:
+def test_a_batch_dependent_runtime_is_caught(bundle: Bundle, weights: Weights) -> None:
     def drift(traced: dict[str, np.ndarray]) -> None:
         if len(traced["linear1"]) > 1:
             traced["linear1"] = np.nextafter(traced["linear1"], np.float32(np.inf))
@@ -395,9 +393,7 @@ def test_simulated_tf32_is_caught_at_the_first_layer(bundle: Bundle, weights: We
     assert (divergence.tier, divergence.stage) == ("T1", "linear1")
 
 
-def test_simulated_tf32_that_says_so_is_within_its_own_bound(
-    bundle: Bundle, weights: Weights
-) -> None:
+def test_declared_tf32_is_within_its_own_bound(bundle: Bundle, weights: Weights) -> None:
     runner = Tf32Runner(bundle, weights, "tf32")
     assert not Tally(bundle.manifest.stages, runner, {}).used_its_precision
     tally = tally_of(bundle, weights, runner)
@@ -405,9 +401,7 @@ def test_simulated_tf32_that_says_so_is_within_its_own_bound(
     assert first_divergence(tally.violations()) is None
 
 
-def test_nan_at_a_lower_precision_is_a_divergence_and_not_a_precision_unused(
-    bundle: Bundle, weights: Weights
-) -> None:
+def test_nan_at_a_lower_precision_is_a_divergence(bundle: Bundle, weights: Weights) -> None:
     runner = TamperedRunner(open_runner(bundle, "onnx", "cpu"), put_nan)
     runner.precision = "tf32"
     tally = tally_of(bundle, weights, runner)
@@ -417,7 +411,7 @@ def test_nan_at_a_lower_precision_is_a_divergence_and_not_a_precision_unused(
     assert divergence.stage == "linear2"
 
 
-def test_a_runtime_that_breaks_in_the_midst_fails_alone(
+def test_a_runtime_that_raises_fails_alone(
     bundle: Bundle, weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> dict[str, np.ndarray]:
@@ -443,7 +437,7 @@ def test_the_oracle_is_not_the_bundles_own_runtime(bundle: Bundle, weights: Weig
 
 @pytest.mark.parametrize("runtime", ["onnx", "pt2", "torchscript"])
 @pytest.mark.parametrize(("change", "stage"), [(nudged, "linear1"), (transposed, "linear2")])
-def test_the_server_refuses_a_bundle_that_fails_and_names_the_stage(
+def test_the_server_refuses_a_diverging_bundle_by_stage(
     bundle: Bundle, tmp_path: Path, change: Change, stage: str, runtime: Runtime
 ) -> None:
     """Every hash is right: the files were written wrongly, or the runtime computes wrongly."""

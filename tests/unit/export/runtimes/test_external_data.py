@@ -70,7 +70,7 @@ def pointing_outside(
 @pytest.mark.parametrize("name", [ONNX_FILE, ONNX_TRACE_FILE])
 @pytest.mark.parametrize("location", ["near.bin", "../up.bin", "/etc/passwd"])
 @pytest.mark.parametrize("runtime", ["onnx", "onnx-reference"])
-def test_data_outside_of_the_bundle_is_refused_wherever_they_lie(  # noqa: PLR0913, PLR0917 (each is a case)
+def test_data_outside_the_bundle_are_refused(  # noqa: PLR0913, PLR0917 (each is a case)
     tiny: Bundle,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -89,7 +89,9 @@ def test_data_outside_of_the_bundle_is_refused_wherever_they_lie(  # noqa: PLR09
 
 
 @pytest.mark.parametrize("command", ["verify", "compare"])
-def test_the_commands_refuse_it_too(tiny: Bundle, tmp_path: Path, command: str) -> None:
+def test_verify_and_compare_refuse_external_data(
+    tiny: Bundle, tmp_path: Path, command: str
+) -> None:
     outside = pointing_outside(tiny, tmp_path, "near.bin")
     for runtime in ("onnx", "onnx-reference"):
         done = subprocess.run(
@@ -106,7 +108,7 @@ def test_the_commands_refuse_it_too(tiny: Bundle, tmp_path: Path, command: str) 
         assert "Traceback" not in done.stderr
 
 
-def test_data_in_a_hidden_file_of_the_bundle_is_refused_too(tiny: Bundle, tmp_path: Path) -> None:
+def test_data_in_a_hidden_file_are_refused(tiny: Bundle, tmp_path: Path) -> None:
     """`verify` overlooks hidden files as leftovers of file systems: no model may read one."""
     outside = pointing_outside(tiny, tmp_path, ".near.bin")
     (tmp_path / "working" / ".near.bin").rename(outside.path / ".near.bin")
@@ -117,7 +119,7 @@ def test_data_in_a_hidden_file_of_the_bundle_is_refused_too(tiny: Bundle, tmp_pa
     assert OUTSIDE in done.stderr
 
 
-def test_a_server_does_not_start_with_it(tiny: Bundle, tmp_path: Path) -> None:
+def test_a_server_refuses_external_data(tiny: Bundle, tmp_path: Path) -> None:
     outside = pointing_outside(tiny, tmp_path, "../up.bin", name=ONNX_TRACE_FILE)
     models_dir = str(outside.path.parent.parent)
     done = run_server_until_it_ends("--models-dir", models_dir, "--model", "tiny")
@@ -128,9 +130,7 @@ def test_a_server_does_not_start_with_it(tiny: Bundle, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "onnx-reference"])
-def test_an_operator_that_is_not_onnx_s_own_is_refused(
-    tiny: Bundle, tmp_path: Path, runtime: Runtime
-) -> None:
+def test_a_custom_operator_is_refused(tiny: Bundle, tmp_path: Path, runtime: Runtime) -> None:
     """No library of operators is ever loaded."""
     model = onnx.load_from_string(tiny.read(ONNX_FILE))
     model.graph.node[0].domain = "com.example"
