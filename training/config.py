@@ -27,13 +27,16 @@ def parameter_count(hidden: tuple[int, ...]) -> int:
 
 
 class Recipe(BaseModel):
-    """Everything that decides the weights: on one machine, the same recipe gives the same bits."""
+    """Everything that decides the weights: on one machine, the same recipe gives the same bits.
+
+    The descriptions are comments in `recipe.toml`: a change of one differs from published bundles.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: DatasetName = Field(
         default="mnist",
-        description="Dataset to train on: MNIST, Fashion-MNIST, or scikit-learn's bundled digits, "
+        description="Images to learn: MNIST, Fashion-MNIST, or scikit-learn's bundled digits, "
         "which need no download. Also the name of the model.",
     )
     hidden: Annotated[tuple[PositiveInt, ...], NoDecode] = Field(
@@ -43,7 +46,7 @@ class Recipe(BaseModel):
         default=200, ge=1, le=1_000_000, description="Passes over the training images."
     )
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of every random choice.")
-    threads: int = Field(default=1, ge=1, le=1024, description="Number of threads that compute.")
+    threads: int = Field(default=1, ge=1, le=1024, description="Threads that compute.")
     device: Device = Field(default="cpu", description="Where to compute: cpu or cuda.")
     batch_images: int = Field(default=512, ge=1, le=1_000_000, description="Images in a step.")
     learning_rate: float = Field(default=0.03, gt=0, le=1, description="Peak learning rate.")
@@ -52,7 +55,7 @@ class Recipe(BaseModel):
         default=0.999,
         ge=0,
         lt=1,
-        description="Decay of the average of the weights for each step; 0: no average.",
+        description="Decay of the average of the weights, a step; 0: no average.",
     )
     augmentation: float = Field(
         default=1.5, ge=0, le=10, description="Strength of the distortions; 0: none."
@@ -61,7 +64,7 @@ class Recipe(BaseModel):
         default=0.2,
         ge=0,
         le=10,
-        description="Strength at the end; it changes linearly over the last 30% of the steps.",
+        description="The same at the end, over the last 30% of the steps.",
     )
 
     @field_validator("hidden", mode="before")
