@@ -75,6 +75,20 @@ def test_a_broken_block_is_found(
         page.run()
 
 
+def test_the_flags_of_make_test_reach_no_block(
+    tmp_path: Path, served: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make test ARGS=...` has them in the environment, and the blocks of a page run make."""
+    monkeypatch.setenv("MAKEFLAGS", " -- ARGS=--unknown")
+    monkeypatch.setenv("ARGS", "--unknown")
+    path, folder = tmp_path / "page.md", tmp_path / "checkout"
+    path.write_text("```sh\nmake serve\n```\n")
+    folder.mkdir()
+    with Page(path, folder, served, "") as page:
+        page.run()
+    assert page.ran == 1
+
+
 def test_an_unknown_language_is_found(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
     path.write_text("```console\n$ true\n```\n\n```text\noutput\n```\n")

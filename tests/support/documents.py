@@ -33,7 +33,9 @@ FENCE = re.compile(r"^ *```(\w*)$(?P<text>.*?)^ *```$", re.M | re.S)
 LANGUAGES = ("sh", "python")
 PRINTED = re.compile(r"^ *print\(.*\)  # (.*)$", re.M)
 # `make serve` goes on in the background, ready when the next command runs. No target installs.
+# What `make test` gave its own children, ARGS above all, is not for this make.
 PRELUDE = """
+unset MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL ARGS
 make() {
   set -- --assume-old=.venv/.serve --assume-old=.venv/.train --assume-old=.venv/.develop "$@"
   if [[ " $* " != *" serve "* ]]; then command make "$@"; return; fi
