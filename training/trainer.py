@@ -121,8 +121,12 @@ class Trainer:
             for indices in self._batches():
                 self._set_learning_rates(self._schedule.learning_rate_share(self._step))
                 strength = self._schedule.augmentation(self._step)
-                images = distort(self._pixels[indices], self._generator, strength)
-                self._optimize(images, self._train.labels[indices], totals)
+                # No variable holds the images: the next batch reuses their memory.
+                self._optimize(
+                    distort(self._pixels[indices], self._generator, strength),
+                    self._train.labels[indices],
+                    totals,
+                )
                 self._update_average()
                 on_step()
             held_out = self._evaluate_held_out()
