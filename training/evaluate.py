@@ -55,17 +55,35 @@ class Robustness:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """The figures of a network on a split of images."""
+class Score:
+    """The figures by which networks are compared."""
 
     accuracy: float
     loss: float  # mean cross-entropy, nats
+
+
+@dataclass(frozen=True)
+class Evaluation(Score):
+    """All figures of a network on a split of images."""
+
     calibration_error: float
     bins: tuple[Bin, ...]  # those that have images
     confusion: torch.Tensor  # int64 [C, C]: images of the row's class taken for the column's
     mistakes: tuple[Mistake, ...]  # the most confident first
     robustness: tuple[Robustness, ...]
     inverted_accuracy: float  # dark ink on light ground
+
+
+@torch.no_grad()
+def score(network: nn.Module, split: Split) -> Score:
+    """Return accuracy and loss alone: `evaluate` runs the network on changed images, too."""
+    network.eval()
+    return _score(network(split.pixels()), split.labels)
+
+
+def _score(logits: torch.Tensor, labels: torch.Tensor) -> Score:
+    loss = functional.cross_entropy(logits.double(), labels).item()
+    return Score(accuracy(logits, labels), loss)
 
 
 @torch.no_grad()
@@ -78,13 +96,14 @@ def evaluate(network: nn.Module, split: Split) -> Evaluation:
     confidences, predictions = probabilities.max(dim=1)
     bins = calibration_bins(confidences, predictions == split.labels)
     pairs = split.labels * classes + predictions
+    plain = _score(logits, split.labels)
 
     def accuracy_on(images: torch.Tensor) -> float:
         return accuracy(network(images), split.labels)
 
     return Evaluation(
-        accuracy=accuracy(logits, split.labels),
-        loss=functional.cross_entropy(logits.double(), split.labels).item(),
+        accuracy=plain.accuracy,
+        loss=plain.loss,
         calibration_error=calibration_error(bins),
         bins=bins,
         confusion=torch.bincount(pairs, minlength=classes**2).view(classes, classes),

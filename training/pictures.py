@@ -142,7 +142,8 @@ def _draw_mistakes(
         f"the most confident of {total} mistakes: label → prediction, confidence", size=12
     )
     mistakes = iter(evaluation.mistakes)
-    for axes in figure.subplots(4, SHOWN_MISTAKES // 4).flat:
+    without_ticks: dict[str, list[float]] = {"xticks": [], "yticks": []}
+    for axes in figure.subplots(4, SHOWN_MISTAKES // 4, subplot_kw=without_ticks).flat:
         axes.axis("off")
         if mistake := next(mistakes, None):
             axes.imshow(test.images[mistake.index].numpy(), cmap="gray", vmin=0, vmax=255)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from export.network import Network, weights_of
 from export.writers import write_weights
 from training.config import Recipe
-from training.evaluate import Evaluation
+from training.evaluate import Evaluation, Score
 from training.history import Epoch
 
 
@@ -19,7 +19,7 @@ class TrainingResult:
     recipe: Recipe
     epochs: tuple[Epoch, ...]
     network: Network  # takes pixels 0..1
-    held_out: Evaluation
+    held_out: Score
     test: Evaluation
 
     @property

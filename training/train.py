@@ -16,7 +16,7 @@ from training.checkpoint import Checkpoint
 from training.config import TrainingSettings
 from training.data import Data, load
 from training.errors import ConfigurationError, TrainingError
-from training.evaluate import evaluate
+from training.evaluate import evaluate, score
 from training.history import seconds_to
 from training.memory import check_memory, out_of_memory_named
 from training.progress import Callbacks, TensorBoard, Terminal
@@ -105,7 +105,7 @@ def _evaluate(trainer: Trainer, data: Data) -> TrainingResult:
         recipe=trainer.recipe,
         epochs=tuple(trainer.epochs),
         network=network,
-        held_out=evaluate(network, data.held_out),
+        held_out=score(network, data.held_out),
         test=evaluate(network, data.test),
     )
 

@@ -16,7 +16,7 @@ from tests.support.commands import run_here
 from training.__main__ import main
 from training.config import Recipe
 from training.data import Data
-from training.evaluate import evaluate
+from training.evaluate import evaluate, score
 from training.history import Epoch
 from training.results import TrainingResult
 from training.trainer import Trainer, deterministic
@@ -76,7 +76,7 @@ def run_of(
         recipe=Recipe(dataset="digits", epochs=1, seed=seed),
         epochs=tuple(epochs) or (epoch(1, 1.0, 0.5),),
         network=network,
-        held_out=evaluate(network, data.held_out),
+        held_out=score(network, data.held_out),
         test=evaluate(network, data.test),
     )
 

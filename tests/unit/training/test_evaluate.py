@@ -16,10 +16,12 @@ from tests.support.trainings import epoch, run_of
 from training.data import Data, Split, load
 from training.evaluate import (
     CALIBRATION_BINS,
+    Score,
     calibration_bins,
     calibration_error,
     evaluate,
     rotate,
+    score,
     shift,
 )
 from training.history import seconds_to
@@ -51,6 +53,7 @@ def test_accuracy_loss_confusion_and_mistakes_match_numpy(
 ) -> None:
     split, logits = random_split(count, classes, seed)
     found = evaluate(Lookup(logits), split)
+    assert score(Lookup(logits), split) == Score(found.accuracy, found.loss)
     labels, values = split.labels.numpy(), logits.numpy()
     predictions = values.argmax(axis=1)
     probabilities = np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
