@@ -175,6 +175,17 @@ def test_a_damaged_checkpoint_is_one_clear_error(
         checkpoint.restore(Trainer(checkpoint.recipe, digits))
 
 
+@contextmanager
+def full_disk(file_bytes: int) -> Iterator[None]:
+    """Let this process write no longer file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path: Path, digits: Data) -> None:
     """The limit of a file's size stands in for the disk: the write ends in the middle."""
     (tmp_path / "digits").mkdir()
@@ -182,13 +193,8 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path: Path, digits: Data) -> N
     checkpoint = Checkpoint(tmp_path, trainer.recipe, digits)
     checkpoint.save(trainer)
     before = checkpoint.path.read_bytes()
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-    try:
-        with pytest.raises(CheckpointError) as refused:
-            checkpoint.save(trainer)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    with full_disk(len(before) // 2), pytest.raises(CheckpointError) as refused:
+        checkpoint.save(trainer)
     assert os.strerror(errno.EFBIG) in str(refused.value)
     assert "rerun with --resume: it continues" in str(refused.value)
     assert checkpoint.path.read_bytes() == before
@@ -208,7 +214,8 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_full_disk_at_publishing_loses_no_training(tmp_path: Path) -> None:
     """A small network's checkpoint fits under the limit, and the pictures do not."""
     arguments = ("--dataset", "digits", "--epochs", "2", "--hidden", "1", "--models-dir", tmp_path)
-    done = train_in_a_process(*arguments, file_bytes=35_000)
+    with full_disk(35_000):
+        done = train(*arguments)
     assert done.returncode == 1
     assert "can't be written: File too large" in done.stderr
     assert "rerun with --resume: it publishes" in done.stderr
