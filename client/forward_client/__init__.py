@@ -7,7 +7,14 @@ if TYPE_CHECKING:
     from forward_client.channel import Tls
     from forward_client.connection import ForwardClient
     from forward_client.errors import CredentialsError, ForwardError
-    from forward_client.results import Model, Prediction, Trace, TracedStage
+    from forward_client.results import (
+        Model,
+        Prediction,
+        Reload,
+        ReloadFailure,
+        Trace,
+        TracedStage,
+    )
 
 __all__ = [
     "CredentialsError",
@@ -15,6 +22,8 @@ __all__ = [
     "ForwardError",
     "Model",
     "Prediction",
+    "Reload",
+    "ReloadFailure",
     "Tls",
     "Trace",
     "TracedStage",
@@ -26,6 +35,8 @@ _HOMES = {
     "ForwardError": "errors",
     "Model": "results",
     "Prediction": "results",
+    "Reload": "results",
+    "ReloadFailure": "results",
     "Tls": "channel",
     "Trace": "results",
     "TracedStage": "results",
@@ -37,3 +48,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names, imported or not: for completion and `help`."""
+    return sorted({*globals(), *__all__})

@@ -24,8 +24,9 @@ from forward_client.errors import CredentialsError, ForwardError, PictureError
 from forward_client.output import complain, program_name
 
 IMAGE_HELP = (
-    "a picture of one digit (PNG or any other kind, any size and colour), or a NumPy file (.npy) "
-    "of shape [28, 28] or [N, 28, 28], uint8 or floating in 0..1"
+    "a picture of one digit (PNG or any other kind, any size and colour), or a NumPy file (.npy), "
+    "uint8 or floating in 0..1: [28, 28] or [N, 28, 28] is sent as it is, any other "
+    "[height, width] is read as a picture"
 )
 
 
@@ -38,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")
     try:
         return _run(arguments)
-    except (CredentialsError, ForwardError, PictureError) as error:
+    except ForwardError as error:
+        hint = " (--token-file FILE)" if error.code == "UNAUTHENTICATED" else ""
+        complain(f"{error}{hint}")
+    except (CredentialsError, PictureError) as error:
         complain(str(error))
     except OSError as error:  # those of files have become one of the above
         complain(f"standard output can't be written: {error.strerror}")

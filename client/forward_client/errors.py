@@ -12,7 +12,10 @@ from grpc_status import rpc_status
 from forward.v1 import forward_pb2 as pb
 from forward_client.proxy import Proxy
 
-PLAIN_HINT = "start one with 'make serve', or name a CA (--tls-ca) if it speaks TLS"
+PLAIN_HINT = (
+    "start one with 'make serve' in a checkout or with 'forward-server', or name a CA (--tls-ca) "
+    "if it speaks TLS"
+)
 TLS_HINT = (
     "it must speak TLS with a certificate of the CA for this name (--tls-server-name), and take "
     "the client's own (--tls-cert) if it asks for one"
@@ -36,7 +39,8 @@ class ForwardError(Exception):
         code: name of the gRPC status, for example "INVALID_ARGUMENT".
         violations: for INVALID_ARGUMENT, every error of the request as
             (path of the field, what was expected and what came).
-        retry_seconds: for RESOURCE_EXHAUSTED, how long to wait before a retry.
+        retry_seconds: for RESOURCE_EXHAUSTED of a full queue, how long to wait before a retry;
+            otherwise None. The client does not retry by itself.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -9,8 +10,63 @@ from forward.v1 import forward_pb2 as pb
 
 
 @dataclass(frozen=True)
+class ReloadFailure:
+    """Why a version that should be served is not.
+
+    Attributes:
+        version: the version; the served one if its own folder is gone or damaged.
+        message: what was expected, what was found and what to do.
+        time: when it was last tried, in UTC.
+    """
+
+    version: int
+    message: str
+    time: datetime
+
+
+@dataclass(frozen=True)
+class Reload:
+    """How the served version compares with those in the server's model repository.
+
+    Attributes:
+        loaded_time: when the served version was loaded, in UTC.
+        failure: why another version should be served and is not; None if none should.
+    """
+
+    loaded_time: datetime
+    failure: ReloadFailure | None
+
+    @classmethod
+    def of(cls, reload: pb.Reload) -> "Reload":
+        """Return the record of a message."""
+        failure = None
+        if reload.HasField("failure"):
+            failure = ReloadFailure(
+                version=reload.failure.version,
+                message=reload.failure.message,
+                time=reload.failure.time.ToDatetime(UTC),
+            )
+        return cls(loaded_time=reload.loaded_time.ToDatetime(UTC), failure=failure)
+
+
+@dataclass(frozen=True)
 class Model:
-    """The served model, as GetModel describes it."""
+    """The served model.
+
+    Attributes:
+        name: of the model, for example "mnist".
+        version: of the model, 1 or more.
+        runtime: what computes it: "onnx", "torchscript" or "pt2".
+        device: "cpu" or "cuda".
+        input_shape: (H, W) of an image.
+        labels: of the classes, in the order of the logits.
+        stages: names of the stages, in order; `ForwardClient.trace` takes them.
+        max_batch_images: the most images in a request.
+        metrics: figures from the training, by name, for example "test_accuracy".
+        manifest_sha256: SHA-256 of the bundle's manifest, which has those of all files: it tells
+            apart two contents of the same version.
+        reload: whether another version should be served and why it is not.
+    """
 
     name: str
     version: int
@@ -21,6 +77,8 @@ class Model:
     stages: tuple[str, ...]
     max_batch_images: int
     metrics: dict[str, float]
+    manifest_sha256: str
+    reload: Reload
 
     @classmethod
     def of(cls, response: pb.GetModelResponse) -> "Model":
@@ -35,12 +93,21 @@ class Model:
             stages=tuple(stage.name for stage in response.stages),
             max_batch_images=response.limits.max_batch_images,
             metrics={metric.name: metric.value for metric in response.metrics},
+            manifest_sha256=response.manifest_sha256,
+            reload=Reload.of(response.reload),
         )
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The logits of a batch, float32 [N, classes], and the model that computed them."""
+    """The logits of a batch of images, and the model that computed them.
+
+    Attributes:
+        logits: one raw score for each class, float32 [N, classes]; read-only.
+        model_name: name of the model.
+        model_version: version of the model.
+        runtime: what computed them: "onnx", "torchscript" or "pt2".
+    """
 
     logits: np.ndarray
     model_name: str
@@ -74,7 +141,19 @@ class Prediction:
 
 @dataclass(frozen=True)
 class TracedStage:
-    """One stage: `values` [N, …] for detail "full", `top_values` for "top_k", else empty."""
+    """One stage of a trace.
+
+    Attributes:
+        name: of the stage, for example "relu".
+        operation: "Input", "Flatten", "Linear", "ReLU" or "Output".
+        shape: of its output, (N, …).
+        flops_per_image: floating-point operations for one image.
+        statistics: over all elements of all images, by name: "min", "max", "mean",
+            "standard_deviation", "l2_norm", "zero_share", "nan_count", "infinity_count".
+        values: the output, float32 of `shape`, for detail "full"; else None.
+        top_values: for detail "top_k", for each image its largest values as pairs of position and
+            value, the largest first; else empty.
+    """
 
     name: str
     operation: str
@@ -82,7 +161,7 @@ class TracedStage:
     flops_per_image: int
     statistics: dict[str, float]
     values: np.ndarray | None
-    top_values: tuple[tuple[tuple[int, float], ...], ...]  # for each image (position, value)
+    top_values: tuple[tuple[tuple[int, float], ...], ...]
 
     @classmethod
     def of(cls, stage: pb.TracedStage) -> "TracedStage":
@@ -105,7 +184,13 @@ class TracedStage:
 
 @dataclass(frozen=True)
 class Trace(Prediction):
-    """A prediction with the stages of its forward pass."""
+    """A prediction with the stages of its forward pass; has the attributes of `Prediction`, too.
+
+    Attributes:
+        stages: the stages asked for, in the order of the model.
+        queue_seconds: time from the reading of the request to the start of its run.
+        run_seconds: time of the run, which other traces may have shared.
+    """
 
     stages: tuple[TracedStage, ...]
     queue_seconds: float

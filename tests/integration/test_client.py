@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from export.bundle import Bundle
 from export.runtimes import Runner
+import forward_client
 from forward_client import ForwardClient, ForwardError
 from tests.support.bundles import REPOSITORY, random_images
 from tests.support.servers import RunningServer, start_held_server, start_server
@@ -194,7 +195,8 @@ def test_a_wrong_call_is_one_clear_line(
 def test_a_server_that_is_not_there_is_named(seven: Path) -> None:
     done = run_client("predict", seven, address="localhost:1")
     assert done.returncode == 1
-    assert "no server answers at localhost:1; start one with 'make serve'" in done.stderr
+    started = "no server answers at localhost:1; start one with 'make serve' in a checkout"
+    assert f"{started} or with 'forward-server'" in done.stderr
 
 
 def test_the_timeout_is_the_one_that_was_set(bundle: Bundle, seven: Path) -> None:
@@ -307,3 +309,11 @@ def test_a_stream_to_nobody_says_so() -> None:
     ):
         list(caller.predict_stream([np.zeros((28, 28), np.uint8)]))
     assert failed.value.code == "UNAVAILABLE"
+
+
+def test_the_library_lists_its_public_names() -> None:
+    code = "import forward_client; print(*dir(forward_client))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )  # a process of its own: none of them is imported yet
+    assert set(forward_client.__all__) <= set(done.stdout.split())

@@ -11,6 +11,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -280,6 +281,10 @@ def test_a_version_of_another_shape_is_served(tiny: Bundle) -> None:
         other = publish_random_bundle(models_dir_of(tiny), "tiny", (4, 4), ("a", "b", "c"))
         hang_up(server)
         wait_until(lambda: client.model().version == 2)
+        model = client.model()
+        assert model.manifest_sha256 == other.manifest.sha256
+        assert model.reload.failure is None
+        assert abs(model.reload.loaded_time - datetime.now(UTC)) < timedelta(minutes=5)
         images = random_images(5, (4, 4))
         answer = client.predict(images)
         assert abs(answer.logits - oracle(other, images)).max() < 1e-5
@@ -306,6 +311,11 @@ def test_a_server_starts_with_the_newest_loadable_version(
         failure = model_of(server).reload.failure
         assert failure.version == 2
         assert "model.onnx: can't be read" in failure.message
+        with ForwardClient(server.address) as client:
+            model = client.model()
+        assert model.reload.failure is not None
+        assert (model.reload.failure.version, model.reload.failure.message) == (2, failure.message)
+        assert model.reload.failure.time == failure.time.ToDatetime(UTC)
         assert metric(server, "forward_model_last_reload_successful") == 0
         assert len(failure_lines(server)) == 1
 

@@ -231,6 +231,7 @@ def test_the_library_and_the_command_show_their_token(
         )
         assert done.returncode == status
         assert ("UNAUTHENTICATED: the call has no token" in done.stderr) == bool(status)
+        assert ("(--token-file FILE)" in done.stderr) == bool(status)
         assert RIGHT not in done.stdout + done.stderr
 
 
