@@ -2,6 +2,14 @@
 
 HOW_TO_GET_TORCH = "install the train extra: make train, or pip install --editable '.[train]'"
 
+_TRAIN_PACKAGES = ("onnx", "safetensors", "torch")  # of a runtime: those of the train extra
+
+
+def how_to_get(module: str) -> str:
+    """Return how to install the package of a module that a runtime needs."""
+    package = module.partition(".")[0]
+    return HOW_TO_GET_TORCH if package in _TRAIN_PACKAGES else f"install it: pip install {package}"
+
 
 class ExportError(Exception):
     """Base of the errors of this package; their text is for the user."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from export.architecture import Device, Precision, Runtime
 from export.bundle.reading import Bundle
-from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, RuntimeUnavailableError
+from export.errors import BundleError, ExportError, RuntimeUnavailableError, how_to_get
 
 
 class Runner(Protocol):
@@ -77,7 +77,7 @@ def _import_runner(runtime: Runtime) -> Callable[[Bundle, Device, Precision, int
         return TORCH_RUNNERS[runtime]
     except ModuleNotFoundError as error:
         raise RuntimeUnavailableError(
-            f"runtime {runtime!r} needs {error.name!r}; {HOW_TO_GET_TORCH}"
+            f"runtime {runtime!r} needs {error.name!r}; {how_to_get(error.name or '')}"
         ) from error
     except (ImportError, OSError) as error:  # a library that it needs is missing or broken
         raise RuntimeUnavailableError(f"runtime {runtime!r} can't be imported: {error}") from error
