@@ -40,8 +40,8 @@ class ForwardClient:
             prediction = client.predict(images)   # uint8 or float in 0..1, [N, 28, 28]
             print(prediction.classes)
 
-    Every call ends within `timeout_seconds` and raises ForwardError if it fails,
-    or ValueError once the client is closed.
+    Every call ends within `timeout_seconds` and raises ForwardError if it fails, or ValueError
+    once the client is closed. The client does not retry by itself.
     """
 
     def __init__(
@@ -101,10 +101,14 @@ class ForwardClient:
         self._channel.close()
 
     def predict(self, images: np.ndarray) -> Prediction:
-        """Return the logits of images, [H, W] or [N, H, W], uint8 or floating in 0..1.
+        """Return the logits of images.
+
+        Args:
+            images: [H, W] or [N, H, W], uint8 in 0..255 or floating in 0..1, sent as float32.
 
         Raises:
-            TypeError: the array is neither uint8 nor floating.
+            TypeError: the array is neither uint8 nor floating, for example int32, which a list of
+                whole numbers becomes; nothing is sent. Convert it: `images.astype(np.uint8)`.
             ForwardError: the call failed.
         """
         response = self._call(self._stub.Predict, pb.PredictRequest(images=tensor_of(images)))
@@ -117,9 +121,12 @@ class ForwardClient:
         are taken from the iterable as the server accepts them, in a thread of grpcio's.
         `timeout_seconds` bounds the whole stream.
 
+        Args:
+            batches: the images of each request, as for `predict`.
+
         Raises:
             TypeError: a batch is neither uint8 nor floating.
-            ForwardError: the stream failed, and with it every batch not yet answered.
+            ForwardError: the stream failed, and with it every batch that has no response yet.
         """
         failures: list[Exception] = []
 
@@ -190,11 +197,23 @@ class ForwardClient:
         )
 
     def model(self) -> Model:
-        """Return a description of the served model."""
+        """Return a description of the served model.
+
+        Raises:
+            ForwardError: the call failed.
+        """
         return Model.of(self._call(self._stub.GetModel, pb.GetModelRequest()))
 
     def health(self, service: str = "") -> str:
-        """Return "SERVING" or "NOT_SERVING", of the whole server or of a service by name."""
+        """Return "SERVING" or "NOT_SERVING".
+
+        Args:
+            service: full name of a service, for example "forward.v1.ForwardService"; empty for the
+                whole server.
+
+        Raises:
+            ForwardError: the call failed; NOT_FOUND for a service that the server does not have.
+        """
         status = self._call(self._check, StringValue(value=service)).value
         return HEALTH[status] if 0 <= status < len(HEALTH) else HEALTH[0]
 

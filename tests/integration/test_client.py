@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+import forward_client
 from export.bundle import Bundle
 from export.runtimes import Runner
-import forward_client
 from forward_client import ForwardClient, ForwardError
 from tests.support.bundles import REPOSITORY, random_images
 from tests.support.servers import RunningServer, start_held_server, start_server

@@ -11,7 +11,8 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from docs import api, settings
+import forward_client
+from docs import api, python_client, settings
 from export.bundle.manifest import Manifest
 from server import errors
 from server.config import ServerSettings
@@ -97,6 +98,16 @@ def test_the_reference_of_settings_is_fresh(name: str) -> None:
 
 def test_the_reference_of_the_api_is_fresh() -> None:
     assert api.PAGE.read_text() == api.page()
+
+
+def test_the_reference_of_the_python_client_is_fresh() -> None:
+    assert python_client.PAGE.read_text() == python_client.page()
+
+
+def test_an_undocumented_public_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward_client, "__all__", [*forward_client.__all__, "Unknown"])
+    with pytest.raises(ValueError, match="documented and there differ: Unknown"):
+        python_client.page()
 
 
 def test_the_guide_names_every_open_inference_method(served: RunningServer) -> None:

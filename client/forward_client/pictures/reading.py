@@ -19,14 +19,26 @@ SIDE = 28
 
 @dataclass(frozen=True)
 class Images:
-    """The images of a file, uint8 or float32 [N, 28, 28], and what made them hard to read."""
+    """The images of a file.
+
+    Attributes:
+        pixels: uint8 or float32 [N, 28, 28], as `ForwardClient.predict` takes them.
+        warnings: what made the picture hard to read; empty if nothing did.
+    """
 
     pixels: np.ndarray
     warnings: tuple[str, ...] = ()
 
 
 def load_images(path: Path) -> np.ndarray:
-    """Return the images of a file, as `read_images` does, without its warnings."""
+    """Return the images of a file, as `read_images` does, without its warnings.
+
+    Args:
+        path: a picture, or a NumPy file.
+
+    Raises:
+        PictureError: the file can't be read, or shows nothing.
+    """
     return read_images(path).pixels
 
 
@@ -35,6 +47,9 @@ def read_images(path: Path) -> Images:
 
     A NumPy file of shape [28, 28] or [N, 28, 28] is taken as it is; any other
     array of two dimensions, and every picture, goes through `normalise`.
+
+    Args:
+        path: a picture, or a NumPy file (.npy).
 
     Raises:
         PictureError: the file can't be read, or shows nothing.
@@ -55,10 +70,12 @@ def read_images(path: Path) -> Images:
 
 
 def normalise(picture: np.ndarray) -> np.ndarray:
-    """Return a picture, floating [height, width, channels] in 0..1, in MNIST's form.
+    """Return a picture in MNIST's form, uint8 [28, 28].
 
-    The result is uint8 [28, 28]. A picture in MNIST's form already is returned
-    unchanged, or inverted if its ink is dark.
+    A picture in MNIST's form already is returned unchanged, or inverted if its ink is dark.
+
+    Args:
+        picture: floating [height, width, channels] in 0..1.
 
     Raises:
         PictureError: there is no ink.
