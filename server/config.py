@@ -23,7 +23,9 @@ class ServerSettings(CommandSettings):
     model_config = SettingsConfigDict(env_prefix="FORWARD_", cli_prog_name=PROGRAM)
     other_prefixes: ClassVar[tuple[str, ...]] = ("FORWARD_TRAINING_", "FORWARD_CLIENT_")
 
-    models_dir: Path = Field(Path("models"), description="Model repository: the folder of bundles.")
+    models_dir: Path = Field(
+        Path("models"), description="Model repository, a folder: its bundles are in MODEL/VERSION/"
+    )
     model: str = Field("mnist", description="Name of the model to serve.")
     model_version: int | None = Field(
         None, ge=1, le=MAX_VERSION, description="Version to serve; the newest if not given."

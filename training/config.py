@@ -114,7 +114,7 @@ class TrainingSettings(CommandSettings, Recipe):
         "--no-check-data accepts your own data in the same format.",
     )
     models_dir: Path = Field(
-        Path("models"), description="Folder of bundles; the new one gets the next version."
+        Path("models"), description="Model repository; the new bundle gets the next version."
     )
     config: Path | None = Field(
         None, description="TOML file of settings; a bundle's recipe.toml is one."

@@ -49,5 +49,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, URLError) and not isinstance(error, HTTPError):
         return str(error.reason)
     if isinstance(error, HTTPException):
-        return f"the answer is incomplete or not HTTP: {error!r}"
+        return f"the response is incomplete or not HTTP: {error!r}"
     return " ".join(str(error).split()) or repr(error)

@@ -11,7 +11,7 @@ from forward_client.address import Address
 from forward_client.errors import CredentialsError
 from forward_client.proxy import Proxy, channel_options
 
-# The server bounds its answers; a second limit here would only hide them.
+# The server bounds its responses; a second limit here would only hide them.
 OPTIONS = (("grpc.max_receive_message_length", -1),)
 
 

@@ -74,7 +74,7 @@ class ForwardError(Exception):
                 f"no server answers at {address}{_via(proxy)}; {_hint(proxy, tls)} ({message})"
             )
         elif status is None and code == "DEADLINE_EXCEEDED":
-            message = f"no answer from {address}{_via(proxy)} within {timeout:g} s ({message})"
+            message = f"no response from {address}{_via(proxy)} within {timeout:g} s ({message})"
         return cls(code, message, *_details(status.details if status else ()))
 
     @classmethod

@@ -21,7 +21,7 @@ class Folders(NamedTuple):
 
 
 def model_folders(models_dir: Path, name: str) -> Folders:
-    """Return the versions of a model in a folder of bundles, and the invalid ones.
+    """Return the versions of a model in a model repository, and the invalid ones.
 
     Raises:
         BundleError: the folder can't be read.
@@ -39,7 +39,7 @@ def model_folders(models_dir: Path, name: str) -> Folders:
 
 
 def versions(models_dir: Path, name: str) -> list[int]:
-    """Return the versions of a model in a folder of bundles, ascending.
+    """Return the versions of a model in a model repository, ascending.
 
     Raises:
         BundleError: the folder can't be read.
@@ -80,6 +80,6 @@ def find_bundle(models_dir: Path, name: str, version: int | None) -> Bundle:
         raise BundleError(
             f"{bundle.path / MANIFEST_NAME}: is of {bundle.manifest.name!r} version "
             f"{bundle.manifest.version}, but is in the folder of {name!r} version {wanted}; "
-            "move it to its own, or train into a models folder that has the earlier versions"
+            "move it to its own, or train into a model repository that has the earlier versions"
         )
     return bundle

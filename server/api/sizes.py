@@ -1,4 +1,4 @@
-"""Bounds of what an answer may hold, the same for every protocol."""
+"""Bounds of what a response may hold, the same for every protocol."""
 
 from server.errors import Violation
 from server.limits import RequestLimits
@@ -12,10 +12,10 @@ ENTRY_OVERHEAD_BYTES = 32  # the same for an image's top values
 def check_response_size(
     needed: int, limits: RequestLimits, field: str, advice: str, violations: list[Violation]
 ) -> None:
-    """Append a violation if an answer would need more bytes than allowed."""
+    """Append a violation if a response would need more bytes than allowed."""
     if needed > limits.max_response_bytes:
         text = (
-            f"the answer needs up to {needed} bytes, allowed are "
+            f"the response needs up to {needed} bytes, allowed are "
             f"{limits.max_response_bytes}; {advice}"
         )
         violations.append(Violation(field, text))

@@ -99,7 +99,7 @@ class ServerMetrics:
         seconds = partial(BufferedHistogram, bounds=SECONDS_BUCKETS, registry=registry)
         labels = (*GRPC_LABELS, "grpc_code")
         self._handled = counter("grpc_server_handled", "Calls completed, by status code.", labels)
-        text = "Time from the start of a call's handler to its answer."
+        text = "Time of a call's handler, until its response is ready or its stream has ended."
         self._handling_seconds = seconds("grpc_server_handling_seconds", text, GRPC_LABELS)
         self._images = counter("forward_images", "Images computed.", BATCHER_LABELS)
         text = "Time that a request waited for its run."

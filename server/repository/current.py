@@ -11,7 +11,7 @@ from server.repository.versions import Failure
 
 
 class ModelIdentity(NamedTuple):
-    """What every answer names its model by."""
+    """What every response names its model by."""
 
     name: str
     version: int
@@ -20,7 +20,7 @@ class ModelIdentity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ActiveModel:
-    """A served version with its instance, and what its manifest says of requests and answers."""
+    """A served version with its instance, and what its manifest says of requests and responses."""
 
     model: ServedModel
     instance: ModelInstance

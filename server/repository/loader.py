@@ -122,6 +122,6 @@ def batching_config(settings: ServerSettings, model: ServedModel) -> BatchingCon
         max_queue_delay_seconds=settings.max_queue_delay_ms / 1000,
         # A run of torch's waits for another in the other batcher's thread.
         inline_images=INLINE_IMAGES if model.runner.batch_invariant else 0,
-        # Requests share a run only where that changes no bit of their answers.
+        # Requests share a run only where that changes no bit of their results.
         merge=model.runner.batch_invariant,
     )

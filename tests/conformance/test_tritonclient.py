@@ -125,7 +125,7 @@ BAD = {
     "an answer over the limit": (
         call("most", "input", "flatten"),
         "INVALID_ARGUMENT",
-        ["outputs: the answer needs up to", "allowed are 4194304; send fewer images"],
+        ["outputs: the response needs up to", "allowed are 4194304; send fewer images"],
     ),
     "several faults": (
         call("rows", "softmax", input={"name": "x"}),

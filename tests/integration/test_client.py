@@ -205,7 +205,7 @@ def test_the_timeout_is_the_one_that_was_set(bundle: Bundle, seven: Path) -> Non
         done = run_client("predict", seven, "--timeout", "0.3", address=held.address)
     assert time.monotonic() - started < 8, "10 s is the default"
     assert done.returncode == 1
-    assert f"no answer from {held.address} within 0.3 s" in done.stderr
+    assert f"no response from {held.address} within 0.3 s" in done.stderr
 
 
 def test_a_refused_image_is_explained(served: RunningServer, tmp_path: Path) -> None:

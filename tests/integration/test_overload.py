@@ -80,7 +80,7 @@ def test_a_call_past_its_deadline_is_not_computed(bundle: Bundle) -> None:
     ):
         running = pool.submit(patient.predict, ONE)
         assert server.runner.started.acquire(timeout=10)
-        with pytest.raises(ForwardError, match=r"no answer from .* within 0\.2 s") as late:
+        with pytest.raises(ForwardError, match=r"no response from .* within 0\.2 s") as late:
             hasty.predict(ONE)
         assert late.value.code == "DEADLINE_EXCEEDED"
         time.sleep(0.2)  # the caller's clock is ahead of the server's by the way of the call

@@ -211,7 +211,7 @@ def test_a_drain_answers_what_was_read_then_ends(most: int) -> None:
             found.extend(stream)
         tap.close()
         assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
-        assert "every request up to the last answer was answered" in str(ended.value.details())
+        assert "every request up to the last response was answered" in str(ended.value.details())
         assert server.process.wait(30) == 0
         assert {answer.logits.data for answer in found} == {found[0].logits.data}
         assert len(found) <= tap.taken

@@ -269,7 +269,7 @@ def test_a_proxy_that_never_answers_is_named(monkeypatch: pytest.MonkeyPatch) ->
         place = f"127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("http_proxy", place)
         error = str(failure(ELSEWHERE, 0.5))
-    assert re.match("DEADLINE_EXCEEDED: no answer from .* through the proxy", error)
+    assert re.match("DEADLINE_EXCEEDED: no response from .* through the proxy", error)
     assert f"http://{place} (http_proxy) within 0.5 s" in error
 
 

@@ -63,7 +63,7 @@ def _check_detail(path: str, detail: int, violations: list[Violation]) -> None:
 
 
 def response_bytes(plan: TracePlan, stages: Sequence[Stage], images: int) -> int:
-    """Return an upper limit of the bytes of the answer, from shapes alone."""
+    """Return an upper limit of the bytes of the response, from shapes alone."""
     total = 2 * STAGE_OVERHEAD_BYTES + images * stages[-1].size * 4  # the logits and the rest
     for stage in stages:
         detail = plan.details.get(stage.name)

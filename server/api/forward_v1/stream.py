@@ -100,8 +100,8 @@ class PredictStream:
                 del submitted  # not to be held while the stream waits for the next
             if reader.cancelled():
                 raise UnavailableError(
-                    "the server is shutting down; every request up to the last answer was "
-                    "answered, send the rest to another"
+                    "the server is shutting down; every request up to the last response was "
+                    "answered, send the rest to another server"
                 )
             await reader  # what the transport raised
         finally:

@@ -1,4 +1,4 @@
-"""Requests of the Open Inference Protocol to images and wanted outputs, outputs to its answers."""
+"""Requests of the Open Inference Protocol to images and outputs, outputs to its responses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -131,7 +131,7 @@ def _no_shared_memory(path: str) -> Violation:
 
 @dataclass(frozen=True, slots=True)
 class WantedOutput:
-    """An output that an answer has: a stage's values, or the largest of them as classes."""
+    """An output that a response has: a stage's values, or the largest of them as classes."""
 
     name: str
     stage: Stage
@@ -195,7 +195,7 @@ def are_logits_alone(outputs: Sequence[WantedOutput]) -> bool:
 
 
 def response_bytes(outputs: Sequence[WantedOutput], images: int) -> int:
-    """Return an upper limit of the bytes of the answer, from shapes alone."""
+    """Return an upper limit of the bytes of the response, from shapes alone."""
     total = STAGE_OVERHEAD_BYTES
     for wanted in outputs:
         size = wanted.stage.size
@@ -214,7 +214,7 @@ def put_outputs(
     values_by_stage: Mapping[str, np.ndarray],
     into: oip.ModelInferResponse,
 ) -> None:
-    """Put the outputs, whose values [N, …] are given by stage, into an answer without any."""
+    """Put the outputs, whose values [N, …] are given by stage, into a response without any."""
     for wanted in outputs:
         values = values_by_stage[wanted.stage.name]
         if wanted.class_count:

@@ -165,7 +165,7 @@ class InferenceService:
         violations = decoded if isinstance(decoded, list) else []
         outputs = plan_outputs(request, active.model.manifest, violations)
         if not (isinstance(decoded, list) or are_logits_alone(outputs)):
-            # Logits alone are as many bytes as the answer of Predict, which has no limit.
+            # Logits alone are as many bytes as the response of Predict, which has no limit.
             needed = response_bytes(outputs, len(decoded))
             check_response_size(needed, self._limits, "outputs", ADVICE, violations)
         if isinstance(decoded, list) or violations:
