@@ -28,7 +28,7 @@ This page is generated from the comments of [proto/{PROTO}](../../proto/{PROTO})
 `make docs`. The contract is checked with buf: STANDARD lint, and no breaking change.
 
 The same port serves `grpc.health.v1.Health`, server reflection (v1 and v1alpha) and the Open
-Inference Protocol, `inference.GRPCInferenceService`. The methods of the latter are in
+Inference Protocol, `inference.GRPCInferenceService`. The RPCs of the latter are in
 [Open Inference Protocol](../guides/open-inference.md), its messages in
 [proto/inference/open_inference.proto](../../proto/inference/open_inference.proto). What each status
 means: [Errors](errors.md).

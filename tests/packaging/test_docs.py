@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import forward_client
 from docs import api, python_client, settings
 from export.bundle.manifest import Manifest
+from forward.v1 import forward_pb2 as pb
+from forward_client import ForwardClient
 from server import errors
 from server.config import ServerSettings
 from tests.support.bundles import REPOSITORY
@@ -119,6 +121,15 @@ def test_the_guide_names_every_open_inference_method(served: RunningServer) -> N
     }
     assert len(methods) > 6
     assert {method for method in methods if f"`{method}`" not in guide} == set()
+
+
+def test_the_calling_guide_names_every_rpc_and_its_method() -> None:
+    guide = (REPOSITORY / "docs/guides/calling.md").read_text()
+    rows = re.findall(r"^\| `(\w+)`[^|]* \| `(\w+)` \|", guide, re.M)
+    rpcs = {method.name for method in pb.DESCRIPTOR.services_by_name["ForwardService"].methods}
+    methods = {name for name in vars(ForwardClient) if not name.startswith("_")}
+    assert {rpc for rpc, _ in rows} == rpcs | {"Check"}
+    assert {method for _, method in rows} == methods - {"close"}
 
 
 def test_the_reference_of_errors_has_every_status() -> None:
