@@ -180,7 +180,7 @@ def ping(client: RawClient, count: int, pause_seconds: float) -> list[h2.events.
         try:
             client.flush()
         except (BrokenPipeError, ConnectionResetError):
-            break
+            return seen + client.events_until(h2.events.ConnectionTerminated, 1)
         seen += client.events_until(h2.events.ConnectionTerminated, pause_seconds)
         if any(isinstance(event, h2.events.ConnectionTerminated) for event in seen):
             break

@@ -126,7 +126,8 @@ class RawClient:
                 if not data:
                     break
                 seen += self.http.receive_data(data)
-                self.flush()
+                with contextlib.suppress(BrokenPipeError):  # the server has closed its side
+                    self.flush()
         return seen
 
 

@@ -29,11 +29,11 @@ def large_request(**tensor: Any) -> pb.TraceRequest:  # noqa: ANN401 (fields of 
 def assert_same(read: ImageRequest[Any], message: Any) -> None:  # noqa: ANN401 (a message)
     """Compare all of a request."""
     assert bytes(read.image_data) == message.images.data
-    rest = type(message).FromString(message.SerializeToString())
-    rest.images.ClearField("data")
-    read.message.images.ClearField("data")
     for field in ("images", "model"):
         assert read.message.HasField(field) == message.HasField(field)
+    rest = type(message).FromString(message.SerializeToString())
+    for each in (rest, read.message):
+        each.images.ClearField("data")
     assert read.message.SerializeToString(True) == rest.SerializeToString(True)
 
 
