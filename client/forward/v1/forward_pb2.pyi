@@ -23,6 +23,14 @@ class Detail(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DETAIL_STATISTICS: _ClassVar[Detail]
     DETAIL_FULL: _ClassVar[Detail]
     DETAIL_TOP_K: _ClassVar[Detail]
+    DETAIL_UNITS: _ClassVar[Detail]
+
+class AttributionMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ATTRIBUTION_METHOD_UNSPECIFIED: _ClassVar[AttributionMethod]
+    ATTRIBUTION_METHOD_LINEAR_REGION: _ClassVar[AttributionMethod]
+    ATTRIBUTION_METHOD_INTEGRATED_GRADIENTS: _ClassVar[AttributionMethod]
+    ATTRIBUTION_METHOD_SALIENCY: _ClassVar[AttributionMethod]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
 DATA_TYPE_UINT8: DataType
@@ -30,6 +38,11 @@ DETAIL_UNSPECIFIED: Detail
 DETAIL_STATISTICS: Detail
 DETAIL_FULL: Detail
 DETAIL_TOP_K: Detail
+DETAIL_UNITS: Detail
+ATTRIBUTION_METHOD_UNSPECIFIED: AttributionMethod
+ATTRIBUTION_METHOD_LINEAR_REGION: AttributionMethod
+ATTRIBUTION_METHOD_INTEGRATED_GRADIENTS: AttributionMethod
+ATTRIBUTION_METHOD_SALIENCY: AttributionMethod
 
 class Tensor(_message.Message):
     __slots__ = ("dtype", "shape", "data")
@@ -111,19 +124,61 @@ class StageSelection(_message.Message):
     detail: Detail
     def __init__(self, name: _Optional[str] = ..., detail: _Optional[_Union[Detail, str]] = ...) -> None: ...
 
+class Values(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Clamp(_message.Message):
+    __slots__ = ("min", "max")
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    min: float
+    max: float
+    def __init__(self, min: _Optional[float] = ..., max: _Optional[float] = ...) -> None: ...
+
+class Intervention(_message.Message):
+    __slots__ = ("stage", "units", "images", "zero", "set", "add", "scale", "clamp", "from_image")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    ZERO_FIELD_NUMBER: _ClassVar[int]
+    SET_FIELD_NUMBER: _ClassVar[int]
+    ADD_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    CLAMP_FIELD_NUMBER: _ClassVar[int]
+    FROM_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    units: _containers.RepeatedScalarFieldContainer[int]
+    images: _containers.RepeatedScalarFieldContainer[int]
+    zero: bool
+    set: Values
+    add: float
+    scale: float
+    clamp: Clamp
+    from_image: int
+    def __init__(self, stage: _Optional[str] = ..., units: _Optional[_Iterable[int]] = ..., images: _Optional[_Iterable[int]] = ..., zero: _Optional[bool] = ..., set: _Optional[_Union[Values, _Mapping]] = ..., add: _Optional[float] = ..., scale: _Optional[float] = ..., clamp: _Optional[_Union[Clamp, _Mapping]] = ..., from_image: _Optional[int] = ...) -> None: ...
+
 class TraceRequest(_message.Message):
-    __slots__ = ("images", "model", "stages", "detail", "top_k_count")
+    __slots__ = ("images", "model", "stages", "detail", "top_k_count", "interventions", "unchanged_logits", "certify")
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     TOP_K_COUNT_FIELD_NUMBER: _ClassVar[int]
+    INTERVENTIONS_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_LOGITS_FIELD_NUMBER: _ClassVar[int]
+    CERTIFY_FIELD_NUMBER: _ClassVar[int]
     images: Tensor
     model: ModelSelector
     stages: _containers.RepeatedCompositeFieldContainer[StageSelection]
     detail: Detail
     top_k_count: int
-    def __init__(self, images: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[_Union[ModelSelector, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[StageSelection, _Mapping]]] = ..., detail: _Optional[_Union[Detail, str]] = ..., top_k_count: _Optional[int] = ...) -> None: ...
+    interventions: _containers.RepeatedCompositeFieldContainer[Intervention]
+    unchanged_logits: bool
+    certify: bool
+    def __init__(self, images: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[_Union[ModelSelector, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[StageSelection, _Mapping]]] = ..., detail: _Optional[_Union[Detail, str]] = ..., top_k_count: _Optional[int] = ..., interventions: _Optional[_Iterable[_Union[Intervention, _Mapping]]] = ..., unchanged_logits: _Optional[bool] = ..., certify: _Optional[bool] = ...) -> None: ...
 
 class Statistics(_message.Message):
     __slots__ = ("min", "max", "mean", "standard_deviation", "l2_norm", "zero_share", "nan_count", "infinity_count")
@@ -153,8 +208,36 @@ class TopK(_message.Message):
     values: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, indices: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
 
+class UnitStatistics(_message.Message):
+    __slots__ = ("mean", "standard_deviation", "min", "max", "zero_share")
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    STANDARD_DEVIATION_FIELD_NUMBER: _ClassVar[int]
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    ZERO_SHARE_FIELD_NUMBER: _ClassVar[int]
+    mean: Tensor
+    standard_deviation: Tensor
+    min: Tensor
+    max: Tensor
+    zero_share: Tensor
+    def __init__(self, mean: _Optional[_Union[Tensor, _Mapping]] = ..., standard_deviation: _Optional[_Union[Tensor, _Mapping]] = ..., min: _Optional[_Union[Tensor, _Mapping]] = ..., max: _Optional[_Union[Tensor, _Mapping]] = ..., zero_share: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class Certificate(_message.Message):
+    __slots__ = ("predicted_class", "nearest_class", "gap", "bound", "certified")
+    PREDICTED_CLASS_FIELD_NUMBER: _ClassVar[int]
+    NEAREST_CLASS_FIELD_NUMBER: _ClassVar[int]
+    GAP_FIELD_NUMBER: _ClassVar[int]
+    BOUND_FIELD_NUMBER: _ClassVar[int]
+    CERTIFIED_FIELD_NUMBER: _ClassVar[int]
+    predicted_class: int
+    nearest_class: int
+    gap: float
+    bound: float
+    certified: bool
+    def __init__(self, predicted_class: _Optional[int] = ..., nearest_class: _Optional[int] = ..., gap: _Optional[float] = ..., bound: _Optional[float] = ..., certified: _Optional[bool] = ...) -> None: ...
+
 class TracedStage(_message.Message):
-    __slots__ = ("name", "operation", "shape", "flops_per_image", "statistics", "values", "top_values")
+    __slots__ = ("name", "operation", "shape", "flops_per_image", "statistics", "values", "top_values", "changed", "units", "bound")
     NAME_FIELD_NUMBER: _ClassVar[int]
     OPERATION_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +245,9 @@ class TracedStage(_message.Message):
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     TOP_VALUES_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    BOUND_FIELD_NUMBER: _ClassVar[int]
     name: str
     operation: str
     shape: _containers.RepeatedScalarFieldContainer[int]
@@ -169,21 +255,124 @@ class TracedStage(_message.Message):
     statistics: Statistics
     values: Tensor
     top_values: _containers.RepeatedCompositeFieldContainer[TopK]
-    def __init__(self, name: _Optional[str] = ..., operation: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., flops_per_image: _Optional[int] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., values: _Optional[_Union[Tensor, _Mapping]] = ..., top_values: _Optional[_Iterable[_Union[TopK, _Mapping]]] = ...) -> None: ...
+    changed: bool
+    units: UnitStatistics
+    bound: float
+    def __init__(self, name: _Optional[str] = ..., operation: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., flops_per_image: _Optional[int] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., values: _Optional[_Union[Tensor, _Mapping]] = ..., top_values: _Optional[_Iterable[_Union[TopK, _Mapping]]] = ..., changed: _Optional[bool] = ..., units: _Optional[_Union[UnitStatistics, _Mapping]] = ..., bound: _Optional[float] = ...) -> None: ...
 
 class TraceResponse(_message.Message):
-    __slots__ = ("logits", "model", "stages", "queue_seconds", "run_seconds")
+    __slots__ = ("logits", "model", "stages", "queue_seconds", "run_seconds", "unchanged_logits", "certificates")
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     QUEUE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RUN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_LOGITS_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     logits: Tensor
     model: ModelIdentity
     stages: _containers.RepeatedCompositeFieldContainer[TracedStage]
     queue_seconds: float
     run_seconds: float
-    def __init__(self, logits: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[TracedStage, _Mapping]]] = ..., queue_seconds: _Optional[float] = ..., run_seconds: _Optional[float] = ...) -> None: ...
+    unchanged_logits: Tensor
+    certificates: _containers.RepeatedCompositeFieldContainer[Certificate]
+    def __init__(self, logits: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[TracedStage, _Mapping]]] = ..., queue_seconds: _Optional[float] = ..., run_seconds: _Optional[float] = ..., unchanged_logits: _Optional[_Union[Tensor, _Mapping]] = ..., certificates: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ...) -> None: ...
+
+class AttributeRequest(_message.Message):
+    __slots__ = ("images", "model", "method", "target_class", "other_class", "stage", "baseline")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    TARGET_CLASS_FIELD_NUMBER: _ClassVar[int]
+    OTHER_CLASS_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    images: Tensor
+    model: ModelSelector
+    method: AttributionMethod
+    target_class: int
+    other_class: int
+    stage: str
+    baseline: Tensor
+    def __init__(self, images: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[_Union[ModelSelector, _Mapping]] = ..., method: _Optional[_Union[AttributionMethod, str]] = ..., target_class: _Optional[int] = ..., other_class: _Optional[int] = ..., stage: _Optional[str] = ..., baseline: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class Attribution(_message.Message):
+    __slots__ = ("target_class", "score", "bias", "stage_bias", "residual", "residual_bound")
+    TARGET_CLASS_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    BIAS_FIELD_NUMBER: _ClassVar[int]
+    STAGE_BIAS_FIELD_NUMBER: _ClassVar[int]
+    RESIDUAL_FIELD_NUMBER: _ClassVar[int]
+    RESIDUAL_BOUND_FIELD_NUMBER: _ClassVar[int]
+    target_class: int
+    score: float
+    bias: float
+    stage_bias: float
+    residual: float
+    residual_bound: float
+    def __init__(self, target_class: _Optional[int] = ..., score: _Optional[float] = ..., bias: _Optional[float] = ..., stage_bias: _Optional[float] = ..., residual: _Optional[float] = ..., residual_bound: _Optional[float] = ...) -> None: ...
+
+class AttributeResponse(_message.Message):
+    __slots__ = ("contributions", "model", "stage_contributions", "attributions", "queue_seconds", "run_seconds")
+    CONTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STAGE_CONTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RUN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    contributions: Tensor
+    model: ModelIdentity
+    stage_contributions: Tensor
+    attributions: _containers.RepeatedCompositeFieldContainer[Attribution]
+    queue_seconds: float
+    run_seconds: float
+    def __init__(self, contributions: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., stage_contributions: _Optional[_Union[Tensor, _Mapping]] = ..., attributions: _Optional[_Iterable[_Union[Attribution, _Mapping]]] = ..., queue_seconds: _Optional[float] = ..., run_seconds: _Optional[float] = ...) -> None: ...
+
+class CompareRequest(_message.Message):
+    __slots__ = ("images", "model", "runtimes")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RUNTIMES_FIELD_NUMBER: _ClassVar[int]
+    images: Tensor
+    model: ModelSelector
+    runtimes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, images: _Optional[_Union[Tensor, _Mapping]] = ..., model: _Optional[_Union[ModelSelector, _Mapping]] = ..., runtimes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class StageComparison(_message.Message):
+    __slots__ = ("stage", "max_error", "mean_error", "max_bound_share", "max_ulps")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    MAX_ERROR_FIELD_NUMBER: _ClassVar[int]
+    MEAN_ERROR_FIELD_NUMBER: _ClassVar[int]
+    MAX_BOUND_SHARE_FIELD_NUMBER: _ClassVar[int]
+    MAX_ULPS_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    max_error: float
+    mean_error: float
+    max_bound_share: float
+    max_ulps: float
+    def __init__(self, stage: _Optional[str] = ..., max_error: _Optional[float] = ..., mean_error: _Optional[float] = ..., max_bound_share: _Optional[float] = ..., max_ulps: _Optional[float] = ...) -> None: ...
+
+class RuntimeComparison(_message.Message):
+    __slots__ = ("runtime", "stages", "diverges_at", "different_decisions")
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    DIVERGES_AT_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENT_DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    runtime: str
+    stages: _containers.RepeatedCompositeFieldContainer[StageComparison]
+    diverges_at: str
+    different_decisions: int
+    def __init__(self, runtime: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[StageComparison, _Mapping]]] = ..., diverges_at: _Optional[str] = ..., different_decisions: _Optional[int] = ...) -> None: ...
+
+class CompareResponse(_message.Message):
+    __slots__ = ("model", "runtimes", "certified_share")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RUNTIMES_FIELD_NUMBER: _ClassVar[int]
+    CERTIFIED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    model: ModelIdentity
+    runtimes: _containers.RepeatedCompositeFieldContainer[RuntimeComparison]
+    certified_share: float
+    def __init__(self, model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., runtimes: _Optional[_Iterable[_Union[RuntimeComparison, _Mapping]]] = ..., certified_share: _Optional[float] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("model",)

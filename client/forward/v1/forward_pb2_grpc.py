@@ -54,6 +54,16 @@ class ForwardServiceStub:
                 request_serializer=forward_dot_v1_dot_forward__pb2.TraceRequest.SerializeToString,
                 response_deserializer=forward_dot_v1_dot_forward__pb2.TraceResponse.FromString,
                 _registered_method=True)
+        self.Attribute = channel.unary_unary(
+                '/forward.v1.ForwardService/Attribute',
+                request_serializer=forward_dot_v1_dot_forward__pb2.AttributeRequest.SerializeToString,
+                response_deserializer=forward_dot_v1_dot_forward__pb2.AttributeResponse.FromString,
+                _registered_method=True)
+        self.Compare = channel.unary_unary(
+                '/forward.v1.ForwardService/Compare',
+                request_serializer=forward_dot_v1_dot_forward__pb2.CompareRequest.SerializeToString,
+                response_deserializer=forward_dot_v1_dot_forward__pb2.CompareResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/forward.v1.ForwardService/GetModel',
                 request_serializer=forward_dot_v1_dot_forward__pb2.GetModelRequest.SerializeToString,
@@ -105,6 +115,27 @@ class ForwardServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Attribute(self, request, context):
+        """Returns what each pixel, and each unit of a stage, contributes to a score.
+
+        Fails as Predict does, and with INVALID_ARGUMENT for an unknown stage or class
+        or an answer that would pass the server's byte limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Compare(self, request, context):
+        """Runs the images in every runtime that this server has and compares each
+        stage with the exact forward pass.
+
+        Fails as Predict does, and with RESOURCE_EXHAUSTED (a RetryInfo) while as many
+        comparisons run as the server allows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetModel(self, request, context):
         """Describes the served model: what it accepts, its stages, its limits and
         the runtime that computes it.
@@ -132,6 +163,16 @@ def add_ForwardServiceServicer_to_server(servicer, server):
                     servicer.Trace,
                     request_deserializer=forward_dot_v1_dot_forward__pb2.TraceRequest.FromString,
                     response_serializer=forward_dot_v1_dot_forward__pb2.TraceResponse.SerializeToString,
+            ),
+            'Attribute': grpc.unary_unary_rpc_method_handler(
+                    servicer.Attribute,
+                    request_deserializer=forward_dot_v1_dot_forward__pb2.AttributeRequest.FromString,
+                    response_serializer=forward_dot_v1_dot_forward__pb2.AttributeResponse.SerializeToString,
+            ),
+            'Compare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Compare,
+                    request_deserializer=forward_dot_v1_dot_forward__pb2.CompareRequest.FromString,
+                    response_serializer=forward_dot_v1_dot_forward__pb2.CompareResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
@@ -225,6 +266,60 @@ class ForwardService:
             '/forward.v1.ForwardService/Trace',
             forward_dot_v1_dot_forward__pb2.TraceRequest.SerializeToString,
             forward_dot_v1_dot_forward__pb2.TraceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Attribute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/forward.v1.ForwardService/Attribute',
+            forward_dot_v1_dot_forward__pb2.AttributeRequest.SerializeToString,
+            forward_dot_v1_dot_forward__pb2.AttributeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/forward.v1.ForwardService/Compare',
+            forward_dot_v1_dot_forward__pb2.CompareRequest.SerializeToString,
+            forward_dot_v1_dot_forward__pb2.CompareResponse.FromString,
             options,
             channel_credentials,
             insecure,

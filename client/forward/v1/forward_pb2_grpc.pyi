@@ -64,6 +64,19 @@ class ForwardServiceStub:
     Fails as Predict does, and with INVALID_ARGUMENT for an unknown stage or
     an answer that would pass the server's byte limit.
     """
+    Attribute: _grpc.UnaryUnaryMultiCallable[_forward_pb2.AttributeRequest, _forward_pb2.AttributeResponse]
+    """Returns what each pixel, and each unit of a stage, contributes to a score.
+
+    Fails as Predict does, and with INVALID_ARGUMENT for an unknown stage or class
+    or an answer that would pass the server's byte limit.
+    """
+    Compare: _grpc.UnaryUnaryMultiCallable[_forward_pb2.CompareRequest, _forward_pb2.CompareResponse]
+    """Runs the images in every runtime that this server has and compares each
+    stage with the exact forward pass.
+
+    Fails as Predict does, and with RESOURCE_EXHAUSTED (a RetryInfo) while as many
+    comparisons run as the server allows.
+    """
     GetModel: _grpc.UnaryUnaryMultiCallable[_forward_pb2.GetModelRequest, _forward_pb2.GetModelResponse]
     """Describes the served model: what it accepts, its stages, its limits and
     the runtime that computes it.
@@ -104,6 +117,19 @@ class ForwardServiceAsyncStub(ForwardServiceStub):
 
     Fails as Predict does, and with INVALID_ARGUMENT for an unknown stage or
     an answer that would pass the server's byte limit.
+    """
+    Attribute: _aio.UnaryUnaryMultiCallable[_forward_pb2.AttributeRequest, _forward_pb2.AttributeResponse]  # type: ignore[assignment]
+    """Returns what each pixel, and each unit of a stage, contributes to a score.
+
+    Fails as Predict does, and with INVALID_ARGUMENT for an unknown stage or class
+    or an answer that would pass the server's byte limit.
+    """
+    Compare: _aio.UnaryUnaryMultiCallable[_forward_pb2.CompareRequest, _forward_pb2.CompareResponse]  # type: ignore[assignment]
+    """Runs the images in every runtime that this server has and compares each
+    stage with the exact forward pass.
+
+    Fails as Predict does, and with RESOURCE_EXHAUSTED (a RetryInfo) while as many
+    comparisons run as the server allows.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_forward_pb2.GetModelRequest, _forward_pb2.GetModelResponse]  # type: ignore[assignment]
     """Describes the served model: what it accepts, its stages, its limits and
@@ -160,6 +186,31 @@ class ForwardServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails as Predict does, and with INVALID_ARGUMENT for an unknown stage or
         an answer that would pass the server's byte limit.
+        """
+
+    @_abc_1.abstractmethod
+    def Attribute(
+        self,
+        request: _forward_pb2.AttributeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_forward_pb2.AttributeResponse, _abc.Awaitable[_forward_pb2.AttributeResponse]]:
+        """Returns what each pixel, and each unit of a stage, contributes to a score.
+
+        Fails as Predict does, and with INVALID_ARGUMENT for an unknown stage or class
+        or an answer that would pass the server's byte limit.
+        """
+
+    @_abc_1.abstractmethod
+    def Compare(
+        self,
+        request: _forward_pb2.CompareRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_forward_pb2.CompareResponse, _abc.Awaitable[_forward_pb2.CompareResponse]]:
+        """Runs the images in every runtime that this server has and compares each
+        stage with the exact forward pass.
+
+        Fails as Predict does, and with RESOURCE_EXHAUSTED (a RetryInfo) while as many
+        comparisons run as the server allows.
         """
 
     @_abc_1.abstractmethod
