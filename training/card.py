@@ -171,8 +171,9 @@ def _parity(manifest: Manifest) -> str:
     return f"""## Parity
 
 Every stage of every runtime was compared with the exact forward pass on the test images. The margin
-is the largest share of its proven bound that any element used; a decision is certified when no
-runtime within the bounds can make another.
+is the largest share of its proven bound that any element used; a decision is certified when its
+logit is further above every other than the proven bound of their difference, so that no runtime
+within the bounds can make another.
 
 {_table(headings, rows)}
 """

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from pydantic import ConfigDict, Field, computed_field
@@ -11,18 +11,20 @@ from pydantic import ConfigDict, Field, computed_field
 from export.architecture import Device, Precision, Runtime
 from export.bundle.manifest import Manifest, Record, RuntimeParity
 from export.bundle.reading import Bundle
-from export.errors import ExportError, ImagesError, RuntimeUnavailableError
-from export.parity.bounds import Reference, bounded
+from export.errors import ExportError, ImagesError, ParityError, RuntimeUnavailableError
+from export.parity.certificates import Proof, Prover
+from export.parity.intervened import check_interventions
 from export.parity.probes import probe_images
 from export.parity.tally import Tally, Tier, Violation, first_divergence
-from export.runtimes.numpy import NumpyRunner
-from export.runtimes.runner import open_runner
+from export.runtimes.runner import InterveningRunner, Runner, open_runner
 
+INTERVENED_IMAGES = 10  # of each comparison
 CHUNK_IMAGES = 1000  # bounds the float64 copies to some tens of megabytes
 TIERS: tuple[Tier, ...] = ("T0", "T1", "T2", "T3")
 # They run the same kernels of torch on the same device, so their bits are the same (T0).
 SAME_KERNELS: tuple[Runtime, ...] = ("eager", "torchscript", "pt2")
 
+Key = TypeVar("Key")
 TierResult = Literal["holds", "fails", "not judged"]
 
 
@@ -143,20 +145,24 @@ def compare(
     """
     if len(images.pixels) == 0:
         raise ImagesError("no images to compare on; expected at least one")
-    running, ended = _open(bundle, variants)
-    stages = bundle.manifest.stages
-    oracle = NumpyRunner(stages, weights)
+    runners, ended = _open(bundle, variants)
+    running = {variant: _tally(bundle.manifest, runner) for variant, runner in runners.items()}
+    prover = Prover(bundle.manifest.stages, weights)
     precisions: set[Precision] = {"float32", *(variant.precision for variant in running)}
-    for chunk in _chunks(images.pixels):
-        exact = oracle.trace(chunk)
-        references = {
-            precision: bounded(stages, weights, exact, precision) for precision in precisions
-        }
-        for variant, reason in _add(running, chunk, references).items():
+    for chunk in chunks(images.pixels, CHUNK_IMAGES):
+        proofs = prover.prove_each(chunk, precisions)
+        for variant, error in add_images(running, chunk, proofs).items():
+            reason = f"{type(error).__name__}: {error}"
             ended[variant] = _ended(variant, "fails", reason)
             del running[variant]
     for variant, tally in running.items():
         ended[variant] = _judge(variant, tally, images)
+        if ended[variant].status == "holds" and runners[variant].can_intervene:
+            few = images.pixels[:INTERVENED_IMAGES]
+            try:
+                check_interventions(bundle, weights, runners[variant], few)
+            except ParityError as error:
+                ended[variant] = _ended(variant, "fails", str(error))
     return Report(
         model=bundle.manifest.name,
         version=bundle.manifest.version,
@@ -168,45 +174,56 @@ def compare(
 
 def _open(
     bundle: Bundle, variants: Sequence[Variant]
-) -> tuple[dict[Variant, Tally], dict[Variant, Comparison]]:
-    """Return a tally for each variant that loads, and a result for each that does not."""
-    running, ended = {}, {}
+) -> tuple[dict[Variant, InterveningRunner], dict[Variant, Comparison]]:
+    """Return a runner for each variant that loads, and a result for each that does not."""
+    runners, ended = {}, {}
     for variant in variants:
         try:
-            runner = open_runner(bundle, variant.runtime, variant.device, variant.precision)
+            runners[variant] = open_runner(
+                bundle, variant.runtime, variant.device, variant.precision
+            )
         except RuntimeUnavailableError as error:
             ended[variant] = _ended(variant, "not run", str(error))
         except ExportError as error:
             ended[variant] = _ended(variant, "fails", str(error))
-        else:
-            manifest = bundle.manifest
-            recorded = manifest.recorded_errors(runner.runtime, runner.provider, runner.precision)
-            running[variant] = Tally(manifest.stages, runner, recorded)
-    return running, ended
+    return runners, ended
 
 
-def _add(
-    running: Mapping[Variant, Tally], images: np.ndarray, references: Mapping[Precision, Reference]
-) -> dict[Variant, str]:
-    """Add a chunk to every tally; return the reason for each variant that failed."""
-    outputs: dict[Variant, dict[str, np.ndarray]] = {}
+def _tally(manifest: Manifest, runner: Runner) -> Tally:
+    recorded = manifest.recorded_errors(runner.runtime, runner.provider, runner.precision)
+    return Tally(manifest.stages, runner, recorded)
+
+
+def add_images(
+    tallies: Mapping[Key, Tally], images: np.ndarray, proofs: Mapping[Precision, Proof]
+) -> dict[Key, Exception]:
+    """Add images to every tally; return the error of each whose runtime failed."""
+    references = {precision: proof.reference for precision, proof in proofs.items()}
+    certificates = {precision: proof.certificates for precision, proof in proofs.items()}
+    outputs: dict[Key, dict[str, np.ndarray]] = {}
     failures = {}
-    for variant, tally in running.items():
+    for key, tally in tallies.items():
         try:
-            outputs[variant] = tally.add(images, references)
+            outputs[key] = tally.add(images, references, certificates)
         except Exception as error:  # noqa: BLE001 (whatever a runtime raises is its failure)
-            failures[variant] = f"{type(error).__name__}: {error}"
+            failures[key] = error
             continue
         for other, same in outputs.items():
-            if _have_same_kernels(variant, other) and not running[other].exceeds_a_bound:
-                tally.expect_same_bits(outputs[variant], same, other.name)
+            another = tallies[other]
+            if _have_same_kernels(tally.runner, another.runner) and not another.exceeds_a_bound:
+                tally.expect_same_bits(outputs[key], same, name_of(another.runner))
                 break
     return failures
 
 
-def _have_same_kernels(one: Variant, other: Variant) -> bool:
+def name_of(runner: Runner) -> str:
+    """Return a runner in words, as `Variant.name` does."""
+    return f"{runner.runtime} {runner.device} {runner.precision}"
+
+
+def _have_same_kernels(one: Runner, other: Runner) -> bool:
     return (
-        one != other
+        one is not other
         and (one.device, one.precision) == (other.device, other.precision)
         and {one.runtime, other.runtime} <= set(SAME_KERNELS)
     )
@@ -244,6 +261,7 @@ def _ended(variant: Variant, status: Literal["fails", "not run"], reason: str) -
     return Comparison(**variant.model_dump(), status=status, reason=reason)
 
 
-def _chunks(images: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(images), CHUNK_IMAGES):
-        yield images[start : start + CHUNK_IMAGES]
+def chunks(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Yield so many of the images at a time."""
+    for start in range(0, len(images), size):
+        yield images[start : start + size]

@@ -5,8 +5,9 @@ T0  the same bits where the kernels are the same: traced and untraced, and, if t
 T1  every element of every stage within its proven bound (export/parity/bounds.py)
 T2  every stage within 4 times the largest error that the manifest records for the
     runtime, provider and precision: the proven bound also covers what never happens
-T3  every decision certified: the top two logits further apart than 4 bounds, so
-    that any two runtimes, each within a bound of the exact logits, agree on it
+T3  every decision certified (export/parity/certificates.py): the exact logit of the predicted
+    class is further above every other than the proven bound of their difference, so that every
+    runtime within its bounds decides alike
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,11 +18,12 @@ import numpy as np
 from export.architecture import Precision, Stage
 from export.bundle.manifest import Record, RuntimeParity, StageParity
 from export.parity.bounds import Reference
+from export.parity.certificates import Certificates
 from export.runtimes.runner import Runner
 
 Tier = Literal["T0", "T1", "T2", "T3"]
 GUARD_FACTOR = 4
-CERTIFIED_BOUNDS = 4
+NO_CERTIFICATES: Mapping[Precision, Certificates] = {}
 
 
 class Violation(Record):
@@ -109,15 +111,20 @@ class Tally:
         self.used_its_precision = runner.precision == "float32"
         self.recorded = recorded
         self._output = stages[-1].name
+        self.different_decisions = 0  # images with another than the exact forward pass
         self._certified = 0
         self._violations: dict[tuple[Tier, str], Violation] = {}
 
     def add(
-        self, images: np.ndarray, references: Mapping[Precision, Reference]
+        self,
+        images: np.ndarray,
+        references: Mapping[Precision, Reference],
+        certificates: Mapping[Precision, Certificates] = NO_CERTIFICATES,
     ) -> dict[str, np.ndarray]:
         """Run images, FLOAT32 [N, H, W], and compare; return the traced outputs.
 
-        `references` has float32 and the runner's own precision.
+        `references` has float32 and the runner's own precision. Without `certificates` of that
+        precision no decision is certified, and T3 is not judged.
         """
         outputs = self.runner.trace(images, list(self.stages))
         logits = self.runner.predict(images)
@@ -130,7 +137,9 @@ class Tally:
         for name in self.stages:
             if violation := self._add_stage(name, outputs.get(name), reference):
                 self._note("T1", name, violation)
-        self._certify(logits, reference.bounds[self._output])
+        self._add_decisions(logits, reference.values[self._output])
+        if self.runner.precision in certificates:
+            self._certify(certificates[self.runner.precision])
         self._detect_its_precision(outputs, references["float32"])
         self.images += len(images)
         return outputs
@@ -162,20 +171,24 @@ class Tally:
             elif output.tobytes() != other.tobytes():
                 self._note("T0", name, f"has other bits than in {whose}")
 
-    def _certify(self, logits: np.ndarray, bound: np.ndarray) -> None:
-        if logits.shape != bound.shape:
+    def _add_decisions(self, logits: np.ndarray, exact: np.ndarray) -> None:
+        if logits.shape != exact.shape:
+            self.different_decisions += len(exact)
             return
-        top = np.sort(logits.astype(np.float64), axis=1)
-        gap, needed = top[:, -1] - top[:, -2], CERTIFIED_BOUNDS * bound.max(axis=1)
-        certified = gap > needed  # False for NaN
+        differs = logits.argmax(axis=1) != exact.argmax(axis=1)
+        self.different_decisions += int((differs | np.isnan(logits).any(axis=1)).sum())
+
+    def _certify(self, found: Certificates) -> None:
+        certified = found.certified
         self._certified += int(certified.sum())
         if not certified.all():
-            worst = int(np.argmin(np.where(certified, np.inf, gap - needed)))
+            worst = int(np.argmin(np.where(certified, np.inf, found.gap - found.bound)))
             self._note(
                 "T3",
                 self._output,
-                f"is not certain for image {self.images + worst}: its top two logits are "
-                f"{gap[worst]:.3g} apart, certain is more than {needed[worst]:.3g}",
+                f"is not certain for image {self.images + worst}: its exact logits of classes "
+                f"{found.predicted[worst]} and {found.nearest[worst]} are {found.gap[worst]:.3g} "
+                f"apart, certain is more than {found.bound[worst]:.3g}",
             )
 
     def _note(self, tier: Tier, stage: str, text: str) -> None:

@@ -1,6 +1,6 @@
 """The recorded vectors: a few images with the exact outputs of every stage and their bounds.
 
-A server has neither the weights nor torch. With `vectors.npz` it checks the session
+A server has no torch. With `vectors.npz` it checks the session
 that it has loaded, on its own machine, before it reports that it is ready.
 """
 
@@ -12,12 +12,14 @@ import numpy as np
 from export.architecture import Stage
 from export.bundle.manifest import VECTORS_FILE
 from export.bundle.reading import Bundle
+from export.bundle.weights import read_weights
 from export.errors import BundleError, ExportError, ParityError
 from export.parity.bounds import Reference, bounded
+from export.parity.intervened import check_interventions
 from export.parity.probes import vector_images
 from export.parity.tally import Tally, first_divergence
 from export.runtimes.numpy import NumpyRunner
-from export.runtimes.runner import Runner
+from export.runtimes.runner import InterveningRunner
 
 IMAGES, VALUE, BOUND = "images", "value", "bound"
 
@@ -38,7 +40,7 @@ def write_vectors(
     return buffer.getvalue()
 
 
-def check_vectors(bundle: Bundle, runner: Runner) -> int:
+def check_vectors(bundle: Bundle, runner: InterveningRunner) -> int:
     """Run the recorded vectors; return how many.
 
     Raises:
@@ -58,6 +60,8 @@ def check_vectors(bundle: Bundle, runner: Runner) -> int:
             f"{bundle.path}: {runner.runtime} on {runner.provider} does not compute this model: "
             f"{violation.text}; restore the bundle, train again, or serve with another --runtime"
         )
+    if runner.can_intervene:
+        check_interventions(bundle, read_weights(bundle), runner, images)
     return len(images)
 
 

@@ -10,11 +10,12 @@ from hypothesis import given, settings, target
 from hypothesis import strategies as st
 
 from export.architecture import Operation, Precision, Stage, check_chain, mlp
+from export.parity.bounds import Changed, bounded, changed_bound
+from export.runtimes.changes import StageChanges
 from export.runtimes.numpy import NumpyRunner
-from tests.support.arithmetic import DEVICES, EXACT, FLOAT32, Device, Format, fractions
+from tests.support.arithmetic import DEVICES, EXACT, FLOAT32, Format, fractions
 from tests.support.bundles import random_images, reference_of
-
-Weights = dict[str, np.ndarray]
+from tests.support.simulation import Weights, simulate
 
 # Magnitudes far apart make sums cancel and absorb; 0 makes terms that round nothing.
 ELEMENTS = st.one_of(
@@ -53,22 +54,6 @@ def networks(draw: st.DrawFn) -> tuple[list[Stage], Weights, np.ndarray]:
     stages.append(stage("output", "Output", width))
     check_chain(stages)
     return stages, weights, image
-
-
-def simulate(
-    device: Device, stages: list[Stage], weights: Weights, image: np.ndarray, random: Random
-) -> dict[str, list[Fraction]]:
-    """Return every stage of one image on a simulated device."""
-    values = fractions(image)
-    outputs = {}
-    for stage in stages:
-        if stage.operation == "Linear":
-            rows = [fractions(row) for row in weights[f"{stage.name}.weight"]]
-            values = device.linear(rows, fractions(weights[f"{stage.name}.bias"]), values, random)
-        elif stage.operation == "ReLU":
-            values = [max(value, Fraction(0)) for value in values]
-        outputs[stage.name] = values
-    return outputs
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -134,41 +119,123 @@ def test_sums_that_cancel_need_the_bound() -> None:
     assert 1 <= reference.bounds["linear1"] <= 50
 
 
-@pytest.mark.parametrize(
-    ("precision", "v", "u"),
-    [
-        ("float32", 0, 2.0**-24),
-        ("tf32", 2.0**-10, 2.0**-22),
-        ("bfloat16", 2.0**-8, 2.0**-22),
-    ],
-)
-def test_two_linear_layers_have_the_bound_of_the_formula(
-    precision: Precision, v: float, u: float
-) -> None:
+def two_layers() -> tuple[Weights, np.ndarray]:
+    """Return the weights of two layers of one unit, and an image whose last product is 0."""
     weights = {
         "linear1.weight": np.array([[1.0, -2.0, 4.0]], np.float32),
         "linear1.bias": np.array([0.5], np.float32),
         "linear2.weight": np.array([[-3.0]], np.float32),
         "linear2.bias": np.array([0.25], np.float32),
     }
-    image = np.array([[[2.0, 0.25, 0.0]]], np.float32)  # the third product rounds nothing
+    return weights, np.array([[[2.0, 0.25, 0.0]]], np.float32)
+
+
+def gamma(n: int, u: float) -> float:
+    return n * u / (1 - n * u)
+
+
+@pytest.mark.parametrize(("precision", "v"), [("tf32", 2.0**-10), ("bfloat16", 2.0**-8)])
+def test_two_linear_layers_have_the_bound_of_the_formula(precision: Precision, v: float) -> None:
+    weights, image = two_layers()
     reference = reference_of(mlp((1, 3), [1], 1), weights, image, precision)
-
-    def gamma(n: int) -> float:
-        both = n * (u + 2.0**-53)  # the runtime's roundings and the oracle's
-        return both / (1 - both)
-
+    u = 2.0**-22 + 2.0**-53  # the runtime's roundings and the oracle's
     c = 2 * v + v**2
     magnitude = 1 * 2 + 2 * 0.25
-    first = c * magnitude + gamma(3) * ((1 + c) * magnitude + 0.5)  # two live products and the bias
+    # Two live products and the bias.
+    first = c * magnitude + gamma(3, u) * ((1 + c) * magnitude + 0.5)
     first *= 1 + 2.0**-30  # what computing the bound may lose
     np.testing.assert_allclose(reference.bounds["linear1"], [[first]], rtol=1e-14)
     assert reference.values["relu"] == [[2.0]]
     reach = 3 * (2.0 + first)
-    second = 3 * first + c * reach + gamma(2) * ((1 + c) * reach + 0.25)
+    second = 3 * first + c * reach + gamma(2, u) * ((1 + c) * reach + 0.25)
     second *= 1 + 2.0**-30
     np.testing.assert_allclose(reference.bounds["output"], [[second]], rtol=1e-14)
     assert not reference.bounds["flatten"].any()
+
+
+def test_float32_has_the_bound_of_partial_sums() -> None:
+    weights, image = two_layers()
+    reference = reference_of(mlp((1, 3), [1], 1), weights, image)
+    u = 2.0**-24 + 2.0**-53
+    own = 1 + 2.0**-30
+    # 0.5 + 1·2 is positive, -2·0.25 negative: the larger of both sums is 2.5.
+    first = (u * 2.5 + (1 + u) * gamma(2, u) * 2.5) * own
+    np.testing.assert_allclose(reference.bounds["linear1"], [[first]], rtol=1e-14)
+    # 0.25 is positive, -3·2 negative, and may be larger by what is carried.
+    largest = 6 + 3 * first
+    second = (3 * first + u * 3 * (2 + first) + (1 + u) * gamma(1, u) * largest) * own
+    np.testing.assert_allclose(reference.bounds["output"], [[second]], rtol=1e-14)
+    assert not reference.bounds["flatten"].any()
+
+
+@st.composite
+def stage_changes(draw: st.DrawFn, size: int) -> StageChanges:
+    """Any changes of the elements of one stage of one image."""
+    count = draw(st.integers(0, size))
+    at = draw(st.permutations(range(size)))[:count]
+    source = [draw(st.integers(0, size - 1)) for _ in at]
+    scale = [draw(st.sampled_from([0.0, 1.0, -1.0, 0.1, -3.3, 2.0**-100])) for _ in at]
+    shift = [draw(st.one_of(st.just(-0.0), ELEMENTS)) for _ in at]
+    bounds = np.array([sorted(draw(st.tuples(NUMBERS, NUMBERS))) for _ in at]).reshape(-1, 2)
+    low = np.where([draw(st.booleans()) for _ in at], bounds[:, 0], -np.inf)
+    high = np.where([draw(st.booleans()) for _ in at], bounds[:, 1], np.inf)
+    numbers = (np.array(part, np.float32) for part in (scale, shift, low, high))
+    return StageChanges(np.array(at, np.int64), np.array(source, np.int64), *numbers)
+
+
+NUMBERS = st.one_of(st.just(1.0), st.floats(-10, 10, width=32))
+
+
+@pytest.mark.parametrize("device", ["float32", "float32 fused"])
+@settings(max_examples=60)
+@given(network=networks(), random=st.randoms(use_true_random=False), data=st.data())
+def test_no_arithmetic_exceeds_the_bound_with_changes(
+    device: str,
+    network: tuple[list[Stage], Weights, np.ndarray],
+    random: Random,
+    data: st.DataObject,
+) -> None:
+    stages, weights, image = network
+    drawn = {stage.name: data.draw(stage_changes(stage.size)) for stage in stages[:-1]}
+    changes = {name: parts for name, parts in drawn.items() if parts.at.size}
+    exact = simulate(EXACT, stages, weights, image, random, changes)
+    found = simulate(DEVICES[device], stages, weights, image, random, changes)
+    values, before = NumpyRunner(stages, weights).trace_both(image, changes)
+    reference = bounded(stages, weights, values, "float32", Changed(changes, before))
+    used = 0.0
+    for stage in stages:
+        if np.isinf(reference.bounds[stage.name]).any():
+            break
+        oracle = fractions(reference.values[stage.name])
+        bounds = fractions(reference.bounds[stage.name])
+        for value, truth, near, bound in zip(
+            found[stage.name], exact[stage.name], oracle, bounds, strict=True
+        ):
+            assert abs(value - truth) <= bound, stage.name
+            assert abs(value - near) <= bound, stage.name
+            used = max(used, float(abs(value - truth) / bound) if bound else 0.0)
+    target(used)
+
+
+def test_a_change_has_the_bound_of_the_formula() -> None:
+    """Scaled, moved, copied from another unit, held by a bound, constant, far beyond a bound."""
+    value = np.array([[2.0, -1.0, 5.0, 7.0, 3.0, 9.0]])
+    bound = np.array([[0.01, 0.02, 0.03, 0.04, 0.05, 0.06]])
+    parts = (
+        np.array([0.1, 1.0, 1.0, 1.0, 1.0, 1.0], np.float32),
+        np.array([0.5, -0.0, -0.0, -0.0, -0.0, -0.0], np.float32),
+        np.array([-np.inf, -np.inf, -np.inf, 7.0, 4.0, -np.inf], np.float32),
+        np.array([np.inf, np.inf, 5.0, 7.0, np.inf, 8.99], np.float32),
+    )
+    at, source = np.arange(6), np.array([0, 5, 2, 3, 4, 5])
+    found = changed_bound(StageChanges(at, source, *parts), value, bound, "float32")
+    u, scale = 2.0**-24 + 2.0**-53, float(np.float32(0.1))
+    product = u * scale * 2.01
+    scaled = scale * 0.01 + product
+    scaled += u * (scale * 2 + 0.5 + scaled) + 2.0**-148
+    own = 1 + 2.0**-30
+    expected = [[scaled * own, 0.06 * own, 0.03 * own, 0.0, 0.0, 0.06 * own]]
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
 
 
 def tiny_network(
