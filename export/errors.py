@@ -23,6 +23,16 @@ class RuntimeUnavailableError(ExportError):
     """A runtime or a device that this machine or installation lacks."""
 
 
+class InterventionsUnavailableError(ExportError):
+    """A bundle that was exported before interventions."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"the bundle was exported without {what}, which interventions need; publish a version "
+            "of the model that has it"
+        )
+
+
 class ParityError(ExportError):
     """A runtime that does not compute the function of the weights."""
 

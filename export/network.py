@@ -45,6 +45,35 @@ class Network(nn.Module):
             traced[name] = values
         return traced
 
+    @torch.jit.export
+    def intervene(
+        self, images: torch.Tensor, changes: dict[str, list[torch.Tensor]]
+    ) -> dict[str, torch.Tensor]:
+        """Return what `trace` returns, with changes by layer; "images" changes the input."""
+        values = changed(images, changes, "images")
+        traced = {"images": values}
+        for name, layer in self.layers.items():
+            values = changed(layer(values), changes, name)
+            traced[name] = values
+        return traced
+
+
+def changed(
+    values: torch.Tensor, changes: dict[str, list[torch.Tensor]], name: str
+) -> torch.Tensor:
+    """Return the values of a layer with its changes, the parts of a StageChanges in order."""
+    if name not in changes:
+        return values
+    return change(values, changes[name])
+
+
+def change(values: torch.Tensor, parts: list[torch.Tensor]) -> torch.Tensor:
+    """Return values with K elements replaced, as export/runtimes/changes.py says."""
+    at, source, scale, shift, low, high = parts[0], parts[1], parts[2], parts[3], parts[4], parts[5]
+    flat = values.reshape(-1)
+    replaced = torch.minimum(torch.maximum(flat[source] * scale + shift, low), high)
+    return flat.index_copy(0, at, replaced).reshape(values.shape)
+
 
 def weights_of(network: Network) -> dict[str, np.ndarray]:
     """Return the parameters by name ("linear1.weight": [out, in], "linear1.bias": [out], …)."""

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.numpy import save
 from export.architecture import Stage
 from export.bundle.manifest import (
     ONNX_FILE,
+    ONNX_INTERVENTIONS_FILE,
     ONNX_TRACE_FILE,
     PT2_FILE,
     TORCHSCRIPT_FILE,
@@ -22,10 +24,14 @@ from export.bundle.manifest import (
 )
 from export.network import network_of
 from export.parity.vectors import write_vectors
+from export.runtimes.changes import NONE, change_input, changed_value
 from export.runtimes.torchscript_notice import torchscript_notice_filtered
 
 ONNX_OPSET = 17  # old enough for every runtime of the last years; these operations have not changed
 ONNX_IR_VERSION = 8  # the one that came with opset 17
+
+FLAT = "flat"  # the shape [-1]
+TYPES_OF_CHANGES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 
 Weights = Mapping[str, np.ndarray]
 
@@ -38,6 +44,7 @@ def write_all(
         WEIGHTS_FILE: write_weights(weights),
         ONNX_FILE: write_onnx(stages, weights, traced=False),
         ONNX_TRACE_FILE: write_onnx(stages, weights, traced=True),
+        ONNX_INTERVENTIONS_FILE: write_onnx_interventions(stages, weights),
         TORCHSCRIPT_FILE: write_torchscript(stages, weights),
         PT2_FILE: write_pt2(stages, weights),
         VECTORS_FILE: write_vectors(stages, weights, low, high),
@@ -93,14 +100,48 @@ def write_onnx(stages: Sequence[Stage], weights: Weights, *, traced: bool) -> by
     are not outputs.
     """
     outputs = {stage.values["onnx"]: stage for stage in (stages[1:] if traced else stages[-1:])}
+    nodes = [_node(before, stage) for before, stage in pairwise(stages) if _computes(stage)]
+    return _onnx_model(
+        nodes, [_value_info(stages[0])], [_value_info(stage) for stage in outputs.values()], weights
+    )
+
+
+def write_onnx_interventions(stages: Sequence[Stage], weights: Weights) -> bytes:
+    """Return the ONNX model of a trace whose stages can be changed (export/runtimes/changes.py).
+
+    Beside the images, its inputs are the changes of each stage that computes something, [K] each,
+    K from 0 on. Its outputs are the changed values of all stages.
+    """
+    nodes: list[onnx.NodeProto] = []
+    inputs, outputs = [_value_info(stages[0])], []
+    for before, stage in pairwise([stages[0], *stages]):
+        if not _computes(stage):
+            continue
+        if stage is not stages[0]:
+            node = _node(before, stage)
+            node.input[0] = changed_value(before.values["onnx"])
+            nodes.append(node)
+        nodes += _change(stage)
+        inputs += _change_inputs(stage)
+        outputs.append(_value_info(stage, changed_value(stage.values["onnx"])))
+    return _onnx_model(nodes, inputs, outputs, weights, {FLAT: np.array([-1])})
+
+
+def _onnx_model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    weights: Weights,
+    constants: Weights | None = None,
+) -> bytes:
     graph = helper.make_graph(
-        nodes=[_node(before, stage) for before, stage in pairwise(stages) if _computes(stage)],
-        name="forward",
-        inputs=[_value_info(stages[0])],
-        outputs=[_value_info(stage) for stage in outputs.values()],
-        initializer=[
+        nodes,
+        "forward",
+        inputs,
+        outputs,
+        [
             numpy_helper.from_array(np.ascontiguousarray(array), name)
-            for name, array in weights.items()
+            for name, array in {**weights, **(constants or {})}.items()
         ],
     )
     model = helper.make_model(
@@ -111,6 +152,43 @@ def write_onnx(stages: Sequence[Stage], weights: Weights, *, traced: bool) -> by
     )
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
+
+
+def _change(stage: Stage) -> list[onnx.NodeProto]:
+    """Return the nodes that change a stage's value: of its flat elements, K are replaced."""
+    value, name = stage.values["onnx"], stage.name
+
+    def of(step: str) -> str:
+        return f"{value}.{step}"
+
+    def given(part: str) -> str:
+        return change_input(name, part)
+
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
+        ("Shape", [value], of("shape"), {}),
+        ("Reshape", [value, FLAT], of("flat"), {}),
+        ("Gather", [of("flat"), given("source")], of("taken"), {"axis": 0}),
+        ("Mul", [of("taken"), given("scale")], of("scaled"), {}),
+        ("Add", [of("scaled"), given("shift")], of("shifted"), {}),
+        ("Max", [of("shifted"), given("low")], of("raised"), {}),
+        ("Min", [of("raised"), given("high")], of("bounded"), {}),
+        ("ScatterElements", [of("flat"), given("at"), of("bounded")], of("scattered"), {"axis": 0}),
+        ("Reshape", [of("scattered"), of("shape")], changed_value(value), {}),
+    ]
+    return [
+        helper.make_node(operation, inputs, [output], name=output, **attributes)
+        for operation, inputs, output, attributes in steps
+    ]
+
+
+def _change_inputs(stage: Stage) -> list[onnx.ValueInfoProto]:
+    count = change_input(stage.name, "K")
+    return [
+        helper.make_tensor_value_info(
+            change_input(stage.name, part), TYPES_OF_CHANGES[array.dtype.name], [count]
+        )
+        for part, array in NONE._asdict().items()
+    ]
 
 
 def _computes(stage: Stage) -> bool:
@@ -127,7 +205,7 @@ def _node(before: Stage, stage: Stage) -> onnx.NodeProto:
     return helper.make_node("Relu", inputs, outputs, name=stage.name)
 
 
-def _value_info(stage: Stage) -> onnx.ValueInfoProto:
+def _value_info(stage: Stage, name: str = "") -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(
-        stage.values["onnx"], TensorProto.FLOAT, ["N", *stage.shape]
+        name or stage.values["onnx"], TensorProto.FLOAT, ["N", *stage.shape]
     )

@@ -11,6 +11,7 @@ MANIFEST_NAME = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 ONNX_FILE = "model.onnx"
 ONNX_TRACE_FILE = "trace.onnx"
+ONNX_INTERVENTIONS_FILE = "interventions.onnx"
 TORCHSCRIPT_FILE = "model.ts"
 PT2_FILE = "model.pt2"
 VECTORS_FILE = "vectors.npz"
@@ -65,8 +66,8 @@ class StageParity(Record):
 class RuntimeParity(Record):
     """The comparison of one runtime on one provider, at one precision, on one set of images.
 
-    `certified_share` is the share of decisions that are the same in every runtime of
-    the precision: the top two logits are more than 4 bounds apart.
+    `certified_share` is the share of decisions that are proven to be the same in every runtime
+    of the precision (export/parity/certificates.py).
     """
 
     runtime: Runtime

@@ -32,6 +32,11 @@ class Bundle:
     path: Path
     manifest: Manifest
 
+    @property
+    def names(self) -> set[str]:
+        """The names of the files that the manifest lists."""
+        return {file.name for file in self.manifest.files}
+
     def read(self, name: str) -> bytes:
         """Return the bytes of a file, which are the bytes that were hashed.
 
@@ -89,7 +94,7 @@ class Bundle:
         Raises:
             BundleError: the folder can't be read.
         """
-        listed = {file.name for file in self.manifest.files} | {MANIFEST_NAME}
+        listed = self.names | {MANIFEST_NAME}
         try:
             names = {entry.name for entry in self.path.iterdir()} - listed
         except OSError as error:

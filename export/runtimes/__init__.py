@@ -8,6 +8,6 @@ import os
 # ONNX Runtime's wheels report to their maker unless this is set before they are imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-from export.runtimes.runner import Runner, open_runner
+from export.runtimes.runner import InterveningRunner, Runner, open_runner
 
-__all__ = ["Runner", "open_runner"]
+__all__ = ["InterveningRunner", "Runner", "open_runner"]

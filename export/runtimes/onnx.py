@@ -7,9 +7,15 @@ import numpy as np
 import onnxruntime
 
 from export.architecture import Device, Precision, Runtime
-from export.bundle.manifest import ONNX_FILE, ONNX_TRACE_FILE
+from export.bundle.manifest import ONNX_FILE, ONNX_INTERVENTIONS_FILE, ONNX_TRACE_FILE
 from export.bundle.reading import Bundle
-from export.errors import BundleError, ExportError, RuntimeUnavailableError
+from export.errors import (
+    BundleError,
+    ExportError,
+    InterventionsUnavailableError,
+    RuntimeUnavailableError,
+)
+from export.runtimes.changes import NONE, Changes, change_input, changed_value
 
 Session: TypeAlias = Any  # onnxruntime has no types
 
@@ -46,6 +52,12 @@ class OnnxRunner:
         self._values = {stage.name: stage.values["onnx"] for stage in stages}
         self._session = self._open(bundle, ONNX_FILE)
         self._trace_session = self._open(bundle, ONNX_TRACE_FILE)
+        self._changeable = [stage.name for stage in stages if stage.operation != "Output"]
+        self._interventions_session = (
+            self._open(bundle, ONNX_INTERVENTIONS_FILE)
+            if ONNX_INTERVENTIONS_FILE in bundle.names
+            else None
+        )
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the logits, [N, classes]."""
@@ -61,6 +73,31 @@ class OnnxRunner:
             arrays = self._trace_session.run(outputs, {self._input: images})
             computed |= dict(zip(outputs, arrays, strict=True))
         return {name: computed[self._values[name]] for name in stages}
+
+    @property
+    def can_intervene(self) -> bool:
+        """Whether the bundle has a graph for it."""
+        return self._interventions_session is not None
+
+    def intervene(
+        self, images: np.ndarray, stages: Sequence[str], changes: Changes
+    ) -> dict[str, np.ndarray]:
+        """Return the named stages' outputs, each [N, …], with changes, by stage name.
+
+        Raises:
+            InterventionsUnavailableError: the bundle was exported without them.
+        """
+        if self._interventions_session is None:
+            raise InterventionsUnavailableError(ONNX_INTERVENTIONS_FILE)
+        feed = {self._input: images}
+        for name in self._changeable:
+            parts = changes.get(name, NONE)._asdict()
+            feed |= {change_input(name, part): array for part, array in parts.items()}
+        outputs = {name: changed_value(self._values[name]) for name in stages}
+        wanted = sorted(set(outputs.values()))
+        arrays = self._interventions_session.run(wanted, feed)
+        computed = dict(zip(wanted, arrays, strict=True))
+        return {name: computed[value] for name, value in outputs.items()}
 
     def _choose_provider(self) -> str:
         provider = CUDA_PROVIDER if self.device == "cuda" else CPU_PROVIDER

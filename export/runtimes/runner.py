@@ -8,6 +8,7 @@ import numpy as np
 from export.architecture import Device, Precision, Runtime
 from export.bundle.reading import Bundle
 from export.errors import BundleError, ExportError, RuntimeUnavailableError, how_to_get
+from export.runtimes.changes import Changes
 
 
 class Runner(Protocol):
@@ -36,13 +37,32 @@ class Runner(Protocol):
         ...
 
 
+class InterveningRunner(Runner, Protocol):
+    """A runner that can change the stages' outputs of a run."""
+
+    @property
+    def can_intervene(self) -> bool:
+        """Whether the bundle has what this needs: those exported before it have not."""
+        ...
+
+    def intervene(
+        self, images: np.ndarray, stages: Sequence[str], changes: Changes
+    ) -> dict[str, np.ndarray]:
+        """Return the named stages' outputs with changes, everything after them included.
+
+        Raises:
+            InterventionsUnavailableError: the bundle was exported without them.
+        """
+        ...
+
+
 def open_runner(
     bundle: Bundle,
     runtime: Runtime,
     device: Device,
     precision: Precision = "float32",
     threads: int | None = None,
-) -> Runner:
+) -> InterveningRunner:
     """Load a bundle into a runtime on a device.
 
     `threads` compute a run; None leaves the number to the runtime, one for ONNX Runtime.
@@ -61,7 +81,9 @@ def open_runner(
         raise BundleError(f"{bundle.path}: {runtime} can't load the model: {error}") from error
 
 
-def _import_runner(runtime: Runtime) -> Callable[[Bundle, Device, Precision, int | None], Runner]:
+def _import_runner(
+    runtime: Runtime,
+) -> Callable[[Bundle, Device, Precision, int | None], InterveningRunner]:
     """Import only the chosen runtime."""
     try:
         if runtime == "onnx":

@@ -14,12 +14,15 @@ from export.architecture import Device, Form, Precision, Runtime
 from export.bundle.manifest import PT2_FILE, TORCHSCRIPT_FILE
 from export.bundle.reading import Bundle
 from export.bundle.weights import read_weights
-from export.errors import BundleError, RuntimeUnavailableError
-from export.network import network_of
+from export.errors import BundleError, InterventionsUnavailableError, RuntimeUnavailableError
+from export.network import changed, network_of
+from export.runtimes.changes import Changes
 from export.runtimes.torchscript_notice import torchscript_notice_filtered
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 Trace = Callable[[torch.Tensor], dict[str, torch.Tensor]]
+TorchChanges = dict[str, list[torch.Tensor]]  # by layer, the parts of a StageChanges
+Intervene = Callable[[torch.Tensor, TorchChanges], dict[str, torch.Tensor]]
 
 # The precisions of factors that each device offers: torch's own setting and its value.
 # Torch only promises to allow a precision; the comparison detects whether it was used.
@@ -57,10 +60,10 @@ class _TorchRunner:
         self.precision = precision
         self.provider = f"torch.{device}"
         self._values = {stage.name: stage.values[self.runtime] for stage in bundle.manifest.stages}
-        self._predict, self._trace = self._load(bundle)
+        self._predict, self._trace, self._intervene = self._load(bundle)
 
-    def _load(self, bundle: Bundle) -> tuple[Predict, Trace]:
-        """Return a function for the logits, and one for every value by its name."""
+    def _load(self, bundle: Bundle) -> tuple[Predict, Trace, Intervene | None]:
+        """Return functions for the logits, every value by its name, and those with changes."""
         raise NotImplementedError
 
     def predict(self, images: np.ndarray) -> np.ndarray:
@@ -75,6 +78,29 @@ class _TorchRunner:
             values = self._trace(self._tensor(images))
             return {name: values[self._values[name]].cpu().numpy() for name in stages}
 
+    @property
+    def can_intervene(self) -> bool:
+        """Whether the bundle's form can do it."""
+        return self._intervene is not None
+
+    def intervene(
+        self, images: np.ndarray, stages: Sequence[str], changes: Changes
+    ) -> dict[str, np.ndarray]:
+        """Return the named stages' outputs, each [N, …], with changes, by stage name.
+
+        Raises:
+            InterventionsUnavailableError: the bundle was exported without them.
+        """
+        if self._intervene is None:
+            raise InterventionsUnavailableError(f"the method `intervene` of {TORCHSCRIPT_FILE}")
+        given = {
+            self._values[name]: [self._tensor(part) for part in parts]
+            for name, parts in changes.items()
+        }
+        with torch.inference_mode(), _factors(self.device, self.precision):
+            values = self._intervene(self._tensor(images), given)
+            return {name: values[self._values[name]].cpu().numpy() for name in stages}
+
     def _tensor(self, images: np.ndarray) -> torch.Tensor:
         # A request's bytes are read-only and torch has no read-only tensors.
         writeable = images if images.flags.writeable else images.copy()
@@ -86,9 +112,9 @@ class EagerRunner(_TorchRunner):
 
     runtime = "eager"
 
-    def _load(self, bundle: Bundle) -> tuple[Predict, Trace]:
+    def _load(self, bundle: Bundle) -> tuple[Predict, Trace, Intervene | None]:
         network = network_of(bundle.manifest.stages, read_weights(bundle)).to(self.device)
-        return network, network.trace
+        return network, network.trace, network.intervene
 
 
 class TorchScriptRunner(_TorchRunner):
@@ -96,13 +122,13 @@ class TorchScriptRunner(_TorchRunner):
 
     runtime = "torchscript"
 
-    def _load(self, bundle: Bundle) -> tuple[Predict, Trace]:
+    def _load(self, bundle: Bundle) -> tuple[Predict, Trace, Intervene | None]:
         with torchscript_notice_filtered():
             # map_location: a model saved on a GPU loads on a machine without one.
             module = torch.jit.load(
                 io.BytesIO(bundle.read(TORCHSCRIPT_FILE)), map_location=self.device
             )
-        return module, module.trace
+        return module, module.trace, getattr(module, "intervene", None)
 
 
 class Pt2Runner(_TorchRunner):
@@ -110,7 +136,7 @@ class Pt2Runner(_TorchRunner):
 
     runtime = "pt2"
 
-    def _load(self, bundle: Bundle) -> tuple[Predict, Trace]:
+    def _load(self, bundle: Bundle) -> tuple[Predict, Trace, Intervene | None]:
         data = bundle.read(PT2_FILE)
         if not is_pt2_package(data):  # torch would try its older formats, with a traceback logged
             raise BundleError(f"{bundle.path / PT2_FILE}: is not an archive of torch.export")
@@ -119,7 +145,13 @@ class Pt2Runner(_TorchRunner):
         if missing := sorted(set(self._values.values()) - set(traced)):
             raise BundleError(f"{bundle.path / PT2_FILE}: no layer {', '.join(missing)} in it")
         logits = traced[self._values[bundle.manifest.stages[-1].name]]
-        return _graph_of(module, logits), _graph_of(module, traced)
+
+        def intervene(images: torch.Tensor, changes: TorchChanges) -> dict[str, torch.Tensor]:
+            interpreter = _ChangingInterpreter(module, traced, changes)
+            interpreter.run(images)
+            return interpreter.found
+
+        return _graph_of(module, logits), _graph_of(module, traced), intervene
 
 
 def _layers(module: torch.fx.GraphModule) -> dict[str, torch.fx.Node]:
@@ -146,6 +178,28 @@ def _graph_of(
     graph.graph_copy(module.graph, copies)
     graph.output(torch.fx.map_arg(output, copies.__getitem__))
     return torch.fx.GraphModule(module, graph)
+
+
+class _ChangingInterpreter(torch.fx.Interpreter):
+    """Runs a graph node by node, changes the values of its layers, and keeps them in `found`."""
+
+    def __init__(
+        self,
+        module: torch.fx.GraphModule,
+        layers: Mapping[str, torch.fx.Node],
+        changes: TorchChanges,
+    ) -> None:
+        super().__init__(module)
+        self._names = {node: name for name, node in layers.items()}
+        self._changes = changes
+        self.found: dict[str, torch.Tensor] = {}
+
+    def run_node(self, n: torch.fx.Node) -> Any:  # noqa: ANN401 (any node's value)
+        """Return the value of a node, changed if it is a layer's."""
+        value = super().run_node(n)
+        if name := self._names.get(n):
+            value = self.found[name] = changed(value, self._changes, name)
+        return value
 
 
 @contextmanager

@@ -32,7 +32,14 @@ from tests.support.bundles import REPOSITORY, publish_random_bundle, republish
 from tests.support.commands import run_here
 from tests.support.servers import run_server_until_it_ends, start_server
 
-RUNTIME_FILES = ("model.onnx", "trace.onnx", "model.ts", "model.pt2", "weights.safetensors")
+RUNTIME_FILES = (
+    "model.onnx",
+    "trace.onnx",
+    "interventions.onnx",
+    "model.ts",
+    "model.pt2",
+    "weights.safetensors",
+)
 NO_VERSIONS = ("007", "0", "-1", "+3", "1.5", "1_000", "٣", "2026-11-25", str(2**63), "9" * 250)
 PICTURES = ("history.png", "evaluation.png", "weights.png")
 FILES = (
@@ -73,7 +80,7 @@ def test_verify_accepts_the_bundled_model_in_every_runtime(
     command = [sys.executable, "-W", "error", "-m", "export", "verify", str(bundle.path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "manifest.json and 12 files match their hashes" in done.stdout
+    assert "manifest.json and 13 files match their hashes" in done.stdout
     for runtime in get_args(Runtime):
         assert re.search(f"^{runtime}: every stage of [0-9]+ recorded vectors", done.stdout, re.M)
 

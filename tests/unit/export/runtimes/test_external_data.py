@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from export.architecture import Runtime
 from export.bundle import Bundle
-from export.bundle.manifest import ONNX_FILE, ONNX_TRACE_FILE
+from export.bundle.manifest import ONNX_FILE, ONNX_INTERVENTIONS_FILE, ONNX_TRACE_FILE
 from export.errors import BundleError
 from export.runtimes import open_runner
 from tests.support.bundles import REPOSITORY, random_images, republish
@@ -67,7 +67,7 @@ def pointing_outside(
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("name", [ONNX_FILE, ONNX_TRACE_FILE])
+@pytest.mark.parametrize("name", [ONNX_FILE, ONNX_TRACE_FILE, ONNX_INTERVENTIONS_FILE])
 @pytest.mark.parametrize("location", ["near.bin", "../up.bin", "/etc/passwd"])
 @pytest.mark.parametrize("runtime", ["onnx", "onnx-reference"])
 def test_data_outside_the_bundle_are_refused(  # noqa: PLR0913, PLR0917 (each is a case)
