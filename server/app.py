@@ -47,7 +47,9 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     """
     reload_requested = asyncio.Event()
     on_hangup(reload_requested.set)
-    limits = RequestLimits(settings.max_batch_images, settings.max_response_bytes)
+    limits = RequestLimits(
+        settings.max_batch_images, settings.max_response_bytes, settings.max_comparisons
+    )
     admission, metrics = AdmissionControl(settings.max_queue_images), ServerMetrics()
     metrics.watch_queue(lambda: admission.images)
     metrics.watch_log(lambda: lines.dropped)

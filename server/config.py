@@ -111,6 +111,18 @@ class ServerSettings(CommandSettings):
         description="Maximum bytes of a response of Trace, and of ModelInfer with stages or "
         "classes; the default is the default limit of gRPC clients.",
     )
+    max_comparisons: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Maximum comparisons (Compare) that run at a time, each in a thread of its "
+        "own; one beyond that is refused with RESOURCE_EXHAUSTED.",
+    )
+    compare_programs: bool = Field(
+        False,
+        description="Let Compare open TorchScript and pt2, too: their files are programs of "
+        "whoever made the bundle. Needs the train extra.",
+    )
     drain_timeout: float = Field(
         30.0,
         ge=0,

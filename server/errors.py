@@ -109,23 +109,36 @@ def model_not_found(name: str, version: object, served: str, served_version: int
     )
 
 
-class QueueFullError(ServiceError):
-    """The queue is full."""
+class _BusyError(ServiceError):
+    """There is no room now; the text ends with when to retry."""
 
     status = "RESOURCE_EXHAUSTED"
 
-    def __init__(self, images: int, queued: int, limit: int, retry_seconds: float) -> None:
-        super().__init__(
-            f"the queue holds {queued} of at most {limit} images and has no room for "
-            f"{images} more; retry in {retry_seconds:.3f} s"
-        )
+    def __init__(self, text: str, retry_seconds: float) -> None:
+        super().__init__(f"{text}; retry in {retry_seconds:.3f} s")
         self.retry_seconds = retry_seconds
 
     def details(self) -> list[Message]:
-        """Return a RetryInfo with the time that the queue needs to empty."""
+        """Return a RetryInfo with the time after which there should be room."""
         delay = Duration()
         delay.FromNanoseconds(round(self.retry_seconds * 1e9))
         return [error_details_pb2.RetryInfo(retry_delay=delay)]
+
+
+class QueueFullError(_BusyError):
+    """The queue is full."""
+
+    def __init__(self, images: int, queued: int, limit: int, retry_seconds: float) -> None:
+        text = f"the queue holds {queued} of at most {limit} images and has no room for"
+        super().__init__(f"{text} {images} more", retry_seconds)
+
+
+class TooManyComparisonsError(_BusyError):
+    """As many comparisons run as the server allows."""
+
+    def __init__(self, limit: int, retry_seconds: float) -> None:
+        text = f"at most {limit} comparisons run at a time (--max-comparisons), and as many do"
+        super().__init__(text, retry_seconds)
 
 
 class DeadlineExceededError(ServiceError):

@@ -9,3 +9,4 @@ class RequestLimits:
 
     max_batch_images: int
     max_response_bytes: int
+    max_comparisons: int = 1  # at a time, over all requests

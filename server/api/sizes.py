@@ -6,7 +6,9 @@ from server.limits import RequestLimits
 MAX_VIOLATIONS = 100  # a client may name millions of stages; a status holds fewer still
 # Bytes that a stage takes beside its values: names, shape, statistics, tags and lengths.
 STAGE_OVERHEAD_BYTES = 256
+TENSOR_OVERHEAD_BYTES = 64  # of a tensor: dtype, shape, tags and lengths
 ENTRY_OVERHEAD_BYTES = 32  # the same for an image's top values
+ATTRIBUTION_BYTES = 64  # an image's attribution beside its contributions: five doubles, a class
 
 
 def check_response_size(

@@ -132,8 +132,12 @@ def _finite_statistics(values: np.ndarray) -> Statistics:
 class TracedRun:
     """The outputs of a run, of which a request owns some rows."""
 
-    def __init__(self, values: dict[str, np.ndarray], seconds: float) -> None:
+    def __init__(
+        self, values: dict[str, np.ndarray], unchanged_logits: np.ndarray, seconds: float
+    ) -> None:
         self._values = values
+        # Of every image, [N, classes]; with interventions only if a request wants them.
+        self.unchanged_logits = unchanged_logits
         self.seconds = seconds  # of the runtime alone
 
     def values(self, stage: str) -> np.ndarray:

@@ -20,6 +20,7 @@ class TensorSchema:
     data: str
     types: Mapping[str, np.dtype[Any]]
     takes_one: bool = True  # [H, W] for one image, not only [N, H, W]
+    takes_batch: bool = True  # [N, H, W], not only [H, W]
     unit: Literal["bytes", "elements"] = "bytes"  # that the data is counted in
 
 
@@ -92,6 +93,11 @@ class ImageDecoder:
     def _check_shape(self, sent: ReceivedTensor, found: list[Violation]) -> None:
         shape, form = sent.shape, sent.form
         height_width = ", ".join(map(str, self._shape))
+        if not form.takes_batch:
+            if shape != self._shape:
+                text = f"expected [{height_width}], got {quote(list(shape))}"
+                found.append(Violation(form.shape, text))
+            return
         if shape == self._shape:
             if not form.takes_one:
                 text = f"expected [N, {height_width}], got [{height_width}]; one image has N = 1"

@@ -4,15 +4,20 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from export.attribution.attribute import Question
+from export.parity.certificates import Proof
 from server.engine.activations import TracedRun
 from server.engine.admission import AdmissionControl
+from server.engine.attribution import AttributedRun, attributing, is_long
 from server.engine.batcher import BatchedResult, BatchingConfig, DynamicBatcher
+from server.engine.interventions import Intervention, changes_of, joined
 from server.engine.model import ServedModel
-from server.engine.staging import PixelBuffer
+from server.engine.staging import PixelBuffer, pixels_of
 from server.observability.metrics import ServerMetrics
 
 Result = TypeVar("Result")
@@ -36,16 +41,27 @@ class Submission(NamedTuple, Generic[Result]):
 
 
 @dataclass(frozen=True, slots=True)
+class TraceSpec:
+    """What a trace computes: the named stages and the logits, with the interventions."""
+
+    stages: Sequence[str]
+    interventions: Sequence[Intervention] = ()
+    unchanged_logits: bool = False  # beside those with the interventions
+    certify: bool = False  # its pack proves bounds, which takes the time of several passes
+
+
+@dataclass(frozen=True, slots=True)
 class _TraceItem(Generic[Result]):
     images: np.ndarray
-    stages: Sequence[str]
+    spec: TraceSpec
     pack: Pack[Result]
 
 
 class ModelInstance:
-    """A model with its two batchers: Predict and Trace run apart, each with a session of its own.
+    """A model with its batchers: Predict and Trace run apart, each with a session of its own.
 
-    The batchers share the admission control.
+    The two share the admission control. Attributions that take long, and traces with certificates,
+    have a batcher and an admission control of their own: nobody else waits for them.
     """
 
     def __init__(
@@ -58,9 +74,11 @@ class ModelInstance:
         self.model = model
         self._logits_stage = model.manifest.stages[-1].name
         self._names = [stage.name for stage in model.manifest.stages]
+        self._sizes = {stage.name: stage.size for stage in model.manifest.stages}
         shape = model.manifest.input_shape
         self._predict_pixels = PixelBuffer(config.max_batch_images, shape)
-        self._trace_pixels = PixelBuffer(config.max_batch_images, shape)
+        trace_pixels = PixelBuffer(config.max_batch_images, shape)
+        long_pixels = PixelBuffer(config.max_batch_images, shape)
         self._predict_metrics = metrics.batcher("predict")
         self._trace_metrics = metrics.batcher("trace")
         self._predict = DynamicBatcher(
@@ -68,9 +86,15 @@ class ModelInstance:
         )
         inline_images = min(config.inline_images, MAX_INLINE_TRACED_IMAGES)
         self._trace: DynamicBatcher[_TraceItem[Any], Any] = DynamicBatcher(
-            self._run_trace,
+            partial(self._run_trace, trace_pixels),
             admission,
             replace(config, inline_images=inline_images),
+            self._trace_metrics.queue_seconds.observe,
+        )
+        self._long: DynamicBatcher[_TraceItem[Any], Any] = DynamicBatcher(
+            partial(self._run_trace, long_pixels),
+            AdmissionControl(config.max_batch_images),
+            replace(config, inline_images=0, merge=False),
             self._trace_metrics.queue_seconds.observe,
         )
 
@@ -88,28 +112,47 @@ class ModelInstance:
     def trace(
         self,
         images: np.ndarray,
-        stages: Sequence[str],
+        spec: TraceSpec,
         pack: Pack[Result],
         deadline: float | None,
     ) -> Submission[Result]:
         """Submit images for what `pack` makes of their run; it packs in the run's own thread.
 
-        `pack` gets the run and the request's own rows in it; the run has the
-        named stages and the logits. The rest is as for `predict`.
+        `pack` gets the run and the request's own rows in it. The rest is as for `predict`.
         """
-        item = _TraceItem(images, stages, pack)
-        result = self._trace.submit(item, len(images), deadline)
-        return Submission(result, self._trace.complete)
+        batcher = self._long if spec.certify else self._trace
+        item = _TraceItem(images, spec, pack)
+        return Submission(batcher.submit(item, len(images), deadline), batcher.complete)
+
+    def attribute(
+        self,
+        images: np.ndarray,
+        question: Question,
+        pack: Callable[[AttributedRun], Result],
+        deadline: float | None,
+    ) -> Submission[Result]:
+        """Submit images for what `pack` makes of their attributions. The rest is as for `trace`."""
+        network = self.model.network
+        stages, attributed = attributing(network, question, pack)
+        batcher = self._long if is_long(network, question) else self._trace
+        item = _TraceItem(images, TraceSpec(stages), attributed)
+        return Submission(batcher.submit(item, len(images), deadline), batcher.complete)
+
+    def prove(self, images: np.ndarray, spec: TraceSpec) -> Proof:
+        """Return what is proven of a request's trace, in any runtime of this one's precision."""
+        changes = changes_of(spec.interventions, self._sizes)
+        return self.model.prover.prove(pixels_of(images), self.model.runner.precision, changes)
 
     @property
     def is_idle(self) -> bool:
         """Tell whether every request's response has been sent."""
-        return self._predict.is_idle and self._trace.is_idle
+        return self._predict.is_idle and self._trace.is_idle and self._long.is_idle
 
     def close(self) -> None:
         """Let the running batches finish; nothing can be submitted any more."""
         self._predict.close()
         self._trace.close()
+        self._long.close()
 
     def _run_predict(self, requests: Sequence[np.ndarray]) -> list[np.ndarray]:
         runs = []
@@ -120,16 +163,41 @@ class ModelInstance:
         logits = runs[0] if len(runs) == 1 else np.concatenate(runs)
         return [logits[rows] for rows in _rows(requests)]
 
-    def _run_trace(self, items: Sequence[_TraceItem[Result]]) -> list[Result]:
+    def _run_trace(self, buffer: PixelBuffer, items: Sequence[_TraceItem[Result]]) -> list[Result]:
+        plain = [item for item in items if not item.spec.interventions]
+        if len(plain) == len(items):
+            return self._trace_alike(buffer, items)
+        # Two runs: requests without interventions do not pay for those with.
+        changed = [item for item in items if item.spec.interventions]
+        plain_results = iter(self._trace_alike(buffer, plain) if plain else ())
+        changed_results = iter(self._trace_alike(buffer, changed))
+        return [
+            next(changed_results if item.spec.interventions else plain_results) for item in items
+        ]
+
+    def _trace_alike(
+        self, buffer: PixelBuffer, items: Sequence[_TraceItem[Result]]
+    ) -> list[Result]:
+        """Run requests that all have interventions, or none of which has."""
         requests = [item.images for item in items]
-        pixels = self._trace_pixels.gather(requests)
-        wanted = {self._logits_stage}.union(*(item.stages for item in items))
+        pixels = buffer.gather(requests)
+        wanted = {self._logits_stage}.union(*(item.spec.stages for item in items))
         names = [name for name in self._names if name in wanted]
+        runner, rows = self.model.runner, list(_rows(requests))
         started = time.perf_counter()
-        values = self.model.runner.trace(pixels, names)
-        run = TracedRun(values, time.perf_counter() - started)
+        has_interventions = bool(items[0].spec.interventions)
+        if has_interventions:
+            changes = [changes_of(item.spec.interventions, self._sizes) for item in items]
+            together = joined(changes, [each.start for each in rows], self._sizes)
+            values = runner.intervene(pixels, names, together)
+        else:
+            values = runner.trace(pixels, names)
+        unchanged = values[self._logits_stage]
+        if has_interventions and any(item.spec.unchanged_logits for item in items):
+            unchanged = runner.predict(pixels)
+        run = TracedRun(values, unchanged, time.perf_counter() - started)
         self._trace_metrics.observe_run(len(pixels), run.seconds)
-        return [item.pack(run, rows) for item, rows in zip(items, _rows(requests), strict=True)]
+        return [item.pack(run, each) for item, each in zip(items, rows, strict=True)]
 
 
 def _rows(requests: Sequence[np.ndarray]) -> Iterator[slice]:

@@ -1,17 +1,22 @@
 """The served model: a bundle, checked, opened in a runtime and warm."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import structlog
 
 from export.architecture import Device, Runtime, flops_per_image, parameter_counts
+from export.attribution.network import Network
 from export.bundle import Bundle
 from export.bundle.manifest import Manifest
+from export.bundle.weights import read_weights
 from export.errors import RuntimeUnavailableError
+from export.parity.certificates import Prover
 from export.parity.vectors import check_vectors
-from export.runtimes import Runner, open_runner
+from export.runtimes import InterveningRunner, open_runner
+from server.engine.compared import ComparedRuntimes
 from server.observability.metrics import ServerMetrics
 
 log = structlog.get_logger()
@@ -22,10 +27,28 @@ class ServedModel:
     """A manifest, the runner that computes it, and what follows from its stages."""
 
     manifest: Manifest
-    runner: Runner
+    runner: InterveningRunner
     flops_per_image: dict[str, int]
     parameter_counts: dict[str, int]
+    network: Network  # its parameters, for attribution and certificates
+    bundle: Bundle  # from which comparisons open other runtimes
+    compare_programs: bool = False  # comparisons may open runtimes whose files are programs
     no_gpu: str = ""  # why "auto" did not get one; empty if it did or was not asked
+
+    @cached_property
+    def prover(self) -> Prover:
+        """What proves the bounds of traces and certifies their decisions."""
+        weights: dict[str, np.ndarray] = {}
+        for name, layer in self.network.layers.items():
+            weights |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
+        return Prover(self.manifest.stages, weights)
+
+    @cached_property
+    def compared(self) -> ComparedRuntimes:
+        """The runtimes that comparisons run, freed with the version."""
+        return ComparedRuntimes(
+            self.bundle, self.prover, self.runner, programs=self.compare_programs
+        )
 
     def publish_info(self, metrics: ServerMetrics) -> None:
         """Set this as the served model in the metrics."""
@@ -61,13 +84,15 @@ def load_verified(
         runner=runner,
         flops_per_image=flops_per_image(stages),
         parameter_counts=parameter_counts(stages),
+        network=Network.of(stages, read_weights(bundle), runner.precision),
+        bundle=bundle,
         no_gpu=no_gpu,
     )
 
 
 def _open_runner(
     bundle: Bundle, runtime: Runtime, device: Device | Literal["auto"], threads: int
-) -> tuple[Runner, str]:
+) -> tuple[InterveningRunner, str]:
     """Return the runner, and why "auto" did not get a GPU."""
     if device != "auto":
         return open_runner(bundle, runtime, device, threads=threads), ""

@@ -9,6 +9,13 @@ UINT8_MAX = np.float32(255)
 MIN_ALONE_IMAGES = 64  # images: from here on a copy costs more than a call or a run of its own
 
 
+def pixels_of(images: np.ndarray) -> np.ndarray:
+    """Return a request's images as pixels, FLOAT32 in 0..1, as a run computes them."""
+    if images.dtype != np.uint8:
+        return images
+    return np.true_divide(images, UINT8_MAX, dtype=np.float32)
+
+
 class PixelBuffer:
     """Memory for the pixels of a run, used again for the next: fresh pages cost more than a copy.
 

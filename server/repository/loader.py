@@ -1,5 +1,6 @@
 """Loads a bundle: verified, warmed up, with an instance of its own."""
 
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -62,7 +63,8 @@ class ModelLoader:
             NeedsRestartError: it is another, and its requests are larger than this process takes.
         """
         settings = self._settings
-        model = load_verified(bundle, settings.runtime, self._device, self.threads)
+        loaded = load_verified(bundle, settings.runtime, self._device, self.threads)
+        model = replace(loaded, compare_programs=settings.compare_programs)
         if self.max_receive_bytes:
             self._check_requests(model)
         else:

@@ -7,9 +7,12 @@ import numpy as np
 
 from export.architecture import Stage
 from forward.v1 import forward_pb2 as pb
+from server.api.forward_v1.certificates import certificate_bytes, put_units, unit_bytes
 from server.api.forward_v1.codec import encode_into, put_statistics
+from server.api.forward_v1.interventions import decode_interventions
 from server.api.sizes import ENTRY_OVERHEAD_BYTES, MAX_VIOLATIONS, STAGE_OVERHEAD_BYTES
 from server.engine.activations import TracedRun, largest
+from server.engine.instance import TraceSpec
 from server.errors import Violation, quote
 
 DEFAULT_TOP_K = 5
@@ -21,12 +24,19 @@ class TracePlan:
 
     details: dict[str, pb.Detail]
     top_k: int
+    spec: TraceSpec
 
 
 def plan_trace(
-    request: pb.TraceRequest, stages: Sequence[Stage], violations: list[Violation]
+    request: pb.TraceRequest,
+    stages: Sequence[Stage],
+    images: int | None,
+    violations: list[Violation],
 ) -> TracePlan:
-    """Return the plan of a request; append what is wrong with it to `violations`."""
+    """Return the plan of a request; append what is wrong with it to `violations`.
+
+    `images` is how many there are, None if they are not right.
+    """
     default = request.detail or pb.DETAIL_STATISTICS
     _check_detail("detail", request.detail, violations)
     if request.top_k_count < 0:
@@ -53,7 +63,9 @@ def plan_trace(
     if not request.stages:
         chosen = dict.fromkeys(names, default)
     details = {name: chosen[name] for name in names if name in chosen}
-    return TracePlan(details, request.top_k_count or DEFAULT_TOP_K)
+    interventions = decode_interventions(request.interventions, stages, images, violations)
+    spec = TraceSpec(list(details), interventions, request.unchanged_logits, request.certify)
+    return TracePlan(details, request.top_k_count or DEFAULT_TOP_K, spec)
 
 
 def _check_detail(path: str, detail: int, violations: list[Violation]) -> None:
@@ -64,7 +76,12 @@ def _check_detail(path: str, detail: int, violations: list[Violation]) -> None:
 
 def response_bytes(plan: TracePlan, stages: Sequence[Stage], images: int) -> int:
     """Return an upper limit of the bytes of the response, from shapes alone."""
-    total = 2 * STAGE_OVERHEAD_BYTES + images * stages[-1].size * 4  # the logits and the rest
+    logits = images * stages[-1].size * 4
+    total = 2 * STAGE_OVERHEAD_BYTES + logits  # the logits and the rest
+    if plan.spec.unchanged_logits:
+        total += STAGE_OVERHEAD_BYTES + logits
+    if plan.spec.certify:
+        total += certificate_bytes(images)
     for stage in stages:
         detail = plan.details.get(stage.name)
         if detail is None:
@@ -76,6 +93,8 @@ def response_bytes(plan: TracePlan, stages: Sequence[Stage], images: int) -> int
             index_bytes = (stage.size.bit_length() + 6) // 7  # a varint holds 7 bits a byte
             entry = min(plan.top_k, stage.size) * (4 + index_bytes) + ENTRY_OVERHEAD_BYTES
             total += images * entry
+        elif detail == pb.DETAIL_UNITS:
+            total += unit_bytes(stage)
     return total
 
 
@@ -87,11 +106,14 @@ def put_stage(
     values = run.values(stage.name)[rows]
     into.name, into.operation = stage.name, stage.operation
     into.shape.extend(values.shape)
+    into.changed = any(one.stage == stage.name for one in plan.spec.interventions)
     put_statistics(run.statistics.of(stage.name, rows), into.statistics)
     if detail == pb.DETAIL_FULL:
         encode_into(into.values, values)
     elif detail == pb.DETAIL_TOP_K:
         into.top_values.extend(top_values(values, plan.top_k))
+    elif detail == pb.DETAIL_UNITS:
+        put_units(values, into.units)
 
 
 def top_values(values: np.ndarray, count: int) -> list[pb.TopK]:

@@ -12,17 +12,22 @@ from server.engine.images import ImageDecoder, ReceivedTensor, TensorSchema
 from server.errors import InvalidArgumentError, Violation, model_not_found
 from server.repository.current import ActiveModel, ModelIdentity
 
-ImagesMessage = pb.PredictRequest | pb.PredictStreamRequest | pb.TraceRequest
+ImagesMessage = (
+    pb.PredictRequest
+    | pb.PredictStreamRequest
+    | pb.TraceRequest
+    | pb.AttributeRequest
+    | pb.CompareRequest
+)
 
 NUMPY_TYPES: dict[int, np.dtype[Any]] = {
     pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
     pb.DATA_TYPE_UINT8: np.dtype("u1"),
 }
-FORWARD_SCHEMA = TensorSchema(
-    "images.shape",
-    "images.dtype",
-    "images.data",
-    {pb.DataType.Name(number): numpy_type for number, numpy_type in NUMPY_TYPES.items()},
+TYPES_BY_NAME = {pb.DataType.Name(number): numpy_type for number, numpy_type in NUMPY_TYPES.items()}
+FORWARD_SCHEMA = TensorSchema("images.shape", "images.dtype", "images.data", TYPES_BY_NAME)
+BASELINE_SCHEMA = TensorSchema(
+    "baseline.shape", "baseline.dtype", "baseline.data", TYPES_BY_NAME, takes_batch=False
 )
 
 
@@ -65,6 +70,17 @@ def decode_images(
     if not request.message.HasField("images"):
         return [Violation("images", "required, but not set")]
     received = ReceivedTensor(FORWARD_SCHEMA, shape, _dtype_name(dtype), data)
+    return decoder.violations(received)
+
+
+def decode_baseline(tensor: pb.Tensor, decoder: ImageDecoder) -> np.ndarray | list[Violation]:
+    """Return an image [H, W], a view of the message's bytes, or everything wrong with it."""
+    shape, data = tuple(tensor.shape[:]), tensor.data
+    if not decoder.is_batch(shape):
+        images = decoder.view(shape, NUMPY_TYPES.get(tensor.dtype), data)
+        if images is not None:
+            return images[0]
+    received = ReceivedTensor(BASELINE_SCHEMA, shape, _dtype_name(tensor.dtype), data)
     return decoder.violations(received)
 
 

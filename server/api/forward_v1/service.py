@@ -1,12 +1,14 @@
 """forward.v1.ForwardService: decode, compute, encode. Independent of any transport."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from forward.v1 import forward_pb2 as pb
 from server.api.forward_v1.activations import TracePlan, plan_trace, put_stage, response_bytes
+from server.api.forward_v1.attribution import plan_attribution, put_attributions
+from server.api.forward_v1.certificates import put_proof
 from server.api.forward_v1.codec import (
     check_model,
     checked_images,
@@ -14,16 +16,24 @@ from server.api.forward_v1.codec import (
     encode_into,
     identity_message,
 )
+from server.api.forward_v1.comparison import comparison_message, plan_comparison
 from server.api.forward_v1.stream import PredictStream
 from server.api.forward_v1.zero_copy import ImageRequest, image_decoder
 from server.api.methods import Service, StreamMethod, UnaryMethod, message_decoder
 from server.api.sizes import check_response_size
 from server.context import CallContext
 from server.engine.activations import TracedRun
-from server.errors import InvalidArgumentError, ServiceError
+from server.engine.attribution import AttributedRun
+from server.engine.compared import Compared
+from server.engine.comparisons import Comparisons
+from server.engine.staging import pixels_of
+from server.errors import InvalidArgumentError, ServiceError, Violation
 from server.limits import RequestLimits
 from server.repository.current import ActiveModel, CurrentModel
 
+NO_INTERVENTIONS = (
+    "the served version was exported before interventions; publish one with this release"
+)
 TRACE_ADVICE = "send fewer images, name fewer stages, or ask for TOP_K or STATISTICS"
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ForwardService"]
 
@@ -37,6 +47,7 @@ class ForwardService:
     def __init__(self, current: CurrentModel, limits: RequestLimits) -> None:
         self._current = current
         self._limits = limits
+        self._comparisons = Comparisons(limits.max_comparisons)
 
     def table(self) -> Service:
         """Return the methods, for a transport."""
@@ -48,6 +59,8 @@ class ForwardService:
                     "PredictStream", self.predict_stream, image_decoder(pb.PredictStreamRequest)
                 ),
                 UnaryMethod("Trace", self.trace, image_decoder(pb.TraceRequest)),
+                UnaryMethod("Attribute", self.attribute, image_decoder(pb.AttributeRequest)),
+                UnaryMethod("Compare", self.compare, image_decoder(pb.CompareRequest)),
                 UnaryMethod("GetModel", self.get_model, message_decoder(pb.GetModelRequest)),
             ),
         )
@@ -82,9 +95,12 @@ class ForwardService:
         images, plan = self._plan_trace(request, active)
 
         def pack(run: TracedRun, rows: slice) -> pb.TraceResponse:
-            return _pack(active, plan, run, rows)
+            response = _pack(active, plan, run, rows)
+            if plan.spec.certify:
+                put_proof(active.instance.prove(images, plan.spec), response)
+            return response
 
-        submission = active.instance.trace(images, list(plan.details), pack, context.deadline)
+        submission = active.instance.trace(images, plan.spec, pack, context.deadline)
         context.add_done_callback(submission.complete)
         batched = await submission.result
         batched.result.queue_seconds = batched.queue_seconds
@@ -97,7 +113,10 @@ class ForwardService:
         stages = active.model.manifest.stages
         images = decode_images(request, active.decoder)
         violations = images if isinstance(images, list) else []
-        plan = plan_trace(request.message, stages, violations)
+        count = None if isinstance(images, list) else len(images)
+        plan = plan_trace(request.message, stages, count, violations)
+        if plan.spec.interventions and not active.model.runner.can_intervene:
+            violations.append(Violation("interventions", NO_INTERVENTIONS))
         if isinstance(images, list):
             raise InvalidArgumentError(violations)
         needed = response_bytes(plan, stages, len(images))
@@ -105,6 +124,38 @@ class ForwardService:
         if violations:
             raise InvalidArgumentError(violations)
         return images, plan
+
+    async def attribute(
+        self, request: ImageRequest[pb.AttributeRequest], context: CallContext
+    ) -> pb.AttributeResponse:
+        """Return what each pixel, and each unit of a stage, contributes to a score."""
+        active = self._current.active
+        check_model(request.message, active)
+        images, question = plan_attribution(request, active, self._limits)
+
+        def pack(run: AttributedRun) -> pb.AttributeResponse:
+            response = pb.AttributeResponse(model=identity_message(active.identity))
+            put_attributions(run, response)
+            return response
+
+        submission = active.instance.attribute(images, question, pack, context.deadline)
+        context.add_done_callback(submission.complete)
+        batched = await submission.result
+        batched.result.queue_seconds = batched.queue_seconds
+        return batched.result
+
+    async def compare(
+        self, request: ImageRequest[pb.CompareRequest], context: CallContext
+    ) -> pb.CompareResponse:
+        """Return how far each runtime is from the exact forward pass of the images."""
+        active = self._current.active
+        check_model(request.message, active)
+        images, names = plan_comparison(request, active)
+
+        def compare(is_stopped: Callable[[], bool]) -> Compared:
+            return active.model.compared.compare(names, pixels_of(images), is_stopped)
+
+        return comparison_message(active, await self._comparisons.run(compare, context.deadline))
 
     async def get_model(
         self, request: pb.GetModelRequest, context: CallContext
@@ -166,6 +217,8 @@ def _pack(active: ActiveModel, plan: TracePlan, run: TracedRun, rows: slice) -> 
     response = pb.TraceResponse(model=identity_message(active.identity), run_seconds=run.seconds)
     stages = active.model.manifest.stages
     encode_into(response.logits, run.values(stages[-1].name)[rows])
+    if plan.spec.unchanged_logits:
+        encode_into(response.unchanged_logits, run.unchanged_logits[rows])
     for stage in stages:
         if stage.name in plan.details:
             traced = response.stages.add()

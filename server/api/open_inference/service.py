@@ -26,6 +26,7 @@ from server.api.open_inference.codec import (
 from server.api.sizes import check_response_size
 from server.context import CallContext
 from server.engine.activations import TracedRun
+from server.engine.instance import TraceSpec
 from server.errors import InvalidArgumentError, Violation, model_not_found, quote
 from server.limits import RequestLimits
 from server.repository.current import ActiveModel, CurrentModel
@@ -184,7 +185,7 @@ class InferenceService:
             }
             return _response(active, request.id, outputs, values)
 
-        traced = active.instance.trace(images, stages, pack, context.deadline)
+        traced = active.instance.trace(images, TraceSpec(stages), pack, context.deadline)
         context.add_done_callback(traced.complete)
         return (await traced.result).result
 

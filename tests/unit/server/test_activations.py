@@ -10,15 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from export.architecture import flops_per_image, mlp
+from export.architecture import flops_per_image, mlp, parameter_shapes
+from export.parity.certificates import Prover
 from forward.v1 import forward_pb2 as pb
-from forward_client.connection import DETAILS
+from forward_client.messages import DETAILS
 from server.api.forward_v1.activations import plan_trace, put_stage, response_bytes, top_values
+from server.api.forward_v1.certificates import put_proof
 from server.engine.activations import RunStatistics, Statistics, TracedRun, statistics
 from server.errors import Violation
 
 STAGES = mlp((3, 5), [4], 2)
 NAMES = [stage.name for stage in STAGES]
+WEIGHTS = {
+    name: np.full(shape, -3.0, np.float32) for name, shape in parameter_shapes(STAGES).items()
+}
+PROVER = Prover(STAGES, WEIGHTS)
 SHAPES = st_numpy.array_shapes(min_dims=2, max_dims=3, max_side=6)
 ARRAYS = st_numpy.arrays(np.float32, SHAPES, elements=st.floats(-1e6, 1e6, width=32))
 
@@ -117,18 +123,21 @@ def test_top_values_are_torchs_lower_positions_first(array: np.ndarray, count: i
 @given(data=st.data(), images=st.integers(1, 9), top_k=st.integers(0, 20))
 def test_the_predicted_size_is_a_close_bound(data: st.DataObject, images: int, top_k: int) -> None:
     chosen = data.draw(st.lists(st.sampled_from(NAMES), unique=True))
-    details = [data.draw(st.sampled_from(list(DETAILS.values()))) for _ in chosen]
+    detail = st.sampled_from([*DETAILS.values(), pb.DETAIL_UNITS])
+    details = [data.draw(detail) for _ in chosen]
+    certify = data.draw(st.booleans())
     request = pb.TraceRequest(
         stages=[pb.StageSelection(name=n, detail=d) for n, d in zip(chosen, details, strict=True)],
         top_k_count=top_k,
+        certify=certify,
     )
     violations: list[Violation] = []
-    plan = plan_trace(request, STAGES, violations)
+    plan = plan_trace(request, STAGES, images, violations)
     assert not violations
     flops = flops_per_image(STAGES)
     others = 2  # images of other requests, in the same run
     arrays = {s.name: np.full((images + others, *s.shape), -1.5, np.float32) for s in STAGES}
-    run = TracedRun(arrays, 1.0)
+    run = TracedRun(arrays, arrays["output"], 1.0)
     response = pb.TraceResponse(
         logits=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[images, 2], data=bytes(images * 8)),
         model=pb.ModelIdentity(name="a" * 60, version=2**40, runtime="torchscript"),
@@ -140,8 +149,11 @@ def test_the_predicted_size_is_a_close_bound(data: st.DataObject, images: int, t
             traced = response.stages.add()
             traced.flops_per_image = flops[stage.name]
             put_stage(stage, plan, run, slice(1, 1 + images), traced)
+    if certify:
+        put_proof(PROVER.prove(arrays["input"][:images], "float32"), response)
     foretold = response_bytes(plan, STAGES, images)
-    slack = 256 * (len(plan.details) + 2) + images * len(plan.details) * 48
+    units = details.count(pb.DETAIL_UNITS) * (256 + 5 * 64)
+    slack = 256 * (len(plan.details) + 2) + images * (len(plan.details) * 48 + 64) + units
     assert response.ByteSize() <= foretold <= response.ByteSize() + slack
 
 
@@ -153,12 +165,12 @@ def test_stages_come_in_order_with_their_details() -> None:
         ],
         detail=pb.DETAIL_FULL,
     )
-    plan = plan_trace(request, STAGES, [])
+    plan = plan_trace(request, STAGES, 1, [])
     assert list(plan.details.items()) == [("flatten", pb.DETAIL_FULL), ("output", pb.DETAIL_TOP_K)]
 
 
 def test_without_names_all_stages_come_with_statistics() -> None:
-    plan = plan_trace(pb.TraceRequest(), STAGES, [])
+    plan = plan_trace(pb.TraceRequest(), STAGES, 1, [])
     assert plan.details == dict.fromkeys(NAMES, pb.DETAIL_STATISTICS)
 
 
@@ -168,7 +180,7 @@ def test_every_fault_of_a_selection_is_named() -> None:
     )
     request.detail = 9  # type: ignore[assignment] # proto3 enums carry any number
     violations: list[Violation] = []
-    plan_trace(request, STAGES, violations)
+    plan_trace(request, STAGES, 1, violations)
     assert [violation.field for violation in violations] == [
         "detail",
         "top_k_count",
@@ -182,7 +194,7 @@ def test_every_fault_of_a_selection_is_named() -> None:
 def test_many_long_unknown_stages_give_a_short_error() -> None:
     request = pb.TraceRequest(stages=[pb.StageSelection(name="x" * 1000)] * 100_000)
     violations: list[Violation] = []
-    plan_trace(request, STAGES, violations)
+    plan_trace(request, STAGES, 1, violations)
     assert 1 <= len(violations) <= 100
     assert max(len(violation.description) for violation in violations) < 250
 

@@ -17,7 +17,7 @@ from export.bundle import Bundle, open_bundle
 from export.errors import BundleError, ParityError
 from export.settings import read_settings
 from forward.v1 import forward_pb2 as pb
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 from server.api.forward_v1.service import ForwardService
 from server.api.forward_v1.zero_copy import ImageRequest
 from server.config import ServerSettings

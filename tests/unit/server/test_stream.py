@@ -2,18 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 from server.api.forward_v1.stream import PredictStream, StreamRequest
 from server.api.forward_v1.zero_copy import ImageRequest
 from server.engine.admission import AdmissionControl
-from server.engine.model import ServedModel, load_verified
+from server.engine.model import load_verified
 from server.errors import UnavailableError
 from server.observability.metrics import ServerMetrics
 from server.repository.current import CurrentModel, activate
@@ -49,7 +49,7 @@ class HeldModel:
 def held(bundle: Bundle) -> Iterator[HeldModel]:
     opened = load_verified(bundle, "onnx", "cpu", threads=1)
     runner, admission = HeldRunner(opened.runner), AdmissionControl(8)
-    model = ServedModel(bundle.manifest, runner, opened.flops_per_image, opened.parameter_counts)
+    model = replace(opened, runner=runner)
     instance = threaded_instance(model, admission, ServerMetrics(), 8)
     yield HeldModel(runner, CurrentModel(activate(instance, 8)), admission)
     runner.let_go.set()
