@@ -4,9 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from forward_client.attributions import Attribution
     from forward_client.channel import Tls
+    from forward_client.comparisons import Comparison, RuntimeComparison, StageComparison
     from forward_client.connection import ForwardClient
     from forward_client.errors import CredentialsError, ForwardError
+    from forward_client.interventions import Intervention
     from forward_client.results import (
         Model,
         Prediction,
@@ -15,31 +18,46 @@ if TYPE_CHECKING:
         Trace,
         TracedStage,
     )
+    from forward_client.trace_parts import Certificate, UnitStatistics
 
 __all__ = [
+    "Attribution",
+    "Certificate",
+    "Comparison",
     "CredentialsError",
     "ForwardClient",
     "ForwardError",
+    "Intervention",
     "Model",
     "Prediction",
     "Reload",
     "ReloadFailure",
+    "RuntimeComparison",
+    "StageComparison",
     "Tls",
     "Trace",
     "TracedStage",
+    "UnitStatistics",
 ]
 
 _HOMES = {
+    "Attribution": "attributions",
+    "Certificate": "trace_parts",
+    "Comparison": "comparisons",
     "CredentialsError": "errors",
     "ForwardClient": "connection",
     "ForwardError": "errors",
+    "Intervention": "interventions",
     "Model": "results",
     "Prediction": "results",
     "Reload": "results",
     "ReloadFailure": "results",
+    "RuntimeComparison": "comparisons",
+    "StageComparison": "comparisons",
     "Tls": "channel",
     "Trace": "results",
     "TracedStage": "results",
+    "UnitStatistics": "trace_parts",
 }
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from forward_client import extra
 from forward_client.address import parse_address
+from forward_client.arguments import add_compare_flags, add_explain_flags, add_trace_flags
 from forward_client.channel import Tls, read_token
 from forward_client.connection import MAX_TIMEOUT_SECONDS, ForwardClient
 from forward_client.environment import PREFIX, client_variables
-from forward_client.errors import CredentialsError, ForwardError, PictureError
+from forward_client.errors import ArgumentError, CredentialsError, ForwardError, PictureError
 from forward_client.output import complain, program_name
 
 IMAGE_HELP = (
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ForwardError as error:
         hint = " (--token-file FILE)" if error.code == "UNAUTHENTICATED" else ""
         complain(f"{error}{hint}")
-    except (CredentialsError, PictureError) as error:
+    except (ArgumentError, CredentialsError, PictureError) as error:
         complain(str(error))
     except OSError as error:  # those of files have become one of the above
         complain(f"standard output can't be written: {error.strerror}")
@@ -56,24 +57,23 @@ def _run(arguments: Sequence[str] | None) -> int:
         with _connect(options) as client:
             status = _health(client, options.service)
     else:
-        status = _predict(options)
+        status = _print_images(options)
     if sys.stdout is not None:  # closed by the caller
         sys.stdout.flush()
     return status
 
 
-def _predict(options: argparse.Namespace) -> int:
+def _print_images(options: argparse.Namespace) -> int:
+    """Run a command that reads pictures; return its exit status."""
     try:
-        from forward_client.predict import predict  # noqa: PLC0415 (what needs the extra)
+        from forward_client.terminal import commands  # noqa: PLC0415 (what needs the extra)
     except ModuleNotFoundError as error:
         if error.name not in extra.MODULES:
             raise
         complain(f"{options.command} needs Pillow and rich: {extra.INSTALL}")
         return 1
-    traced = options.command == "trace" or options.trace
     with _connect(options) as client:
-        predict(client, options.images, traced=traced, as_json=options.json)
-    return 0
+        return commands.run(client, options)
 
 
 def _connect(options: argparse.Namespace) -> ForwardClient:
@@ -152,7 +152,11 @@ def _parser() -> argparse.ArgumentParser:
     common = _connection_parser()
     pictures = argparse.ArgumentParser(add_help=False)
     pictures.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help=IMAGE_HELP)
-    pictures.add_argument("--json", action="store_true", help="print a JSON object for each image")
+    pictures.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON: an object for each image; of compare one for all",
+    )
 
     parser = argparse.ArgumentParser(
         prog=program_name(), description="Call a Forward server.", allow_abbrev=False
@@ -164,7 +168,20 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--trace", action="store_true", help="print every stage of the forward pass as well"
     )
-    commands.add_parser("trace", parents=[common, pictures], help="the same as predict --trace")
+    trace = commands.add_parser(
+        "trace", parents=[common, pictures], help="predict --trace, and what changes would make"
+    )
+    add_trace_flags(trace)
+    explain = commands.add_parser(
+        "explain", parents=[common, pictures], help="print which pixels and units made the score"
+    )
+    add_explain_flags(explain)
+    compare = commands.add_parser(
+        "compare",
+        parents=[common, pictures],
+        help="compare the server's runtimes; exit status 1 if one diverges",
+    )
+    add_compare_flags(compare)
     health = commands.add_parser(
         "health", parents=[common], help="print the server's health; exit status 1 if not serving"
     )

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 import numpy as np
@@ -12,12 +12,22 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 from forward_client.address import parse_address
+from forward_client.attributions import Attribution
 from forward_client.channel import Tls, authorization, open_channel
+from forward_client.comparisons import Comparison
 from forward_client.errors import ForwardError
+from forward_client.interventions import Intervention
+from forward_client.messages import (
+    Detail,
+    Method,
+    attribute_request,
+    compare_request,
+    tensor_of,
+    trace_request,
+)
 from forward_client.proxy import proxy_for
-from forward_client.results import Model, Prediction, Trace, TracedStage, array_of
+from forward_client.results import Model, Prediction, Trace
 
-Detail = Literal["statistics", "full", "top_k"]
 Response = TypeVar("Response")
 
 MAX_TIMEOUT_SECONDS = 86_400  # a day
@@ -25,12 +35,6 @@ MAX_TIMEOUT_SECONDS = 86_400  # a day
 # grpc.health.v1 without a package of its messages: a request is one string of field 1, a response
 # one enumerator of field 1, in bytes the same as the wrappers of a string and of an int32.
 HEALTH = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
-
-DETAILS: dict[Detail, pb.Detail] = {
-    "statistics": pb.DETAIL_STATISTICS,
-    "full": pb.DETAIL_FULL,
-    "top_k": pb.DETAIL_TOP_K,
-}
 
 
 class ForwardClient:
@@ -152,13 +156,16 @@ class ForwardClient:
         finally:
             call.cancel()
 
-    def trace(
+    def trace(  # noqa: PLR0913 (the fields of the request)
         self,
         images: np.ndarray,
         stages: Sequence[str] | Mapping[str, Detail] = (),
         *,
         detail: Detail = "statistics",
         top_k: int = 0,
+        interventions: Iterable[Intervention] = (),
+        unchanged_logits: bool = False,
+        certify: bool = False,
     ) -> Trace:
         """Return the logits of images and the activations of stages.
 
@@ -167,34 +174,73 @@ class ForwardClient:
             stages: names of stages, or a detail for each name; all stages if empty.
             detail: detail of every stage without one of its own.
             top_k: number of values of each image for "top_k"; 0 is the server's default.
+            interventions: changes of the stages' outputs; everything after is computed from them.
+            unchanged_logits: whether to return the logits without the changes, too.
+            certify: whether to return the stages' proven bounds and the certified decisions.
 
         Raises:
-            TypeError: the array is neither uint8 nor floating, or `stages` is one string.
+            TypeError: the array is neither uint8 nor floating, or `stages` is one string, or
+                `interventions` are not Intervention.
             ValueError: a detail is unknown.
             ForwardError: the call failed.
         """
-        if isinstance(stages, str):
-            raise TypeError(f"expected a sequence of stages, got {stages!r}; write [{stages!r}]")
-        own = stages if isinstance(stages, Mapping) else dict.fromkeys(stages, detail)
-        unknown = {detail, *own.values()} - DETAILS.keys()
-        if unknown:
-            raise ValueError(f"expected a detail of {', '.join(DETAILS)}, got {min(unknown)!r}")
-        request = pb.TraceRequest(
-            images=tensor_of(images),
-            stages=[pb.StageSelection(name=name, detail=DETAILS[own[name]]) for name in own],
-            detail=DETAILS[detail],
-            top_k_count=top_k,
+        request = trace_request(
+            images,
+            stages,
+            detail=detail,
+            top_k=top_k,
+            interventions=interventions,
+            unchanged_logits=unchanged_logits,
+            certify=certify,
         )
-        response = self._call(self._stub.Trace, request)
-        return Trace(
-            logits=array_of(response.logits),
-            model_name=response.model.name,
-            model_version=response.model.version,
-            runtime=response.model.runtime,
-            stages=tuple(TracedStage.of(stage) for stage in response.stages),
-            queue_seconds=response.queue_seconds,
-            run_seconds=response.run_seconds,
+        return Trace.of_trace(self._call(self._stub.Trace, request))
+
+    def attribute(  # noqa: PLR0913 (the fields of the request)
+        self,
+        images: np.ndarray,
+        *,
+        method: Method = "linear_region",
+        target: int | None = None,
+        other: int | None = None,
+        stage: str | None = None,
+        baseline: np.ndarray | None = None,
+    ) -> Attribution:
+        """Return what each pixel, and each unit of a stage, contributes to a score.
+
+        Args:
+            images: as for `predict`.
+            method: "linear_region", exact inside the active region; "integrated_gradients", exact
+                along the straight path from the baseline; "saliency", the plain gradient.
+            target: class whose logit is the score; None for the predicted class of each image.
+            other: class whose logit is taken from that of the target; None for none.
+            stage: name of a stage whose units' contributions are returned, too; None for none.
+            baseline: image that "integrated_gradients" starts from, [H, W], of the type and
+                values of images; None for zeros.
+
+        Raises:
+            TypeError: an array is neither uint8 nor floating.
+            ValueError: the method is unknown, or a class is no whole number from 0.
+            ForwardError: the call failed.
+        """
+        request = attribute_request(
+            images, method=method, target=target, other=other, stage=stage, baseline=baseline
         )
+        return Attribution.of(self._call(self._stub.Attribute, request))
+
+    def compare(self, images: np.ndarray, runtimes: Sequence[str] = ()) -> Comparison:
+        """Run images in the runtimes of the server beside the exact forward pass.
+
+        Args:
+            images: as for `predict`.
+            runtimes: names of runtimes: "numpy", "onnx", "eager", "torchscript", "pt2"; all that
+                the server has if empty.
+
+        Raises:
+            TypeError: the array is neither uint8 nor floating, or `runtimes` is one string.
+            ForwardError: the call failed; RESOURCE_EXHAUSTED, with `retry_seconds`, while the
+                server runs as many comparisons as it allows.
+        """
+        return Comparison.of(self._call(self._stub.Compare, compare_request(images, runtimes)))
 
     def model(self) -> Model:
         """Return a description of the served model.
@@ -227,15 +273,3 @@ class ForwardClient:
         return ForwardError.from_call(
             error, self._address.text, self._timeout, tls=self._is_tls, proxy=self._proxy
         )
-
-
-def tensor_of(images: np.ndarray) -> pb.Tensor:
-    """Return images as a tensor: uint8 as they are, floating as FLOAT32."""
-    array = np.asarray(images)
-    if array.dtype == np.uint8:
-        dtype = pb.DATA_TYPE_UINT8
-    elif np.issubdtype(array.dtype, np.floating):
-        array, dtype = array.astype("<f4", copy=False), pb.DATA_TYPE_FLOAT32
-    else:
-        raise TypeError(f"expected uint8 (0..255) or floating (0..1) images, got {array.dtype}")
-    return pb.Tensor(dtype=dtype, shape=array.shape, data=array.tobytes())

@@ -32,6 +32,10 @@ class PictureError(Exception):
     """A file that can't be read as a picture or that shows nothing."""
 
 
+class ArgumentError(Exception):
+    """An argument of the command that this server or its model has no meaning for."""
+
+
 class ForwardError(Exception):
     """A call that failed.
 

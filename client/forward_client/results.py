@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 import numpy as np
 
 from forward.v1 import forward_pb2 as pb
+from forward_client.arrays import array_of
+from forward_client.trace_parts import Certificate, UnitStatistics
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Model:
         input_shape: (H, W) of an image.
         labels: of the classes, in the order of the logits.
         stages: names of the stages, in order; `ForwardClient.trace` takes them.
+        operations: those of the stages: "Input", "Flatten", "Linear", "ReLU" or "Output".
         max_batch_images: the most images in a request.
         metrics: figures from the training, by name, for example "test_accuracy".
         manifest_sha256: SHA-256 of the bundle's manifest, which has those of all files: it tells
@@ -75,6 +78,7 @@ class Model:
     input_shape: tuple[int, ...]
     labels: tuple[str, ...]
     stages: tuple[str, ...]
+    operations: tuple[str, ...]
     max_batch_images: int
     metrics: dict[str, float]
     manifest_sha256: str
@@ -91,6 +95,7 @@ class Model:
             input_shape=tuple(response.input.shape),
             labels=tuple(response.labels),
             stages=tuple(stage.name for stage in response.stages),
+            operations=tuple(stage.operation for stage in response.stages),
             max_batch_images=response.limits.max_batch_images,
             metrics={metric.name: metric.value for metric in response.metrics},
             manifest_sha256=response.manifest_sha256,
@@ -153,6 +158,10 @@ class TracedStage:
         values: the output, float32 of `shape`, for detail "full"; else None.
         top_values: for detail "top_k", for each image its largest values as pairs of position and
             value, the largest first; else empty.
+        changed: whether an intervention changed this stage itself.
+        units: statistics of each unit, for detail "units"; else None.
+        bound: largest proven distance of any element from the exact forward pass, in any runtime
+            of this precision; None without `certify`.
     """
 
     name: str
@@ -162,6 +171,9 @@ class TracedStage:
     statistics: dict[str, float]
     values: np.ndarray | None
     top_values: tuple[tuple[tuple[int, float], ...], ...]
+    changed: bool = False
+    units: UnitStatistics | None = None
+    bound: float | None = None
 
     @classmethod
     def of(cls, stage: pb.TracedStage) -> "TracedStage":
@@ -179,6 +191,9 @@ class TracedStage:
             top_values=tuple(
                 tuple(zip(top.indices, top.values, strict=True)) for top in stage.top_values
             ),
+            changed=stage.changed,
+            units=UnitStatistics.of(stage.units) if stage.HasField("units") else None,
+            bound=stage.bound if stage.HasField("bound") else None,
         )
 
 
@@ -190,11 +205,39 @@ class Trace(Prediction):
         stages: the stages asked for, in the order of the model.
         queue_seconds: time from the reading of the request to the start of its run.
         run_seconds: time of the run, which other traces may have shared.
+        unchanged_logits: the logits without the interventions, float32 [N, classes]; None if they
+            were not asked for.
+        certificates: one for each image; empty without `certify`.
     """
 
     stages: tuple[TracedStage, ...]
     queue_seconds: float
     run_seconds: float
+    unchanged_logits: np.ndarray | None = None
+    certificates: tuple[Certificate, ...] = ()
+
+    @classmethod
+    def of_trace(cls, response: pb.TraceResponse) -> "Trace":
+        """Return the record of a response."""
+        is_unchanged = response.HasField("unchanged_logits")
+        return cls(
+            logits=array_of(response.logits),
+            model_name=response.model.name,
+            model_version=response.model.version,
+            runtime=response.model.runtime,
+            stages=tuple(TracedStage.of(stage) for stage in response.stages),
+            queue_seconds=response.queue_seconds,
+            run_seconds=response.run_seconds,
+            unchanged_logits=array_of(response.unchanged_logits) if is_unchanged else None,
+            certificates=tuple(map(Certificate.of, response.certificates)),
+        )
+
+    @property
+    def unchanged(self) -> Prediction | None:
+        """The prediction without the interventions; None if it was not asked for."""
+        if self.unchanged_logits is None:
+            return None
+        return Prediction(self.unchanged_logits, self.model_name, self.model_version, self.runtime)
 
 
 def joined(predictions: Sequence[Prediction]) -> Prediction:
@@ -204,8 +247,3 @@ def joined(predictions: Sequence[Prediction]) -> Prediction:
         return first
     logits = np.concatenate([prediction.logits for prediction in predictions])
     return Prediction(logits, first.model_name, first.model_version, first.runtime)
-
-
-def array_of(tensor: pb.Tensor) -> np.ndarray:
-    """Return a FLOAT32 tensor as an array; a view of its bytes, hence read-only."""
-    return np.frombuffer(tensor.data, "<f4").reshape(tuple(tensor.shape))

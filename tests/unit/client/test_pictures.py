@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from export.runtimes import Runner
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 from forward_client.pictures import PictureError, load_images, normalise, read_images
 from training.data import Data
 

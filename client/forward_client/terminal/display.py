@@ -57,17 +57,23 @@ def show_trace(trace: Trace, *, ascii_only: bool = False) -> Table:
         pad_edge=False,
         collapse_padding=True,
     )
-    table.add_column("stage", style="bold", no_wrap=True)
-    for heading in ("shape", "FLOPs", *STATISTICS.values(), "zeros"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("stage", style="bold", overflow="fold")
+    # The bounds take the place of the norms: all columns in 80 characters.
+    is_bounded = any(stage.bound is not None for stage in trace.stages)
+    shown = {key: STATISTICS[key] for key in STATISTICS if key != "l2_norm" or not is_bounded}
+    for heading in ("shape", "FLOPs", *shown.values(), "zeros", *["bound"] * is_bounded):
+        table.add_column(heading, justify="right", overflow="fold")
     for stage in trace.stages:
         table.add_row(
-            printable(stage.name),
+            f"{printable(stage.name)}{' *' if stage.changed else ''}",
             str(list(stage.shape)),
             f"{stage.flops_per_image:,}",
-            *(f"{stage.statistics[name]:.3g}" for name in STATISTICS),
+            *(f"{stage.statistics[name]:.3g}" for name in shown),
             f"{stage.statistics['zero_share']:.0%}",
+            *([] if stage.bound is None else [f"{stage.bound:.2g}"]),
         )
+    if any(stage.changed for stage in trace.stages):
+        table.caption, table.caption_justify = "* changed", "left"
     return table
 
 

@@ -4,13 +4,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from forward_client.connection import ForwardClient
-from forward_client.display import as_records, show_prediction, show_trace
 from forward_client.output import complain
 from forward_client.pictures import Images, read_images
 from forward_client.results import Model, Prediction, Trace, joined
+from forward_client.terminal.display import as_records, show_prediction, show_trace
+from forward_client.terminal.screen import Screen
 
 
 def predict(client: ForwardClient, paths: Sequence[Path], *, traced: bool, as_json: bool) -> None:
@@ -20,7 +19,7 @@ def predict(client: ForwardClient, paths: Sequence[Path], *, traced: bool, as_js
         PictureError: a file can't be read.
         ForwardError: a call failed.
     """
-    console = Console(highlight=False, markup=False, emoji=False)  # file names are no markup
+    screen = Screen.here()
     model = client.model()
     for path in paths:
         images = read_images(path)
@@ -35,7 +34,7 @@ def predict(client: ForwardClient, paths: Sequence[Path], *, traced: bool, as_js
             for start, answer in zip(starts, answers, strict=True):
                 _print_json(str(path), answer, model, start, images.warnings)
         else:
-            _print_tables(console, str(path), images, list(answers), model)
+            _print_tables(screen, str(path), images, list(answers), model)
 
 
 def _print_json(
@@ -46,14 +45,17 @@ def _print_json(
 
 
 def _print_tables(
-    console: Console, title: str, images: Images, answers: Sequence[Prediction], model: Model
+    screen: Screen, title: str, images: Images, answers: Sequence[Prediction], model: Model
 ) -> None:
-    color, ascii_only = console.color_system is not None, console.options.ascii_only
-    console.print(
-        show_prediction(
-            title, images.pixels, joined(answers), model, color=color, ascii_only=ascii_only
-        )
+    prediction = show_prediction(
+        title,
+        images.pixels,
+        joined(answers),
+        model,
+        color=screen.color,
+        ascii_only=screen.ascii_only,
     )
+    screen.console.print(prediction)
     for answer in answers:
         if isinstance(answer, Trace):
-            console.print(show_trace(answer, ascii_only=ascii_only))
+            screen.console.print(show_trace(answer, ascii_only=screen.ascii_only))
