@@ -11,7 +11,15 @@ from pathlib import Path
 
 from bench.reports.speed import report
 from bench.reports.tables import RESULTS, keep
-from bench.scenarios.cases import CASES, CONCURRENT, INFERS, SINGLE, Case
+from bench.scenarios.cases import (
+    ATTRIBUTIONS,
+    CASES,
+    CONCURRENT,
+    INFERS,
+    INTERVENTIONS,
+    SINGLE,
+    Case,
+)
 from bench.scenarios.check import WrongAnswerError
 from bench.scenarios.drain import drains
 from bench.scenarios.measure import FailedRequestsError
@@ -91,7 +99,8 @@ def _chosen(name: str | None) -> list[Case]:
     if not chosen:
         names = "\n  ".join(case.name for case in CASES)
         raise RuntimeError(f"no case has {name!r} in its name; there are\n  {names}")
-    beside = {predict for case, predict in INFERS if case in chosen}
+    pairs = (*INFERS, *INTERVENTIONS, *ATTRIBUTIONS)
+    beside = {other for case, other in pairs if case in chosen}
     if any(case.request.method != "Predict" for case in chosen):
         beside |= {SINGLE, CONCURRENT}
     return [case for case in CASES if case in chosen or case in beside]

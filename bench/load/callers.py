@@ -21,7 +21,7 @@ import numpy as np
 
 from bench.load.counters import SERVICE
 from forward.v1 import forward_pb2 as pb
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 
 REQUESTS = "requests.npz"
 TIMEOUT_SECONDS = 20

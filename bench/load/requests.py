@@ -7,10 +7,12 @@ import numpy as np
 
 from bench.load.counters import SERVICE
 from forward.v1 import forward_pb2 as pb
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 from inference import open_inference_pb2 as oip
 
-Method = Literal["Predict", "Trace", "PredictStream", "ModelInfer"]
+Method = Literal["Predict", "Trace", "PredictStream", "ModelInfer", "Attribute"]
+RELU_UNITS = 128
+HALF_OFF = pb.Intervention(stage="relu", units=range(0, RELU_UNITS, 2), zero=True)
 INFERENCE_SERVICE = "inference.GRPCInferenceService"
 
 
@@ -22,12 +24,14 @@ class Request:
     images: int
     dtype: Literal["uint8", "float32"] = "uint8"
     detail: Literal["statistics", "full"] = "statistics"  # of Trace
+    intervenes: bool = False  # a trace with half of the units of relu off
 
     @property
     def title(self) -> str:
         """Say what it is, in a table."""
         what = f"{self.method} {self.detail}" if self.method == "Trace" else self.method
-        return f"{what}, {self.images} {self.dtype}"
+        change = ", intervention" if self.intervenes else ""
+        return f"{what}{change}, {self.images} {self.dtype}"
 
     @property
     def path(self) -> str:
@@ -47,7 +51,11 @@ class Request:
         images = tensor_of(self.array())
         if self.method == "Trace":
             detail = pb.DETAIL_FULL if self.detail == "full" else pb.DETAIL_STATISTICS
-            return pb.TraceRequest(images=images, detail=detail).SerializeToString()
+            interventions = [HALF_OFF] if self.intervenes else []
+            request = pb.TraceRequest(images=images, detail=detail, interventions=interventions)
+            return request.SerializeToString()
+        if self.method == "Attribute":
+            return pb.AttributeRequest(images=images).SerializeToString()
         return pb.PredictRequest(images=images).SerializeToString()  # a stream's is the same
 
     def _inference_message(self) -> bytes:

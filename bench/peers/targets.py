@@ -16,8 +16,8 @@ from bench.load.processes import Served
 from bench.peers import oip
 from bench.peers.servers.common import BATCH_REQUESTS, Model
 from forward.v1 import forward_pb2 as pb
-from forward_client.connection import tensor_of
-from forward_client.results import array_of
+from forward_client.arrays import array_of
+from forward_client.messages import tensor_of
 
 ENVIRONMENTS = Path(".venv-peers")
 PREDICT = "/forward.v1.ForwardService/Predict"

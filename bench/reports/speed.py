@@ -6,10 +6,12 @@ from bench.reports.tables import Limit, limits_table, number, table
 from bench.scenarios.cases import (
     AFTER_CONCURRENT,
     AFTER_SINGLE,
+    ATTRIBUTIONS,
     CONCURRENT,
     ECHO,
     INFERS,
     INLINE,
+    INTERVENTIONS,
     LARGE,
     OURS,
     SINGLE,
@@ -50,7 +52,8 @@ def report(results: Results, cases: Sequence[Case], rounds: int, seconds: int) -
 
 def limits(results: Results) -> Iterator[Limit]:
     """Yield the figures that have a limit, as far as they were measured."""
-    for part in (_concurrent, _single, _large, _stream, _infer, _trace, _after):
+    parts = (_concurrent, _single, _large, _stream, _infer, _trace)
+    for part in (*parts, _interventions, _attributions, _after):
         yield from part(results)
 
 
@@ -94,6 +97,21 @@ def _trace(results: Results) -> Iterator[Limit]:
             callers = "caller" if case.shape.callers == 1 else "callers"
             what = f"CPU, Trace statistics, {case.shape.callers} {callers}"
             yield Limit(what, results.cpu(case, TRACED), "Predict", results.cpu(predict, OURS), 1.5)
+
+
+def _interventions(results: Results) -> Iterator[Limit]:
+    for case, without in INTERVENTIONS:
+        if results.has(case, TRACED):
+            what = f"CPU, {case.name}"
+            plain = results.cpu(without, TRACED)
+            yield Limit(what, results.cpu(case, TRACED), "without", plain, 1.5)
+
+
+def _attributions(results: Results) -> Iterator[Limit]:
+    for case, trace in ATTRIBUTIONS:
+        if results.has(case, TRACED) and results.has(trace, TRACED):
+            what, traced = f"CPU, {case.name}", results.cpu(trace, TRACED)
+            yield Limit(what, results.cpu(case, TRACED), "Trace", traced, 2.0)
 
 
 def _after(results: Results) -> Iterator[Limit]:

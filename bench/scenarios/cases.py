@@ -55,6 +55,17 @@ INFERS = tuple(  # each beside the same of Predict
     (Case(Request("ModelInfer", beside.request.images), beside.shape, (OURS,)), beside)
     for beside in (SINGLE, CONCURRENT, LARGE[0])
 )
+INTERVENTIONS = tuple(  # each beside the trace without
+    (
+        Case(Request("Trace", images, intervenes=True), EIGHT_CALLERS, (TRACED,)),
+        Case(Request("Trace", images), EIGHT_CALLERS, (TRACED,)),
+    )
+    for images in (1, 64)
+)
+ATTRIBUTIONS = tuple(  # each beside the trace of as many images
+    (Case(Request("Attribute", trace.request.images), trace.shape, (TRACED,)), trace)
+    for _, trace in INTERVENTIONS
+)
 AFTER = " after Trace"
 AFTER_SINGLE = Case(PREDICT_ONE, SINGLE_CALLER, (OURS, TRACED), AFTER)
 AFTER_CONCURRENT = Case(PREDICT_ONE, CONCURRENT_CALLERS, (OURS, TRACED), AFTER)
@@ -69,6 +80,8 @@ CASES: Sequence[Case] = (
     *(case for case, _ in INFERS),
     TRACE_SINGLE,
     TRACE_CONCURRENT,
+    *(case for pair in INTERVENTIONS for case in pair),
+    *(case for case, _ in ATTRIBUTIONS),
     Case(Request("Trace", 1, detail="full"), SINGLE_CALLER, (TRACED,)),
     Case(Request("Trace", 1, detail="full"), CONCURRENT_CALLERS, (TRACED,)),
     AFTER_SINGLE,

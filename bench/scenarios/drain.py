@@ -18,7 +18,7 @@ from bench.reports.tables import number, table
 from bench.scenarios.speed import OUR_SERVER, say
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 
 if TYPE_CHECKING:  # it is in the stubs alone
     from forward.v1.forward_pb2_grpc import ForwardServiceAsyncStub

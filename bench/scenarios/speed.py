@@ -14,7 +14,7 @@ from bench.scenarios.cases import ECHO, INLINE, OURS, TRACED, TUTORIAL, Case
 from bench.scenarios.check import check
 from bench.scenarios.measure import Figures, forward_microseconds, measure
 from export.bundle import find_bundle
-from export.runtimes import Runner, open_runner
+from export.runtimes import InterveningRunner, open_runner
 
 SERVER = ("server", "--grpc-port", "0", "--metrics-port", "0", "--log-format", "json")
 OUR_SERVER = (*SERVER, "--device", "cpu")
@@ -59,7 +59,7 @@ class Results:
         return self.cpu(case, ECHO) + self.forward(case.request.images)
 
 
-def open_model() -> Runner:
+def open_model() -> InterveningRunner:
     """Open the bundled model in process, as the servers have it."""
     return open_runner(find_bundle(Path("models"), "mnist", None), "onnx", "cpu")
 

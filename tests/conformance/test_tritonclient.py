@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2
 
 from export.bundle import Bundle
 from forward_client import ForwardClient
-from forward_client.connection import Detail
+from forward_client.messages import Detail
 from inference import open_inference_pb2 as oip
 from tests.support.bundles import REPOSITORY, random_images
 from tests.support.servers import RunningServer

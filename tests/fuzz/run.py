@@ -11,15 +11,15 @@ import grpc
 import numpy as np
 
 from forward.v1 import forward_pb2 as pb
-from forward_client.connection import tensor_of
-from forward_client.results import array_of
+from forward_client.arrays import array_of
+from forward_client.messages import tensor_of
 from inference import open_inference_pb2 as oip
 from tests.fuzz.judgement import PredictJudge
 from tests.fuzz.mutations import Mutator
 
 FORWARD = "forward.v1.ForwardService"
 INFERENCE = "inference.GRPCInferenceService"
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 200  # a comparison may import torch
 CALLERS = 16
 STREAM_INPUTS = 50
 # What a caller who sends anything at all may get; never INTERNAL or UNKNOWN.
@@ -58,11 +58,22 @@ def seeds() -> dict[str, Sequence[bytes]]:
     relu = pb.StageSelection(name="relu", detail=pb.DETAIL_FULL)
     top = pb.StageSelection(name="linear1", detail=pb.DETAIL_TOP_K)
     trace.append(pb.TraceRequest(images=tensors[0], stages=[relu, top], top_k_count=3, model=model))
+    attribute = [pb.AttributeRequest(images=tensor) for tensor in tensors[:3]]
+    attribute[1].MergeFrom(pb.AttributeRequest(target_class=3, other_class=5, stage="relu"))
+    attribute[2].MergeFrom(pb.AttributeRequest(baseline=tensors[0], model=model))
+    attribute[2].method = pb.ATTRIBUTION_METHOD_INTEGRATED_GRADIENTS
+    units = pb.StageSelection(name="relu", detail=pb.DETAIL_UNITS)
+    trace.append(pb.TraceRequest(images=tensors[0], stages=[units], certify=True))
+    # Without torch's runtimes, which take long; a mutation may ask for them.
+    compared = [pb.CompareRequest(images=tensor, runtimes=["onnx"]) for tensor in tensors[:3]]
+    compared.append(pb.CompareRequest(images=tensors[0], runtimes=["numpy", "onnx"], model=model))
     described = [pb.GetModelRequest(), pb.GetModelRequest(model=model)]
     return {
         "Predict": [each.SerializeToString() for each in predict],
         "PredictStream": [each.SerializeToString() for each in predict],
         "Trace": [each.SerializeToString() for each in trace],
+        "Attribute": [each.SerializeToString() for each in attribute],
+        "Compare": [each.SerializeToString() for each in compared],
         "GetModel": [each.SerializeToString() for each in described],
         "ModelInfer": [each.SerializeToString() for each in _inferences(few)],
     }
@@ -116,7 +127,7 @@ async def _calls(
             findings.note(method, status, data, fault)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(CALLERS):
+        for _ in range(1 if method == "Compare" else CALLERS):  # one runs at a time
             group.create_task(caller())
 
 

@@ -245,7 +245,7 @@ def test_meaningless_arguments_are_refused_before_the_call(client: ForwardClient
     ):
         client.trace(image, "relu")
     with pytest.raises(
-        ValueError, match="expected a detail of statistics, full, top_k, got 'FULL'"
+        ValueError, match="expected a detail of statistics, full, top_k, units, got 'FULL'"
     ):
         client.trace(image, {"relu": "FULL"})  # type: ignore[dict-item] # that is the question
 

@@ -395,7 +395,7 @@ def test_a_broken_torch_is_not_the_bundles_fault(bundle: Bundle, tmp_path: Path)
 
 
 def test_without_the_train_extra_it_is_named(bundle: Bundle) -> None:
-    blocked = "import sys; sys.modules.update(dict.fromkeys(['torch', 'safetensors']))"
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['torch']))"
     code = f"{blocked}; from export.__main__ import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", code, "compare", bundle.path],
@@ -404,9 +404,10 @@ def test_without_the_train_extra_it_is_named(bundle: Bundle) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 1
-    assert "install the train extra" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "all hold" in done.stdout
+    needed = "not run: eager cpu float32: runtime 'eager' needs 'torch'; install the train extra"
+    assert needed in " ".join((done.stdout + done.stderr).split())
     verified = subprocess.run(
         [sys.executable, "-c", code.replace("']", "', 'onnx']"), "verify", bundle.path],
         cwd=REPOSITORY,

@@ -11,7 +11,7 @@ from export.bundle import Bundle
 from export.runtimes import Runner, open_runner
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 from tests.support.servers import RunningServer, metric
 
 CALLERS = 48

@@ -20,7 +20,7 @@ from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
 from forward_client import ForwardClient, ForwardError
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 from server.transport.grpc.options import OTHER_DESCRIPTORS
 from tests.support.faults import (
     ALONE,

@@ -19,7 +19,7 @@ from export.settings import read_settings
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 from forward_client import ForwardClient, ForwardError
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 from server.config import ServerSettings
 from server.engine.admission import AdmissionControl
 from server.engine.model import load_verified
@@ -60,6 +60,31 @@ def test_each_limit_is_the_one_that_was_set() -> None:
         caller.trace(random_images(2, (28, 28)), {"flatten": "full"})
         with pytest.raises(ForwardError, match=r"needs up to 1\d{4} bytes, allowed are 9000"):
             caller.trace(random_images(3, (28, 28)), {"flatten": "full"})
+
+
+def test_as_many_comparisons_run_as_the_setting_says() -> None:
+    images = tensor_of(np.zeros((1024, 28, 28), np.uint8))
+    request = pb.CompareRequest(images=images, runtimes=["onnx", "numpy"])
+    refused = threading.Event()
+
+    def call_until_refused(stub: forward_pb2_grpc.ForwardServiceStub) -> str:
+        while not refused.is_set():
+            try:
+                stub.Compare(request, timeout=60)
+            except grpc.RpcError as error:
+                refused.set()
+                return str(error.details())
+        return ""
+
+    with (
+        start_server("--max-comparisons", "2") as server,
+        grpc.insecure_channel(server.address) as channel,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        stub = forward_pb2_grpc.ForwardServiceStub(channel)
+        texts = set(pool.map(call_until_refused, [stub] * 3)) - {""}
+    assert len(texts) > 0
+    assert all("at most 2 comparisons run at a time" in text for text in texts)
 
 
 def test_the_queue_has_the_length_of_the_setting() -> None:

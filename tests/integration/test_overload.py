@@ -11,7 +11,7 @@ import pytest
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
 from forward_client import ForwardClient, ForwardError
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 from server.api.forward_v1.activations import put_stage
 from server.api.forward_v1.service import ForwardService
 from server.api.forward_v1.zero_copy import ImageRequest

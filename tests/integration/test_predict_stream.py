@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 from server.api.forward_v1.stream import MAX_MESSAGES
 from tests.support.bundles import random_images
 from tests.support.servers import RunningServer, metric, start_server, wait_until

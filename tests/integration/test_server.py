@@ -221,6 +221,8 @@ def test_reflection_gives_the_proto(
             "Predict",
             "PredictStream",
             "Trace",
+            "Attribute",
+            "Compare",
             "GetModel",
         ]
 

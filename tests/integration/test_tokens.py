@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 from forward_client import CredentialsError, ForwardClient, ForwardError
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 from server.errors import StartError, UnauthenticatedError
 from server.security import tokens as server_tokens
 from server.security.tokens import TOKEN, Tokens, read_tokens

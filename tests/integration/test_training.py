@@ -70,6 +70,7 @@ def test_training_prints_epochs_and_publishes_a_bundle(
         "evaluation.png",
         "history.jsonl",
         "history.png",
+        "interventions.onnx",
         "model.onnx",
         "model.pt2",
         "model.ts",

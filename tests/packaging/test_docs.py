@@ -206,7 +206,10 @@ def help_texts() -> str:
         for settings_type in (ServerSettings, TrainingSettings)
         for name in settings_type.model_fields
     ]
-    commands = ("client predict", "export verify", "export compare")
+    commands = (
+        *("client predict", "client trace", "client explain", "client compare"),
+        *("export verify", "export compare"),
+    )
     helps = [
         subprocess.run(
             [sys.executable, "-m", *command.split(), "--help"],

@@ -41,6 +41,14 @@ def test_stream_prints_the_classes_of_eager_torch(served: RunningServer, eager: 
     assert len(lines) == 10
 
 
+def test_ask_why_explains_and_tests_the_answer(served: RunningServer) -> None:
+    why, changed, certified, error = run("ask_why.py", served.address).splitlines()
+    assert why == "a 3, above all by the units [18, 25, 24, 57]"
+    assert changed == "without them it would be 8"
+    assert certified == "no runtime decides otherwise: True"
+    assert error.startswith("the largest error of ONNX Runtime: ")
+
+
 def test_tls_calls_a_server_with_a_token(tmp_path: Path) -> None:
     authority, tokens = Authority(tmp_path / "ca"), tmp_path / "tokens"
     tokens.write_text("a-token\n")

@@ -9,7 +9,7 @@ import pytest
 from tests.support.bundles import REPOSITORY
 
 PACKAGES = ("export", "training", "server", "client/forward_client")
-HEAVY = ["torch", "torchvision", "onnx", "safetensors", "sklearn", "matplotlib", "scipy"]
+HEAVY = ["torch", "torchvision", "onnx", "sklearn", "matplotlib", "scipy"]
 
 
 def sources(package: str) -> list[Path]:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from bench.load.h2load import frame
 from forward.v1 import forward_pb2 as pb
 from forward_client import ForwardClient
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 from server.observability.metrics import ServerMetrics
 from server.observability.metrics_http import MAX_CONNECTIONS, serve_metrics
 from tests.support.bundles import random_images

@@ -7,6 +7,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -20,12 +21,12 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
 from forward_client import ForwardClient, ForwardError
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 from server.api.forward_v1.stream import PredictStream
 from server.api.forward_v1.zero_copy import ImageRequest
 from server.engine.admission import AdmissionControl
 from server.engine.batcher import BatchingConfig, DynamicBatcher
-from server.engine.model import ServedModel, load_verified
+from server.engine.model import load_verified
 from server.errors import InternalError, as_service_error
 from server.observability.metrics import ServerMetrics
 from server.repository.current import CurrentModel, activate
@@ -201,7 +202,7 @@ def test_a_stream_ended_by_its_transport_keeps_nothing(bundle: Bundle) -> None:
 
     opened = load_verified(bundle, "onnx", "cpu", threads=1)
     runner = FailingRunner(opened.runner)
-    model = ServedModel(bundle.manifest, runner, opened.flops_per_image, opened.parameter_counts)
+    model = replace(opened, runner=runner)
     instance = threaded_instance(model, AdmissionControl(8), ServerMetrics(), 8)
     with uncollected() as garbage:
         asyncio.run(run(CurrentModel(activate(instance, 8))))

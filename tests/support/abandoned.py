@@ -95,6 +95,16 @@ RPCS = [
     ),
     rpc(f"{FORWARD}Trace", pb.TraceRequest(images=tensor(28)), pb.TraceRequest(images=tensor(27))),
     rpc(
+        f"{FORWARD}Attribute",
+        pb.AttributeRequest(images=tensor(28)),
+        pb.AttributeRequest(images=tensor(27)),
+    ),
+    rpc(
+        f"{FORWARD}Compare",
+        pb.CompareRequest(images=tensor(28), runtimes=["onnx"]),
+        pb.CompareRequest(images=tensor(27)),
+    ),
+    rpc(
         f"{FORWARD}GetModel",
         pb.GetModelRequest(),
         pb.GetModelRequest(model=pb.ModelSelector(name="x")),

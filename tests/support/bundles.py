@@ -24,9 +24,10 @@ def publish_random_bundle(
     name: str,
     shape: tuple[int, int] = TINY_SHAPE,
     labels: tuple[str, ...] = TINY_LABELS,
+    hidden: Sequence[int] = (TINY_HIDDEN,),
 ) -> Bundle:
     """Publish the next version of a small network with random weights, without parity."""
-    network = Network(mlp(shape, [TINY_HIDDEN], len(labels)))
+    network = Network(mlp(shape, hidden, len(labels)))
     with staged_bundle(models_dir, name) as (folder, version):
         manifest = Manifest(
             name=name,

@@ -17,7 +17,7 @@ import psutil
 
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 from tests.support.bundles import REPOSITORY, random_images
 from tests.support.servers import RunningServer, wait_until
 

@@ -12,7 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from export.bundle import Bundle
 from export.runtimes import Runner
+from export.runtimes.changes import Changes
 from export.settings import read_settings
 from server.config import ServerSettings
 from server.engine.admission import AdmissionControl
@@ -166,7 +167,17 @@ class HeldRunner:
         return self._runner.predict(images)
 
     def trace(self, images: np.ndarray, stages: Sequence[str]) -> dict[str, np.ndarray]:  # noqa: ARG002 (the interface)
-        raise MemoryError("the secret cause")  # a failure that nobody foresaw
+        raise MemoryError("the secret cause")  # an unexpected failure
+
+    can_intervene = False
+
+    def intervene(
+        self,
+        images: np.ndarray,
+        stages: Sequence[str],
+        changes: Changes,
+    ) -> dict[str, np.ndarray]:
+        raise NotImplementedError
 
 
 @dataclass
@@ -228,10 +239,9 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    manifest = bundle.manifest
     opened = load_verified(bundle, "onnx", "cpu", threads=1)
     runner = HeldRunner(opened.runner)
-    model = ServedModel(manifest, runner, opened.flops_per_image, opened.parameter_counts)
+    model = replace(opened, runner=runner)
     admission, metrics = AdmissionControl(max_queue_images), ServerMetrics()
     limits = RequestLimits(max_batch_images=HELD_BATCH_IMAGES, max_response_bytes=1 << 20)
     instance = threaded_instance(model, admission, metrics, limits.max_batch_images)

@@ -9,7 +9,7 @@ import grpc
 
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
-from forward_client.connection import tensor_of
+from forward_client.messages import tensor_of
 from tests.support.bundles import random_images
 from tests.support.servers import RunningServer, metric
 
