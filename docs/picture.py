@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 
 from forward_client import ForwardClient, Model, Trace
-from forward_client.display import show_prediction, show_trace
 from forward_client.pictures import load_images
+from forward_client.terminal.display import show_prediction, show_trace
 from tests.support.servers import start_server
 
 DIGIT = Path("docs/digit.png")

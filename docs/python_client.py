@@ -14,10 +14,12 @@ PAGE = Path(__file__).parent / "reference" / "python-client.md"
 CLIENT = "ForwardClient"
 # The public names, in the order of the page: a page without one of them is not written.
 NAMES = (
-    *(CLIENT, "Prediction", "Trace", "TracedStage", "Model", "Reload", "ReloadFailure", "Tls"),
-    *("ForwardError", "CredentialsError"),
+    *(CLIENT, "Prediction", "Trace", "TracedStage", "UnitStatistics", "Certificate"),
+    *("Intervention", "Attribution", "Comparison", "RuntimeComparison", "StageComparison"),
+    *("Model", "Reload", "ReloadFailure", "Tls", "ForwardError", "CredentialsError"),
 )
 PICTURE_NAMES = ("read_images", "load_images", "Images", "normalise", "PictureError")
+MADE_BY_METHODS = ("Intervention",)
 CONSTRUCTED = ("Tls",)  # of the classes with attributes alone: what a user makes
 INTRODUCTION = """\
 # Python client
@@ -100,6 +102,17 @@ def _described(name: str, member: Any) -> Iterator[str]:  # noqa: ANN401 (any pu
     }
     if rows:
         yield _table("attribute", rows)
+    if name in MADE_BY_METHODS:
+        yield _table("made by", dict(_constructors(member)))
+
+
+def _constructors(member: type) -> Iterator[tuple[str, str]]:
+    """Yield each public class method with its signature, and what it returns."""
+    for name, method in vars(member).items():
+        if isinstance(method, classmethod) and not name.startswith("_"):
+            signature = inspect.signature(getattr(member, name))
+            plain = signature.replace(return_annotation=inspect.Signature.empty)
+            yield f"{name}{MODULE.sub('', str(plain))}", Docstring.of(method.__func__).text
 
 
 def _function(name: str, function: Callable[..., object], heading: str) -> Iterator[str]:
@@ -135,7 +148,7 @@ def _expect_all(documented: Any, there: Any, where: str) -> None:  # noqa: ANN40
 
 def _table(heading: str, rows: dict[str, str]) -> str:
     lines = [f"| {heading} | meaning |", "|---|---|"]
-    lines += [f"| `{name}` | {_cell(text)} |" for name, text in rows.items()]
+    lines += [f"| `{_cell(name)}` | {_cell(text)} |" for name, text in rows.items()]
     return "\n".join(lines) + "\n"
 
 
