@@ -122,13 +122,24 @@ def changes_of(interventions: Sequence[Intervention], sizes: Mapping[str, int]) 
 
 
 def _stage_changes(interventions: Sequence[Intervention], size: int) -> StageChanges:
-    sources = [[one.change.image] for one in interventions if isinstance(one.change, FromImage)]
-    images = np.unique(np.concatenate([*(one.images for one in interventions), *sources]))
-    units = np.unique(np.concatenate([one.units for one in interventions]))
-    elements = _Elements(images.astype(np.int64), units, size)
+    sources = [
+        np.array([one.change.image], np.int64)
+        for one in interventions
+        if isinstance(one.change, FromImage)
+    ]
+    images = _union([*(one.images for one in interventions), *sources])
+    units = _union([one.units for one in interventions])
+    elements = _Elements(images, units, size)
     for intervention in interventions:
         elements.apply(intervention)
     return elements.changes()
+
+
+def _union(positions: Sequence[np.ndarray]) -> np.ndarray:
+    """Return all positions once, in order; an array of them has each once."""
+    if len(positions) == 1:
+        return np.sort(positions[0])
+    return np.unique(np.concatenate(positions))
 
 
 def joined(requests: Sequence[Changes], starts: Sequence[int], sizes: Mapping[str, int]) -> Changes:

@@ -74,11 +74,13 @@ class _Decoder:
         return stage
 
     def _positions(self, field: str, given: Sequence[int], size: int | None) -> np.ndarray:
-        positions = np.array(given, np.int64) if given else np.arange(size or 0, dtype=np.int64)
+        if not given:
+            return np.arange(size or 0, dtype=np.int64)
+        positions = np.array(given, np.int64)
         outside = positions[(positions < 0) | (positions >= (size or 0))]
         if size is not None and outside.size:
             self._add(field, f"expected positions from 0 to {size - 1}, got {outside[0]}")
-        if len(np.unique(positions)) < len(positions):
+        if len(set(given)) < len(given):
             self._add(field, "expected each position once, got one twice")
         return positions
 
