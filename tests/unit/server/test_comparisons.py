@@ -139,9 +139,11 @@ def test_a_cancelled_comparison_keeps_its_place_until_it_stops() -> None:
         comparisons, told, ended = Comparisons(1), threading.Event(), threading.Event()
 
         def work(is_stopped: Callable[[], bool]) -> None:
-            while not is_stopped():
+            latest = time.monotonic() + SECONDS
+            while not is_stopped() and time.monotonic() < latest:
                 time.sleep(0.001)
-            told.set()
+            if is_stopped():
+                told.set()
             assert ended.wait(SECONDS)
 
         task = asyncio.create_task(comparisons.run(work, None))
