@@ -66,7 +66,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _print_images(options: argparse.Namespace) -> int:
     """Run a command that reads pictures; return its exit status."""
     try:
-        from forward_client.terminal import commands  # noqa: PLC0415 (what needs the extra)
+        from forward_client.terminal import commands  # noqa: PLC0415 (the base install lacks it)
     except ModuleNotFoundError as error:
         if error.name not in extra.MODULES:
             raise

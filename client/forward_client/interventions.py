@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -100,8 +100,8 @@ class Intervention:
         stage: str,
         units: Positions | None = None,
         *,
-        min: float | None = None,  # noqa: A002 (the contract's name)
-        max: float | None = None,  # noqa: A002 (the contract's name)
+        min: float | None = None,  # noqa: A002 (as the fields of Clamp)
+        max: float | None = None,  # noqa: A002 (as the fields of Clamp)
         images: Positions | None = None,
     ) -> Self:
         """Return the change that brings values within one bound or two."""
@@ -159,7 +159,7 @@ class Intervention:
         return message
 
 
-def _check_stage(given: Any) -> None:  # noqa: ANN401 (what a caller gave)
+def _check_stage(given: object) -> None:
     if not isinstance(given, str) or not given:
         raise ValueError(f"expected the name of a stage, got {given!r}")
 
@@ -168,9 +168,9 @@ def _positions(name: str, given: Positions | None) -> tuple[int, ...] | None:
     """Return positions as a tuple, None for all."""
     if given is None:
         return None
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        text = f"expected positions as {name}, for example [3, 17], got {given!r}"
-        raise ValueError(text)  # noqa: TRY004 (one kind of error for all that is wrong)
+    is_text = isinstance(given, str | bytes)
+    if is_text or not isinstance(given, Iterable):
+        raise ValueError(f"expected positions as {name}, for example [3, 17], got {given!r}")
     positions = tuple(_position(name, each) for each in given)
     if not positions:
         raise ValueError(f"expected at least one position as {name}, or None for all, got none")
@@ -180,13 +180,20 @@ def _positions(name: str, given: Positions | None) -> tuple[int, ...] | None:
     return positions
 
 
-def _position(name: str, given: Any) -> int:  # noqa: ANN401 (what a caller gave)
-    is_whole = isinstance(given, int | np.integer) and not isinstance(given, bool)  # of a mask
-    if not is_whole:
+def _position(name: str, given: object) -> int:
+    position = whole_number(given)
+    if position is None:
         raise ValueError(f"expected whole numbers as {name}, got {given!r}")
-    if not 0 <= given <= MAX_POSITION:
+    if not 0 <= position <= MAX_POSITION:
         raise ValueError(f"expected {name} from 0 to {MAX_POSITION}, got {given}")
-    return int(given)
+    return position
+
+
+def whole_number(given: object) -> int | None:
+    """Return a whole number as Python's int; None for anything else, a bool (of a mask) too."""
+    if isinstance(given, int | np.integer) and not isinstance(given, bool):
+        return int(given)
+    return None
 
 
 def _numbers(given: Numbers) -> tuple[float, ...]:
@@ -196,16 +203,16 @@ def _numbers(given: Numbers) -> tuple[float, ...]:
     return tuple(_number("values", each) for each in given)
 
 
-def _number(name: str, given: Any) -> float:  # noqa: ANN401 (what a caller gave)
+def _number(name: str, given: object) -> float:
     """Return a number that stays finite as float32."""
-    is_number = isinstance(given, int | float | np.integer | np.floating)
-    if not is_number or isinstance(given, bool):
+    number = given if isinstance(given, float | np.floating) else whole_number(given)
+    if number is None:
         raise ValueError(f"expected a number as {name}, got {given!r}")
-    if not -LARGEST <= given <= LARGEST:  # nor NaN
+    if not -LARGEST <= number <= LARGEST:  # nor NaN
         raise ValueError(
             f"expected {name} from {-LARGEST:g} to {LARGEST:g}, as float32 has them, got {given}"
         )
-    return float(given)
+    return float(number)
 
 
 def _checked(change: Change, units: tuple[int, ...] | None) -> Change:

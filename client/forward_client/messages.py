@@ -1,12 +1,12 @@
 """Requests as messages, from the arguments of a call."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from forward.v1 import forward_pb2 as pb
-from forward_client.interventions import Intervention
+from forward_client.interventions import Intervention, whole_number
 
 Detail = Literal["statistics", "full", "top_k", "units"]
 Method = Literal["linear_region", "integrated_gradients", "saliency"]
@@ -103,7 +103,7 @@ def _message_of(intervention: Intervention) -> pb.Intervention:
     return intervention.message()
 
 
-def _check_sequence(name: str, given: Any, example: str) -> None:  # noqa: ANN401 (what a caller gave)
+def _check_sequence(name: str, given: object, example: str) -> None:
     if isinstance(given, str):
         shown = given or example
         raise TypeError(f"expected a sequence of {name}, got {given!r}; write [{shown!r}]")
@@ -115,11 +115,11 @@ def _check_choice(what: str, given: str, choices: Iterable[str]) -> None:
         raise ValueError(f"expected {what} of {', '.join(known)}, got {given!r}")
 
 
-def _class_of(name: str, given: Any) -> int | None:  # noqa: ANN401 (what a caller gave)
+def _class_of(name: str, given: object) -> int | None:
     """Return a class as Python's int, None for none."""
     if given is None:
         return None
-    is_whole = isinstance(given, int | np.integer) and not isinstance(given, bool)
-    if not is_whole or not 0 <= given <= MAX_CLASS:
+    number = whole_number(given)
+    if number is None or not 0 <= number <= MAX_CLASS:
         raise ValueError(f"expected a class as {name}, from 0 to {MAX_CLASS}, got {given!r}")
-    return int(given)
+    return number
