@@ -24,6 +24,8 @@ from forward_client.environment import PREFIX, client_variables
 from forward_client.errors import ArgumentError, CredentialsError, ForwardError, PictureError
 from forward_client.output import complain, program_name
 
+DEFAULT_TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = {"compare": 60.0}  # its first call may have to load runtimes
 IMAGE_HELP = (
     "a picture of one digit (PNG or any other kind, any size and colour), or a NumPy file (.npy), "
     "uint8 or floating in 0..1: [28, 28] or [N, 28, 28] is sent as it is, any other "
@@ -88,7 +90,8 @@ def _connect(options: argparse.Namespace) -> ForwardClient:
     elif useless := [flag for flag, value in own.items() if value]:
         raise CredentialsError(f"{useless[0]} needs --tls-ca beside it")
     token = read_token(options.token_file) if options.token_file else None
-    return ForwardClient(options.address, timeout_seconds=options.timeout, tls=tls, token=token)
+    timeout = options.timeout or TIMEOUT_SECONDS.get(options.command, DEFAULT_TIMEOUT_SECONDS)
+    return ForwardClient(options.address, timeout_seconds=timeout, tls=tls, token=token)
 
 
 def _health(client: ForwardClient, service: str) -> int:
@@ -130,7 +133,8 @@ def _connection_parser() -> argparse.ArgumentParser:
         parser.add_argument(flag, type=kind, default=value, help=f"{text}{shown} [{variable}]")
 
     add("--address", _address, "localhost:8001", "host:port of the server, or unix:/path")
-    add("--timeout", _seconds, "10", "seconds for each call")
+    text = "seconds for each call (10; compare, whose first call loads runtimes: 60)"
+    add("--timeout", _seconds, None, text)
     add(
         "--tls-ca",
         Path,

@@ -18,6 +18,7 @@ import forward_client
 from export.bundle import Bundle
 from export.runtimes import Runner
 from forward_client import ForwardClient, ForwardError
+from forward_client import __main__ as command_line
 from tests.support.bundles import REPOSITORY, random_images
 from tests.support.servers import RunningServer, start_held_server, start_server
 from training.data import Data
@@ -206,6 +207,13 @@ def test_the_timeout_is_the_one_that_was_set(bundle: Bundle, seven: Path) -> Non
     assert time.monotonic() - started < 8, "10 s is the default"
     assert done.returncode == 1
     assert f"no response from {held.address} within 0.3 s" in done.stderr
+
+
+@pytest.mark.parametrize(("command", "seconds"), [("predict", 10), ("compare", 60)])
+def test_a_command_waits_as_long_as_its_help_says(command: str, seconds: int) -> None:
+    options = command_line._parser().parse_args([command, "x.png"])
+    with command_line._connect(options) as client:
+        assert client._timeout == seconds
 
 
 def test_a_refused_image_is_explained(served: RunningServer, tmp_path: Path) -> None:
