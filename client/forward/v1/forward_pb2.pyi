@@ -16,6 +16,7 @@ class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATA_TYPE_UNSPECIFIED: _ClassVar[DataType]
     DATA_TYPE_FLOAT32: _ClassVar[DataType]
     DATA_TYPE_UINT8: _ClassVar[DataType]
+    DATA_TYPE_FLOAT16: _ClassVar[DataType]
 
 class Detail(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -34,6 +35,7 @@ class AttributionMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
 DATA_TYPE_UINT8: DataType
+DATA_TYPE_FLOAT16: DataType
 DETAIL_UNSPECIFIED: Detail
 DETAIL_STATISTICS: Detail
 DETAIL_FULL: Detail
@@ -467,3 +469,71 @@ class GetModelResponse(_message.Message):
     reload: Reload
     manifest_sha256: str
     def __init__(self, model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., device: _Optional[str] = ..., provider: _Optional[str] = ..., input: _Optional[_Union[InputSpecification, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[StageSpecification, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., parameter_count: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., reload: _Optional[_Union[Reload, _Mapping]] = ..., manifest_sha256: _Optional[str] = ...) -> None: ...
+
+class GetTrainingHistoryRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: ModelSelector
+    def __init__(self, model: _Optional[_Union[ModelSelector, _Mapping]] = ...) -> None: ...
+
+class Epoch(_message.Message):
+    __slots__ = ("epoch", "train_loss", "train_accuracy", "held_out_loss", "held_out_accuracy", "learning_rate", "seconds", "observation")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_LOSS_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    OBSERVATION_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    held_out_loss: float
+    held_out_accuracy: float
+    learning_rate: float
+    seconds: float
+    observation: str
+    def __init__(self, epoch: _Optional[int] = ..., train_loss: _Optional[float] = ..., train_accuracy: _Optional[float] = ..., held_out_loss: _Optional[float] = ..., held_out_accuracy: _Optional[float] = ..., learning_rate: _Optional[float] = ..., seconds: _Optional[float] = ..., observation: _Optional[str] = ...) -> None: ...
+
+class GetTrainingHistoryResponse(_message.Message):
+    __slots__ = ("model", "epochs", "snapshot_epochs", "served_epoch")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    SERVED_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    model: ModelIdentity
+    epochs: _containers.RepeatedCompositeFieldContainer[Epoch]
+    snapshot_epochs: _containers.RepeatedScalarFieldContainer[int]
+    served_epoch: int
+    def __init__(self, model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., epochs: _Optional[_Iterable[_Union[Epoch, _Mapping]]] = ..., snapshot_epochs: _Optional[_Iterable[int]] = ..., served_epoch: _Optional[int] = ...) -> None: ...
+
+class GetParametersRequest(_message.Message):
+    __slots__ = ("model", "epoch", "stages")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    model: ModelSelector
+    epoch: int
+    stages: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[_Union[ModelSelector, _Mapping]] = ..., epoch: _Optional[int] = ..., stages: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class StageParameters(_message.Message):
+    __slots__ = ("stage", "weight", "bias")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    BIAS_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    weight: Tensor
+    bias: Tensor
+    def __init__(self, stage: _Optional[str] = ..., weight: _Optional[_Union[Tensor, _Mapping]] = ..., bias: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class GetParametersResponse(_message.Message):
+    __slots__ = ("model", "epoch", "stages")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    model: ModelIdentity
+    epoch: int
+    stages: _containers.RepeatedCompositeFieldContainer[StageParameters]
+    def __init__(self, model: _Optional[_Union[ModelIdentity, _Mapping]] = ..., epoch: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[StageParameters, _Mapping]]] = ...) -> None: ...

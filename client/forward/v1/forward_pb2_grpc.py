@@ -64,6 +64,16 @@ class ForwardServiceStub:
                 request_serializer=forward_dot_v1_dot_forward__pb2.CompareRequest.SerializeToString,
                 response_deserializer=forward_dot_v1_dot_forward__pb2.CompareResponse.FromString,
                 _registered_method=True)
+        self.GetTrainingHistory = channel.unary_unary(
+                '/forward.v1.ForwardService/GetTrainingHistory',
+                request_serializer=forward_dot_v1_dot_forward__pb2.GetTrainingHistoryRequest.SerializeToString,
+                response_deserializer=forward_dot_v1_dot_forward__pb2.GetTrainingHistoryResponse.FromString,
+                _registered_method=True)
+        self.GetParameters = channel.unary_unary(
+                '/forward.v1.ForwardService/GetParameters',
+                request_serializer=forward_dot_v1_dot_forward__pb2.GetParametersRequest.SerializeToString,
+                response_deserializer=forward_dot_v1_dot_forward__pb2.GetParametersResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/forward.v1.ForwardService/GetModel',
                 request_serializer=forward_dot_v1_dot_forward__pb2.GetModelRequest.SerializeToString,
@@ -136,6 +146,27 @@ class ForwardServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTrainingHistory(self, request, context):
+        """Returns the record of the served model's training: every epoch, and the epochs of
+        which the parameters were kept.
+
+        Fails with NOT_FOUND (model, or it was published without a record).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetParameters(self, request, context):
+        """Returns the parameters of the served model, or of an epoch of its training.
+
+        Fails with NOT_FOUND (model, or no parameters of that epoch were kept), and with
+        INVALID_ARGUMENT for an unknown stage or a response that would pass the server's
+        byte limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetModel(self, request, context):
         """Describes the served model: what it accepts, its stages, its limits and
         the runtime that computes it.
@@ -173,6 +204,16 @@ def add_ForwardServiceServicer_to_server(servicer, server):
                     servicer.Compare,
                     request_deserializer=forward_dot_v1_dot_forward__pb2.CompareRequest.FromString,
                     response_serializer=forward_dot_v1_dot_forward__pb2.CompareResponse.SerializeToString,
+            ),
+            'GetTrainingHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrainingHistory,
+                    request_deserializer=forward_dot_v1_dot_forward__pb2.GetTrainingHistoryRequest.FromString,
+                    response_serializer=forward_dot_v1_dot_forward__pb2.GetTrainingHistoryResponse.SerializeToString,
+            ),
+            'GetParameters': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetParameters,
+                    request_deserializer=forward_dot_v1_dot_forward__pb2.GetParametersRequest.FromString,
+                    response_serializer=forward_dot_v1_dot_forward__pb2.GetParametersResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
@@ -320,6 +361,60 @@ class ForwardService:
             '/forward.v1.ForwardService/Compare',
             forward_dot_v1_dot_forward__pb2.CompareRequest.SerializeToString,
             forward_dot_v1_dot_forward__pb2.CompareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrainingHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/forward.v1.ForwardService/GetTrainingHistory',
+            forward_dot_v1_dot_forward__pb2.GetTrainingHistoryRequest.SerializeToString,
+            forward_dot_v1_dot_forward__pb2.GetTrainingHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetParameters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/forward.v1.ForwardService/GetParameters',
+            forward_dot_v1_dot_forward__pb2.GetParametersRequest.SerializeToString,
+            forward_dot_v1_dot_forward__pb2.GetParametersResponse.FromString,
             options,
             channel_credentials,
             insecure,

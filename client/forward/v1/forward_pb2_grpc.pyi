@@ -77,6 +77,19 @@ class ForwardServiceStub:
     Fails as Predict does, and with RESOURCE_EXHAUSTED (a RetryInfo) while as many
     comparisons run as the server allows.
     """
+    GetTrainingHistory: _grpc.UnaryUnaryMultiCallable[_forward_pb2.GetTrainingHistoryRequest, _forward_pb2.GetTrainingHistoryResponse]
+    """Returns the record of the served model's training: every epoch, and the epochs of
+    which the parameters were kept.
+
+    Fails with NOT_FOUND (model, or it was published without a record).
+    """
+    GetParameters: _grpc.UnaryUnaryMultiCallable[_forward_pb2.GetParametersRequest, _forward_pb2.GetParametersResponse]
+    """Returns the parameters of the served model, or of an epoch of its training.
+
+    Fails with NOT_FOUND (model, or no parameters of that epoch were kept), and with
+    INVALID_ARGUMENT for an unknown stage or a response that would pass the server's
+    byte limit.
+    """
     GetModel: _grpc.UnaryUnaryMultiCallable[_forward_pb2.GetModelRequest, _forward_pb2.GetModelResponse]
     """Describes the served model: what it accepts, its stages, its limits and
     the runtime that computes it.
@@ -130,6 +143,19 @@ class ForwardServiceAsyncStub(ForwardServiceStub):
 
     Fails as Predict does, and with RESOURCE_EXHAUSTED (a RetryInfo) while as many
     comparisons run as the server allows.
+    """
+    GetTrainingHistory: _aio.UnaryUnaryMultiCallable[_forward_pb2.GetTrainingHistoryRequest, _forward_pb2.GetTrainingHistoryResponse]  # type: ignore[assignment]
+    """Returns the record of the served model's training: every epoch, and the epochs of
+    which the parameters were kept.
+
+    Fails with NOT_FOUND (model, or it was published without a record).
+    """
+    GetParameters: _aio.UnaryUnaryMultiCallable[_forward_pb2.GetParametersRequest, _forward_pb2.GetParametersResponse]  # type: ignore[assignment]
+    """Returns the parameters of the served model, or of an epoch of its training.
+
+    Fails with NOT_FOUND (model, or no parameters of that epoch were kept), and with
+    INVALID_ARGUMENT for an unknown stage or a response that would pass the server's
+    byte limit.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_forward_pb2.GetModelRequest, _forward_pb2.GetModelResponse]  # type: ignore[assignment]
     """Describes the served model: what it accepts, its stages, its limits and
@@ -211,6 +237,31 @@ class ForwardServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails as Predict does, and with RESOURCE_EXHAUSTED (a RetryInfo) while as many
         comparisons run as the server allows.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTrainingHistory(
+        self,
+        request: _forward_pb2.GetTrainingHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_forward_pb2.GetTrainingHistoryResponse, _abc.Awaitable[_forward_pb2.GetTrainingHistoryResponse]]:
+        """Returns the record of the served model's training: every epoch, and the epochs of
+        which the parameters were kept.
+
+        Fails with NOT_FOUND (model, or it was published without a record).
+        """
+
+    @_abc_1.abstractmethod
+    def GetParameters(
+        self,
+        request: _forward_pb2.GetParametersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_forward_pb2.GetParametersResponse, _abc.Awaitable[_forward_pb2.GetParametersResponse]]:
+        """Returns the parameters of the served model, or of an epoch of its training.
+
+        Fails with NOT_FOUND (model, or no parameters of that epoch were kept), and with
+        INVALID_ARGUMENT for an unknown stage or a response that would pass the server's
+        byte limit.
         """
 
     @_abc_1.abstractmethod
