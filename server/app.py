@@ -5,6 +5,7 @@ import gc
 
 import structlog
 
+from server.api.services import build_services
 from server.config import ServerSettings
 from server.engine.admission import AdmissionControl
 from server.lifecycle.gate import CallGate
@@ -20,15 +21,8 @@ from server.repository.current import ActiveModel, CurrentModel
 from server.repository.loader import ModelLoader
 from server.repository.poller import RepositoryPoller
 from server.repository.versions import ModelRepository
-from server.security.policy import Security, open_security
-from server.transport.grpc.auth import TokenInterceptor
-from server.transport.grpc.options import connection_options
-from server.transport.grpc.server import (
-    HEALTH_SERVICE,
-    build_server,
-    listen,
-    service_handlers,
-)
+from server.security.policy import open_security
+from server.transports import Entrance, open_transports
 
 # A call leaves three to five objects of grpc.aio's, and with them its metadata, up to 16 KiB: so
 # many of up to 1,700 calls wait for the collector, which then looks through them alone.
@@ -63,15 +57,11 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     current = load_first(repository, metrics)
     stop = stop_signal()  # before this a signal ends the process at once: there is nothing to drain
     state, gate = ServingState(), CallGate()
-    server = build_server(
-        service_handlers(current, limits, metrics, gate, state),
-        state,
-        connection_options(settings, loader.max_receive_bytes),
-        token_interceptors(settings, security, metrics),
-    )
-    grpc_port = listen(server, settings.host, settings.grpc_port, security.tls)
+    services = build_services(current, limits, state)
+    entrance = Entrance(settings, security, metrics, state, gate, loader.max_receive_bytes)
+    opened = await open_transports(services, entrance)
     metrics_port = serve_metrics(metrics, settings.host_of_metrics, settings.metrics_port)
-    await server.start()
+    await opened.grpc.start()
     tune_garbage_collection()
     poller = RepositoryPoller(
         current, repository, metrics, settings.reload_interval, reload_requested
@@ -82,8 +72,10 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
         device_setting=settings.device,
         threads=loader.threads,
         host=settings.host,
-        grpc_port=grpc_port,
+        grpc_port=opened.grpc_port,
+        http_port=opened.http_port,
         metrics_port=metrics_port,
+        page=opened.page,
     )
     log.info(
         "draining",
@@ -92,7 +84,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
         timeout_seconds=settings.drain_timeout,
     )
     polling.cancel()
-    await drain(server, state, gate, settings.drain_timeout, settings.drain_delay)
+    await drain(opened.transports, state, gate, settings.drain_timeout, settings.drain_delay)
     poller.close()
     release_signals()
     log.info("stopped", refused=gate.refused)
@@ -113,16 +105,6 @@ def load_first(repository: ModelRepository[ActiveModel], metrics: ServerMetrics)
     loaded.model.publish_info(metrics)
     metrics.record_poll(loaded=False, failed=0, is_well=failure is None)
     return current
-
-
-def token_interceptors(
-    settings: ServerSettings, security: Security, metrics: ServerMetrics
-) -> list[TokenInterceptor]:
-    """Return what checks the tokens of calls; nothing without a token file."""
-    if not security.tokens:
-        return []
-    exempt = () if settings.health_needs_token else (HEALTH_SERVICE,)
-    return [TokenInterceptor(security.tokens, exempt, metrics)]
 
 
 def log_ready(active: ActiveModel, **settings: object) -> None:

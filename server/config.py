@@ -1,10 +1,12 @@
 """Settings of `python -m server`."""
 
+import re
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from export.bundle.manifest import MAX_VERSION
 from export.program import program_name
@@ -15,10 +17,11 @@ PROGRAM = program_name("server", "forward-server")
 MAX_SECONDS = 86_400  # a day
 # Shorter intervals would leave the server little time for anything else. 0 means never.
 MIN_SECONDS = {"reload_interval": 0.1, "max_connection_age": 1.0, "keepalive_time": 1.0}
+ORIGIN = re.compile(r"\*|https?://[^\s/,@?#]+")  # RFC 6454: scheme, host, port; no path
 
 
 class ServerSettings(CommandSettings):
-    """Serve the forward pass of a bundle over gRPC: Predict, PredictStream, Trace, GetModel."""
+    """Serve the forward pass of a bundle over gRPC and HTTP, with a page that shows it."""
 
     model_config = SettingsConfigDict(env_prefix="FORWARD_", cli_prog_name=PROGRAM)
     other_prefixes: ClassVar[tuple[str, ...]] = ("FORWARD_TRAINING_", "FORWARD_CLIENT_")
@@ -56,6 +59,16 @@ class ServerSettings(CommandSettings):
         "localhost for both loopbacks, 0.0.0.0 for every interface.",
     )
     grpc_port: int = Field(8001, ge=0, le=65535, description="Port of gRPC; 0 takes a free one.")
+    http_port: Annotated[int, Field(ge=0, le=65535)] | Literal["off"] = Field(
+        8000,
+        description="Port of HTTP: the page, Connect, gRPC-Web, the Open Inference Protocol; 0 "
+        "takes a free one, off: none. On 127.0.0.1 if --host is a socket.",
+    )
+    http_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins of other pages whose scripts may call over HTTP (CORS), such as "
+        "https://example.com, separated by commas; *: any. None by default.",
+    )
     metrics_host: Annotated[str, AfterValidator(parse_host)] | None = Field(
         None,
         description="Name or IP address to listen on for the metrics; --host if not given, and "
@@ -66,8 +79,8 @@ class ServerSettings(CommandSettings):
     )
     tls_cert: Path | None = Field(
         None,
-        description="PEM file of the certificate, with its chain, for TLS on the gRPC port; "
-        "reloaded when it changes.",
+        description="PEM file of the certificate, with its chain, for TLS on the gRPC and HTTP "
+        "ports; reloaded when it changes.",
     )
     tls_key: Path | None = Field(
         None, description="PEM file of the certificate's key, without a passphrase."
@@ -143,8 +156,8 @@ class ServerSettings(CommandSettings):
         900,
         ge=1,
         le=2**31 - 1,
-        description="Maximum connections to the gRPC port; a further one is closed at once. "
-        "Fewer if the limit of open files (ulimit -n) is lower.",
+        description="Maximum connections to the gRPC port, and to the HTTP port; a further one is "
+        "closed at once. Fewer if the limit of open files (ulimit -Hn) is lower.",
     )
     max_concurrent_streams: int = Field(
         1024,
@@ -184,6 +197,19 @@ class ServerSettings(CommandSettings):
             raise ValueError(f"expected 0, for never, or {least:g} to {MAX_SECONDS} seconds")
         return seconds
 
+    @field_validator("http_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return value.split(",") if isinstance(value, str) else value
+
+    @field_validator("http_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"expected origins such as https://example.com, got {origin!r}")
+        return origins
+
     @field_validator("metrics_host")
     @classmethod
     def _is_no_socket(cls, host: str | None) -> str | None:
@@ -192,9 +218,24 @@ class ServerSettings(CommandSettings):
         return host
 
     @property
+    def host_of_http(self) -> str:
+        """Return where HTTP listens."""
+        return "127.0.0.1" if unix_path(self.host) else self.host
+
+    @property
     def host_of_metrics(self) -> str:
         """Return where the metrics listen."""
-        return self.metrics_host or ("127.0.0.1" if unix_path(self.host) else self.host)
+        return self.metrics_host or self.host_of_http
+
+    def _check_ports(self) -> None:
+        listeners = (
+            ("--grpc-port", self.host, self.grpc_port),
+            ("--http-port", self.host_of_http, self.http_port),
+            ("--metrics-port", self.host_of_metrics, self.metrics_port),
+        )
+        for (flag, host, port), (other, other_host, other_port) in combinations(listeners, 2):
+            if port == other_port != 0 and host == other_host:
+                raise ValueError(f"{flag} and {other} are both {port}")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -215,6 +256,7 @@ class ServerSettings(CommandSettings):
                 "--max-connection-age needs --drain-timeout above 0: calls would be cut off when "
                 "their connection is too old"
             )
-        if self.grpc_port == self.metrics_port != 0 and self.host == self.host_of_metrics:
-            raise ValueError(f"--grpc-port and --metrics-port are both {self.grpc_port}")
+        if self.http_origins and self.http_port == "off":
+            raise ValueError("--http-origins needs --http-port, which is off")
+        self._check_ports()
         return self

@@ -41,6 +41,7 @@ class ServiceError(Exception):
     """Base of the errors that a call may end with; the text is meant for the caller."""
 
     status: ClassVar[str]  # name of a grpc.StatusCode
+    retry_seconds: float | None = None  # seconds after which there should be room
 
     def details(self) -> list[Message]:
         """Return the google.rpc messages that ride along."""
@@ -121,7 +122,7 @@ class _BusyError(ServiceError):
     def details(self) -> list[Message]:
         """Return a RetryInfo with the time after which there should be room."""
         delay = Duration()
-        delay.FromNanoseconds(round(self.retry_seconds * 1e9))
+        delay.FromNanoseconds(round((self.retry_seconds or 0) * 1e9))
         return [error_details_pb2.RetryInfo(retry_delay=delay)]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Protocol
 
 import structlog
@@ -30,7 +30,7 @@ class Transport(Protocol):
 
 
 async def drain(
-    transport: Transport,
+    transports: Sequence[Transport],
     state: ServingState,
     gate: CallGate,
     timeout_seconds: float,
@@ -40,8 +40,8 @@ async def drain(
 
     What is on its way when the delay is over is served too: only calls that begin
     later are refused. gRPC's own stop ends calls that have arrived but did not reach their handler
-    yet with CANCELLED (grpc/grpc#41785). So the gate closes first, and the transport
-    stops at a moment when no call is on its way.
+    yet with CANCELLED (grpc/grpc#41785). So the gate closes first, and the transports
+    stop at a moment when no call is on its way.
     """
     state.drain()
     await asyncio.sleep(delay_seconds)
@@ -59,7 +59,8 @@ async def drain(
         left = max(0, deadline - time.monotonic())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(_wait_until_quiet(gate), min(left, MAX_QUIET_SECONDS))
-    stopping = asyncio.create_task(transport.stop(max(0, deadline - time.monotonic())))
+    left = max(0, deadline - time.monotonic())
+    stopping = asyncio.gather(*(transport.stop(left) for transport in transports))
     await asyncio.sleep(0)  # the stop has begun
     gate.refuse_delayed()
     await stopping

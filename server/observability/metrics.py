@@ -21,6 +21,10 @@ SECONDS_BUCKETS = (
 )  # fmt: skip
 IMAGES_BUCKETS = tuple(2**power for power in range(13))
 GRPC_LABELS = ("grpc_service", "grpc_method", "grpc_type")
+HTTP_LABELS = ("http_route",)
+OTHER_ROUTE = (
+    "other"  # counts requests to paths that there are not: labels never come from a client
+)
 BATCHER_LABELS = ("batcher",)
 BatcherName = Literal["predict", "trace"]
 BATCHERS: tuple[BatcherName, ...] = get_args(BatcherName)
@@ -53,6 +57,21 @@ class MethodMetrics:
         """Count a call that ends now and began at `started`, a time of time.perf_counter."""
         self.handled[code].inc()
         self.seconds.observe(time.perf_counter() - started)
+
+
+class HttpMetrics:
+    """The metrics of HTTP requests, by their routes."""
+
+    def __init__(self, handled: Counter, seconds: BufferedHistogram, routes: Iterable[str]) -> None:
+        self._handled = handled
+        self._seconds = {route: seconds.labels(route) for route in (*routes, OTHER_ROUTE)}
+        for route in self._seconds:
+            handled.labels(route, "200")
+
+    def observe(self, route: str, status: int, started: float) -> None:
+        """Count a request that ends now and began at `started`, a time of time.perf_counter."""
+        self._handled.labels(route, str(status)).inc()
+        self._seconds[route].observe(time.perf_counter() - started)
 
 
 class ModelInfo(Collector):
@@ -142,6 +161,17 @@ class ServerMetrics:
         handled = {code: self._handled.labels(*labels, code) for code in codes}
         self._unauthenticated[f"/{service}/{method}"] = handled["UNAUTHENTICATED"]
         return MethodMetrics(handled, self._handling_seconds.labels(*labels))
+
+    def register_routes(self, routes: Iterable[str]) -> HttpMetrics:
+        """Return the metrics of HTTP requests to routes, whose series are there from now on."""
+        text = "HTTP requests completed, by status code; 499: the client closed it."
+        labels = (*HTTP_LABELS, "http_code")
+        handled = Counter("forward_http_requests", text, labels, registry=self.registry)
+        text = "Time of an HTTP request, until its response has been sent."
+        seconds = BufferedHistogram(
+            "forward_http_request_seconds", text, HTTP_LABELS, SECONDS_BUCKETS, self.registry
+        )
+        return HttpMetrics(handled, seconds, routes)
 
     def count_unauthenticated(self, path: str) -> None:
         """Count a call that was refused before its handler, by "/service/method" as it came."""

@@ -23,6 +23,7 @@ from export.bundle import Bundle
 from export.runtimes import Runner
 from export.runtimes.changes import Changes
 from export.settings import read_settings
+from server.api.services import build_services
 from server.config import ServerSettings
 from server.engine.admission import AdmissionControl
 from server.engine.batcher import BatchingConfig
@@ -56,6 +57,10 @@ class RunningServer:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.ready['grpc_port']}"
+
+    @property
+    def http_address(self) -> str:
+        return f"127.0.0.1:{self.ready['http_port']}"
 
     @property
     def metrics_url(self) -> str:
@@ -101,14 +106,18 @@ def server_command(arguments: Sequence[str]) -> list[str]:
 def start_server(
     *arguments: str, prefix: Sequence[str] = (), **environment: str
 ) -> Iterator[RunningServer]:
-    """Start `python -m server`, after the words of `prefix`, on free ports; end it at the end."""
-    ports = ("--grpc-port", "0", "--metrics-port", "0", "--log-format", "json")
+    """Start `python -m server`, after the words of `prefix`, on free ports; end it at the end.
+
+    Without HTTP, but for `--http-port 0`.
+    """
+    ports = ("--grpc-port", "0", "--http-port", "off", "--metrics-port", "0")
+    given = (*ports, "--log-format", "json")
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "log"
         with (
             log_path.open("wb") as log,
             subprocess.Popen(
-                [*prefix, *server_command([*ports, *arguments])],
+                [*prefix, *server_command([*given, *arguments])],
                 cwd=REPOSITORY,
                 stderr=log,
                 env={**os.environ, **environment},
@@ -249,9 +258,9 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
 
     async def start() -> tuple[Any, int]:
         current = CurrentModel(activate(instance, limits.max_batch_images))
-        handlers = service_handlers(current, limits, metrics, gate, state)
+        handlers = service_handlers(build_services(current, limits, state), metrics, gate)
         settings = read_settings(ServerSettings, [])
-        options = connection_options(settings, receive_limit(model, limits))
+        options = connection_options(settings, receive_limit(model, limits), max_connections=100)
         server = build_server(handlers, state, options)
         port = listen(server, "127.0.0.1", 0)
         await server.start()
@@ -265,7 +274,7 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
             admission,
             metrics,
             lambda seconds: asyncio.run_coroutine_threadsafe(
-                drain(server, state, gate, seconds), loop
+                drain([server], state, gate, seconds), loop
             ),
             loop,
         )

@@ -1,9 +1,5 @@
 """gRPC's options: what one connection may do, and when it is closed."""
 
-import resource
-
-import structlog
-
 from server.config import ServerSettings
 
 # A client must complete the HTTP/2 handshake within this.
@@ -14,16 +10,14 @@ MAX_PING_SECONDS = 20
 # gRPC forgives two pings that come earlier, and ends the connection at the third.
 MIN_PING_SECONDS = 5
 MAX_MILLISECONDS = 2**31 - 1  # gRPC's options are of 32 bits; this means never
-# File descriptors for all else: libraries, listeners, models, scrapes.
-OTHER_DESCRIPTORS = 64
-
-log = structlog.get_logger()
 
 
-def connection_options(settings: ServerSettings, max_request_bytes: int) -> list[tuple[str, int]]:
+def connection_options(
+    settings: ServerSettings, max_request_bytes: int, max_connections: int
+) -> list[tuple[str, int]]:
     """Return the options of grpc that hold connections, and each request, to their limits."""
     options = [
-        ("grpc.max_allowed_incoming_connections", affordable_connections(settings.max_connections)),
+        ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.max_receive_message_length", max_request_bytes),
         # Below the one gRPC refuses never, above the other always, and between them by chance.
@@ -50,24 +44,6 @@ def connection_options(settings: ServerSettings, max_request_bytes: int) -> list
             ("grpc.max_connection_age_grace_ms", _milliseconds(settings.drain_timeout)),
         ]
     return options
-
-
-def affordable_connections(wanted: int) -> int:
-    """Return how many connections the limit of open files allows, at most those wanted.
-
-    Without descriptors new connections would hang unanswered, and so would scrapes.
-    """
-    most_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most_files == resource.RLIM_INFINITY or wanted <= most_files - OTHER_DESCRIPTORS:
-        return wanted
-    affordable = max(1, most_files - OTHER_DESCRIPTORS)
-    log.warning(
-        "fewer connections than --max-connections: raise the limit of open files (ulimit -n)",
-        max_connections=wanted,
-        open_files=most_files,
-        connections=affordable,
-    )
-    return affordable
 
 
 def _milliseconds(seconds: float) -> int:

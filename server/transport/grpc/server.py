@@ -10,15 +10,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from server.addresses import UNIX_PREFIX, bind_all, claim_socket, is_wildcard, unix_path
 from server.api.forward_v1 import service as forward_v1
-from server.api.forward_v1.service import ForwardService
+from server.api.methods import Service
 from server.api.open_inference import service as open_inference
-from server.api.open_inference.service import InferenceService
 from server.errors import StartError
 from server.lifecycle.gate import CallGate
 from server.lifecycle.state import ServingState
-from server.limits import RequestLimits
 from server.observability.metrics import ServerMetrics
-from server.repository.current import CurrentModel
 from server.security.tls import ServerTls
 from server.transport.grpc.credentials import server_credentials
 from server.transport.grpc.handlers import generic_handler
@@ -31,20 +28,12 @@ HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 def service_handlers(
-    current: CurrentModel,
-    limits: RequestLimits,
-    metrics: ServerMetrics,
-    gate: CallGate,
-    state: ServingState,
+    services: Sequence[Service], metrics: ServerMetrics, gate: CallGate
 ) -> Sequence[grpc.GenericRpcHandler]:
-    """Return what answers the calls of each service but health."""
+    """Return what answers the calls of the services, and of reflection."""
     names = (*SERVICES, HEALTH_SERVICE, *(service.full_name for service in REFLECTION_SERVICES))
-    services = (
-        ForwardService(current, limits).table(),
-        InferenceService(current, limits, lambda: state.is_draining).table(),
-        *(ReflectionService(names, service).table() for service in REFLECTION_SERVICES),
-    )
-    return [generic_handler(service, metrics, gate) for service in services]
+    reflection = (ReflectionService(names, service).table() for service in REFLECTION_SERVICES)
+    return [generic_handler(service, metrics, gate) for service in (*services, *reflection)]
 
 
 def build_server(

@@ -1,0 +1,164 @@
+"""The routes of the HTTP port: the page, health, and the services by their protocols."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from server.api.methods import Service, StreamMethod
+from server.errors import quote
+from server.lifecycle.gate import CallGate
+from server.lifecycle.state import ServingState
+from server.observability.metrics import ServerMetrics
+from server.security.tokens import Tokens
+from server.transport.http.access import TokenCheck
+from server.transport.http.bodies import BoundedBody
+from server.transport.http.connect import ConnectApplication, method_path
+from server.transport.http.content import ContentTypes
+from server.transport.http.refusals import refusal
+from server.transport.http.requests import Requests
+
+WEB = Path(__file__).with_name("web")
+FILES_ROUTE = "/"  # counts the files of the page
+MAX_PREFLIGHT_SECONDS = 600  # a browser asks again whether another origin may call
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class HttpOptions:
+    """What the HTTP port takes and from whom.
+
+    Attributes:
+        max_body_bytes: of a request, as it is sent and decompressed.
+        origins: those of other pages that may call, as CORS has them; "*": any.
+        tokens: one of them is needed for calls; None: none is.
+        health_needs_token: whether health checks need one, too.
+    """
+
+    max_body_bytes: int
+    origins: Sequence[str] = ()
+    tokens: Tokens | None = None
+    health_needs_token: bool = False
+
+
+def build_app(
+    services: Sequence[Service],
+    state: ServingState,
+    gate: CallGate,
+    metrics: ServerMetrics,
+    options: HttpOptions,
+) -> ASGIApp:
+    """Return the application that answers every request to the port.
+
+    Args:
+        services: forward.v1 and the Open Inference Protocol.
+        state: tells if the server drains.
+        gate: refuses calls when it is closed.
+        metrics: counts the requests.
+        options: limits and tokens.
+    """
+    forward, _ = services
+    routes = [
+        *_health_routes(state, options),
+        *_connect_routes(forward, gate, options),
+        Mount("/", StaticFiles(directory=WEB, html=True), name="page"),
+    ]
+    handlers = {HTTPException: _on_http_error, Exception: _on_failure}
+    app = Starlette(routes=routes, middleware=_cors(options), exception_handlers=handlers)
+    labels = _labels(routes)
+    counted = metrics.register_routes(dict.fromkeys(labels.values()))
+    return Requests(app, labels, counted, lambda: state.is_draining)
+
+
+def _health_routes(state: ServingState, options: HttpOptions) -> list[BaseRoute]:
+    async def live(_request: Request) -> Response:
+        return PlainTextResponse("live\n")
+
+    async def ready(_request: Request) -> Response:
+        if state.is_draining:
+            return PlainTextResponse("the server is shutting down\n", 503)
+        return PlainTextResponse("ready\n")
+
+    routes = [Route("/livez", live), Route("/readyz", ready)]
+    if options.health_needs_token:
+        _guard(routes, options)
+    return list(routes)
+
+
+def _connect_routes(service: Service, gate: CallGate, options: HttpOptions) -> list[BaseRoute]:
+    app = ConnectApplication(service, gate, options.max_body_bytes)
+    routes = []
+    for method in service.methods:
+        is_stream = isinstance(method, StreamMethod)
+        # A stream has no bound but that of each message, which connectrpc keeps.
+        bounded: ASGIApp = app if is_stream else BoundedBody(app, options.max_body_bytes)
+        typed = ContentTypes(bounded, is_stream=is_stream)
+        routes.append(Route(method_path(service, method), typed, methods=["POST"]))
+    _guard(routes, options)
+    return list(routes)
+
+
+def _guard(routes: Sequence[Route], options: HttpOptions) -> None:
+    """Let only requests with a token through, if tokens are configured."""
+    if options.tokens:
+        for route in routes:
+            route.app = TokenCheck(route.app, options.tokens)
+
+
+def _cors(options: HttpOptions) -> list[Middleware]:
+    if not options.origins:
+        return []
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=list(options.origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["*"],
+        max_age=MAX_PREFLIGHT_SECONDS,
+    )
+    return [cors]
+
+
+def _labels(routes: Sequence[BaseRoute]) -> Mapping[object, str]:
+    """Return what requests are counted by, by the endpoint that answers them."""
+    labels: dict[object, str] = {}
+    for route in routes:
+        if isinstance(route, Route):
+            labels.setdefault(route.endpoint, route.path)
+        elif isinstance(route, Mount):
+            labels[route.app] = FILES_ROUTE
+    return labels
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 (Starlette's handlers have the wider type)
+    where, headers = quote(request.url.path), dict(error.headers or {})
+    if error.status_code == 405:
+        text = (
+            f"expected {headers.get('Allow', 'another method')} for {where}, got {request.method}"
+        )
+    elif error.status_code == 404:
+        text = f"nothing is at {where}; the page is at /"
+    else:
+        text = error.detail
+    return refusal(request.scope, error.status_code, text, headers)
+
+
+async def _on_failure(request: Request, error: Exception) -> Response:
+    request_id = uuid4().hex
+    peer = ":".join(map(str, request.client or ()))
+    log.error("request failed", request_id=request_id, peer=peer, exc_info=error)
+    text = f"internal error; the server's log has the cause under request {request_id}"
+    return refusal(request.scope, 500, text)

@@ -1,0 +1,97 @@
+"""The transports of the server, as the settings want them: gRPC, and HTTP beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from server.addresses import is_wildcard
+from server.api.methods import Service
+from server.config import ServerSettings
+from server.descriptors import affordable_connections
+from server.lifecycle.gate import CallGate
+from server.lifecycle.shutdown import Transport
+from server.lifecycle.state import ServingState
+from server.observability.metrics import ServerMetrics
+from server.security.policy import Security
+from server.transport.grpc.auth import TokenInterceptor
+from server.transport.grpc.options import connection_options
+from server.transport.grpc.server import (
+    HEALTH_SERVICE,
+    build_server,
+    listen,
+    service_handlers,
+)
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """What the calls of every transport pass."""
+
+    settings: ServerSettings
+    security: Security
+    metrics: ServerMetrics
+    state: ServingState
+    gate: CallGate
+    max_request_bytes: int
+
+
+@dataclass(frozen=True)
+class OpenTransports:
+    """Transports that listen; gRPC answers when it has been started, HTTP at once."""
+
+    grpc: grpc.aio.Server
+    grpc_port: int
+    transports: Sequence[Transport]
+    http_port: int | None = None
+    page: str | None = None  # its URL
+
+
+async def open_transports(services: Sequence[Service], entrance: Entrance) -> OpenTransports:
+    """Listen on the ports of the settings.
+
+    Raises:
+        StartError: a port cannot be bound; the text names it.
+    """
+    settings, security = entrance.settings, entrance.security
+    ports = 1 if settings.http_port == "off" else 2
+    max_connections = affordable_connections(settings.max_connections, ports)
+    server = build_server(
+        service_handlers(services, entrance.metrics, entrance.gate),
+        entrance.state,
+        connection_options(settings, entrance.max_request_bytes, max_connections),
+        token_interceptors(entrance),
+    )
+    grpc_port = listen(server, settings.host, settings.grpc_port, security.tls)
+    if settings.http_port == "off":
+        return OpenTransports(server, grpc_port, (server,))
+    # Imported here, for it takes a third of a second.
+    from server.transport.http.app import HttpOptions, build_app  # noqa: PLC0415 (as above)
+    from server.transport.http.server import HttpServer  # noqa: PLC0415 (as above)
+
+    options = HttpOptions(
+        entrance.max_request_bytes,
+        settings.http_origins,
+        security.tokens,
+        settings.health_needs_token,
+    )
+    app = build_app(services, entrance.state, entrance.gate, entrance.metrics, options)
+    http = HttpServer(app, max_connections, security.tls)
+    http_port = await http.listen(settings.host_of_http, settings.http_port)
+    page = page_url(settings.host_of_http, http_port, is_secure=security.tls is not None)
+    return OpenTransports(server, grpc_port, (server, http), http_port, page)
+
+
+def token_interceptors(entrance: Entrance) -> list[TokenInterceptor]:
+    """Return what checks the tokens of gRPC calls; nothing without a token file."""
+    if not entrance.security.tokens:
+        return []
+    exempt = () if entrance.settings.health_needs_token else (HEALTH_SERVICE,)
+    return [TokenInterceptor(entrance.security.tokens, exempt, entrance.metrics)]
+
+
+def page_url(host: str, port: int, *, is_secure: bool) -> str:
+    """Return the address of the page, as a browser on this machine takes it."""
+    shown = "localhost" if is_wildcard(host) or host == "127.0.0.1" else host
+    scheme = "https" if is_secure else "http"
+    return f"{scheme}://[{shown}]:{port}/" if ":" in shown else f"{scheme}://{shown}:{port}/"
