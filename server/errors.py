@@ -114,6 +114,7 @@ class _BusyError(ServiceError):
     """There is no room now; the text ends with when to retry."""
 
     status = "RESOURCE_EXHAUSTED"
+    retry_seconds: float
 
     def __init__(self, text: str, retry_seconds: float) -> None:
         super().__init__(f"{text}; retry in {retry_seconds:.3f} s")
@@ -122,7 +123,7 @@ class _BusyError(ServiceError):
     def details(self) -> list[Message]:
         """Return a RetryInfo with the time after which there should be room."""
         delay = Duration()
-        delay.FromNanoseconds(round((self.retry_seconds or 0) * 1e9))
+        delay.FromNanoseconds(round(self.retry_seconds * 1e9))
         return [error_details_pb2.RetryInfo(retry_delay=delay)]
 
 

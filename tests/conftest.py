@@ -94,7 +94,7 @@ def tiny(tmp_path: Path) -> Bundle:
 @pytest.fixture(scope="session")
 def served() -> Iterator[RunningServer]:
     """A server of the bundled model, as `make serve` starts it."""
-    with start_server() as server:
+    with start_server("--http-port", "0") as server:
         yield server
 
 

@@ -123,7 +123,7 @@ def _raw_logits(body: bytes) -> np.ndarray:
 
 
 def _forward(name: str, *, uint8: bool) -> Target:
-    flags = "--grpc-port 0 --metrics-port 0 --log-format json --device cpu"
+    flags = "--grpc-port 0 --http-port off --metrics-port 0 --log-format json --device cpu"
     command = ("server", *flags.split())
     return Target(
         name, command, _forward_request, _forward_logits, path=PREDICT, grpc=True, uint8=uint8

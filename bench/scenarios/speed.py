@@ -16,7 +16,8 @@ from bench.scenarios.measure import Figures, forward_microseconds, measure
 from export.bundle import find_bundle
 from export.runtimes import InterveningRunner, open_runner
 
-SERVER = ("server", "--grpc-port", "0", "--metrics-port", "0", "--log-format", "json")
+PORTS = ("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0")
+SERVER = ("server", *PORTS, "--log-format", "json")
 OUR_SERVER = (*SERVER, "--device", "cpu")
 MODULES = {
     TUTORIAL: ("bench.servers.tutorial",),

@@ -21,7 +21,7 @@ from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
 from forward_client import ForwardClient, ForwardError
 from forward_client.messages import tensor_of
-from server.transport.grpc.options import OTHER_DESCRIPTORS
+from server.descriptors import OTHER_DESCRIPTORS
 from tests.support.faults import (
     ALONE,
     ONE,
@@ -65,24 +65,27 @@ def test_connections_over_the_limit_are_closed() -> None:
 
 
 def test_connections_leave_descriptors_to_the_metrics() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = OTHER_DESCRIPTORS + 20
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))  # the server inherits it
-    try:
-        with start_server() as server:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            warned = [e for e in server.log() if e["event"].startswith("fewer connections")]
-            assert [(e["connections"], e["open_files"]) for e in warned] == [(20, limit)]
-            held = [connect(grpc_port(server)) for _ in range(100)]
-            wait_until(lambda: len(connections(server)) == 20)
-            assert scrape(server)
-            for each in held:
-                each.close()
-            wait_until(lambda: not connections(server))
-            is_prompt(server)
-            assert "File descriptor limit" not in server.log_path.read_text()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with start_server(prefix=("prlimit", f"--nofile={limit}:{limit}")) as server:
+        warned = [e for e in server.log() if e["event"].startswith("fewer connections")]
+        assert [(e["connections"], e["open_files"]) for e in warned] == [(20, limit)]
+        held = [connect(grpc_port(server)) for _ in range(100)]
+        wait_until(lambda: len(connections(server)) == 20)
+        assert scrape(server)
+        for each in held:
+            each.close()
+        wait_until(lambda: not connections(server))
+        is_prompt(server)
+        assert "File descriptor limit" not in server.log_path.read_text()
+
+
+def test_a_soft_limit_of_open_files_is_raised_for_connections() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    options = ("--http-port", "0", "--max-connections", "50")
+    with start_server(*options, prefix=("prlimit", f"--nofile=100:{hard}")) as server:
+        limit, _ = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        assert limit == OTHER_DESCRIPTORS + 2 * 50
+        assert not [e for e in server.log() if e["event"].startswith("fewer connections")]
 
 
 def test_calls_over_the_stream_limit_wait_at_clients() -> None:

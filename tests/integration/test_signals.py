@@ -15,7 +15,17 @@ from tests.support.bundles import REPOSITORY
 from tests.support.servers import wait_until
 
 NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-SERVER = ("server", "--grpc-port", "0", "--metrics-port", "0", "--log-format", "json")
+SERVER = (
+    "server",
+    "--grpc-port",
+    "0",
+    "--http-port",
+    "0",
+    "--metrics-port",
+    "0",
+    "--log-format",
+    "json",
+)
 COMMANDS = (
     SERVER,
     ("client", "health", "--address", "localhost:1"),

@@ -2,7 +2,8 @@
 
 A block is `sh` or `python`. One that can't run here has `<!-- skip: next "REASON" -->` before it;
 `text` is output, not code. The commands are those of the page, except for ports: a server takes
-free ones, and what calls `localhost:8001` reaches it. A `print(...)  # TEXT` must print the text.
+free ones, and what calls `localhost:8000`, 8001 or 8002 reaches it. A `print(...)  # TEXT` must
+print the text.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from unittest import SkipTest
 
 import psutil
@@ -31,6 +32,7 @@ BLOCK_SECONDS = 200
 END_SECONDS = 40
 FENCE = re.compile(r"^ *```(\w*)$(?P<text>.*?)^ *```$", re.M | re.S)
 LANGUAGES = ("sh", "python")
+PORTS = {8000: "http_port", 8001: "grpc_port", 8002: "metrics_port"}
 PRINTED = re.compile(r"^ *print\(.*\)  # (.*)$", re.M)
 # `make serve` goes on in the background, ready when the next command runs. No target installs.
 # What `make test` gave its own children, ARGS above all, is not for this make.
@@ -52,18 +54,17 @@ make() {
 class Address:
     """Where a server of a page listens."""
 
-    grpc_port: int
-    metrics_port: int
+    ready: dict[str, Any]  # what its log says when it is
     pid: int
 
-    @classmethod
-    def of(cls, server: RunningServer) -> Self:
-        return cls(server.ready["grpc_port"], server.ready["metrics_port"], server.process.pid)
+    @property
+    def grpc_port(self) -> int:
+        return int(self.ready["grpc_port"])
 
     def put_into(self, source: str) -> str:
         """Return a block that calls this server where the page calls the documented one."""
-        source = source.replace("localhost:8001", f"localhost:{self.grpc_port}")
-        source = source.replace("localhost:8002", f"localhost:{self.metrics_port}")
+        for documented, name in PORTS.items():
+            source = source.replace(f"localhost:{documented}", f"localhost:{self.ready[name]}")
         return re.sub(r"\bPID\b", str(self.pid), source)
 
 
@@ -72,7 +73,7 @@ class Page:
 
     def __init__(self, path: Path, folder: Path, served: RunningServer, triton_python: str) -> None:
         self._folder, self._triton_python = folder, triton_python
-        self._address = Address.of(served)
+        self._address = Address(served.ready, served.process.pid)
         self._sessions: list[subprocess.Popen[bytes]] = []
         self.skipped: list[str] = []  # the reasons
         self.ran = 0
@@ -127,6 +128,7 @@ class Page:
             "PATH": f"{self._folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "SERVER_LOG": str(log),
             "FORWARD_GRPC_PORT": "0",
+            "FORWARD_HTTP_PORT": "0",
             "FORWARD_METRICS_PORT": "0",
             "FORWARD_LOG_FORMAT": "json",
             "FORWARD_CLIENT_ADDRESS": f"localhost:{self._address.grpc_port}",
@@ -175,7 +177,7 @@ def started(log: Path, session: int) -> Address:
     ready = next(line for line in log.read_text().splitlines() if '"event": "ready"' in line)
     entry = json.loads(ready)
     (server,) = [each for each in members(session) if "server" in each.cmdline()]
-    return Address(entry["grpc_port"], entry["metrics_port"], server.pid)
+    return Address(entry, server.pid)
 
 
 def members(session: int) -> list[psutil.Process]:

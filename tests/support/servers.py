@@ -99,25 +99,23 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def server_command(arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-W", "error", "-m", "server", *arguments]
+    """Return the command of a server; without HTTP, but for `--http-port`."""
+    http = () if "--http-port" in arguments else ("--http-port", "off")
+    return [sys.executable, "-W", "error", "-m", "server", *http, *arguments]
 
 
 @contextmanager
 def start_server(
     *arguments: str, prefix: Sequence[str] = (), **environment: str
 ) -> Iterator[RunningServer]:
-    """Start `python -m server`, after the words of `prefix`, on free ports; end it at the end.
-
-    Without HTTP, but for `--http-port 0`.
-    """
-    ports = ("--grpc-port", "0", "--http-port", "off", "--metrics-port", "0")
-    given = (*ports, "--log-format", "json")
+    """Start `python -m server`, after the words of `prefix`, on free ports; end it at the end."""
+    ports = ("--grpc-port", "0", "--metrics-port", "0", "--log-format", "json")
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "log"
         with (
             log_path.open("wb") as log,
             subprocess.Popen(
-                [*prefix, *server_command([*given, *arguments])],
+                [*prefix, *server_command([*ports, *arguments])],
                 cwd=REPOSITORY,
                 stderr=log,
                 env={**os.environ, **environment},
