@@ -22,9 +22,7 @@ SECONDS_BUCKETS = (
 IMAGES_BUCKETS = tuple(2**power for power in range(13))
 GRPC_LABELS = ("grpc_service", "grpc_method", "grpc_type")
 HTTP_LABELS = ("http_route",)
-OTHER_ROUTE = (
-    "other"  # counts requests to paths that there are not: labels never come from a client
-)
+FILES_ROUTE = "/"  # counts the files of the page, and what is not there
 BATCHER_LABELS = ("batcher",)
 BatcherName = Literal["predict", "trace"]
 BATCHERS: tuple[BatcherName, ...] = get_args(BatcherName)
@@ -64,7 +62,7 @@ class HttpMetrics:
 
     def __init__(self, handled: Counter, seconds: BufferedHistogram, routes: Iterable[str]) -> None:
         self._handled = handled
-        self._seconds = {route: seconds.labels(route) for route in (*routes, OTHER_ROUTE)}
+        self._seconds = {route: seconds.labels(route) for route in routes}
         for route in self._seconds:
             handled.labels(route, "200")
 

@@ -38,6 +38,8 @@ from server.repository.current import CurrentModel, activate
 from server.repository.loader import receive_limit
 from server.transport.grpc.options import connection_options
 from server.transport.grpc.server import build_server, listen, service_handlers
+from server.transport.http.app import HttpOptions, build_app
+from server.transport.http.server import HttpServer
 from tests.support.bundles import REPOSITORY
 
 START_SECONDS = 240  # of a machine with much else to do; below the 300 s of a test
@@ -197,6 +199,7 @@ class HeldServer:
     metrics: ServerMetrics
     drain: Any  # starts a drain, returns a concurrent future
     loop: asyncio.AbstractEventLoop
+    http_address: str
 
 
 class BareContext:
@@ -254,17 +257,20 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     instance = threaded_instance(model, admission, metrics, limits.max_batch_images)
     state, gate = ServingState(), CallGate()
 
-    async def start() -> tuple[Any, int]:
+    async def start() -> tuple[Any, int, HttpServer, int]:
         current = CurrentModel(activate(instance, limits.max_batch_images))
-        handlers = service_handlers(build_services(current, limits, state), metrics, gate)
+        services = build_services(current, limits, state)
+        handlers = service_handlers(services, metrics, gate)
         settings = read_settings(ServerSettings, [])
         options = connection_options(settings, receive_limit(model, limits), max_connections=100)
         server = build_server(handlers, state, options)
         port = listen(server, "127.0.0.1", 0)
         await server.start()
-        return server, port
+        http_options = HttpOptions(receive_limit(model, limits))
+        http = HttpServer(build_app(services, state, gate, metrics, http_options), 20)
+        return server, port, http, await http.listen("127.0.0.1", 0)
 
-    server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    server, port, http, http_port = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
     try:
         yield HeldServer(
             f"127.0.0.1:{port}",
@@ -272,13 +278,15 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
             admission,
             metrics,
             lambda seconds: asyncio.run_coroutine_threadsafe(
-                drain([server], state, gate, seconds), loop
+                drain([server, http], state, gate, seconds), loop
             ),
             loop,
+            f"127.0.0.1:{http_port}",
         )
     finally:
         runner.let_go.set()
         asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(30)
+        asyncio.run_coroutine_threadsafe(http.stop(0), loop).result(30)
         instance.close()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

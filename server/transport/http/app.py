@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -20,7 +20,7 @@ from server.api.methods import Service, StreamMethod
 from server.errors import quote
 from server.lifecycle.gate import CallGate
 from server.lifecycle.state import ServingState
-from server.observability.metrics import ServerMetrics
+from server.observability.metrics import FILES_ROUTE, ServerMetrics
 from server.security.tokens import Tokens
 from server.transport.http.access import TokenCheck
 from server.transport.http.bodies import BoundedBody
@@ -30,7 +30,6 @@ from server.transport.http.refusals import refusal
 from server.transport.http.requests import Requests
 
 WEB = Path(__file__).with_name("web")
-FILES_ROUTE = "/"  # counts the files of the page
 MAX_PREFLIGHT_SECONDS = 600  # a browser asks again whether another origin may call
 
 log = structlog.get_logger()
@@ -73,12 +72,12 @@ def build_app(
     routes = [
         *_health_routes(state, options),
         *_connect_routes(forward, gate, options),
-        Mount("/", StaticFiles(directory=WEB, html=True), name="page"),
     ]
     handlers = {HTTPException: _on_http_error, Exception: _on_failure}
     app = Starlette(routes=routes, middleware=_cors(options), exception_handlers=handlers)
+    app.router.default = StaticFiles(directory=WEB, html=True)
     labels = _labels(routes)
-    counted = metrics.register_routes(dict.fromkeys(labels.values()))
+    counted = metrics.register_routes(dict.fromkeys((FILES_ROUTE, *labels.values())))
     return Requests(app, labels, counted, lambda: state.is_draining)
 
 
@@ -137,23 +136,21 @@ def _labels(routes: Sequence[BaseRoute]) -> Mapping[object, str]:
     for route in routes:
         if isinstance(route, Route):
             labels.setdefault(route.endpoint, route.path)
-        elif isinstance(route, Mount):
-            labels[route.app] = FILES_ROUTE
     return labels
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (Starlette's handlers have the wider type)
     where, headers = quote(request.url.path), dict(error.headers or {})
-    if error.status_code == 405:
-        text = (
-            f"expected {headers.get('Allow', 'another method')} for {where}, got {request.method}"
-        )
-    elif error.status_code == 404:
-        text = f"nothing is at {where}; the page is at /"
+    status = error.status_code
+    is_file = "endpoint" not in request.scope  # as is all that has no route
+    if status == 404 or is_file:
+        status, text = 404, f"nothing takes {request.method} at {where}; the page is at /"
+    elif status == 405:
+        text = f"expected {headers['Allow']} for {where}, got {request.method}"
     else:
         text = error.detail
-    return refusal(request.scope, error.status_code, text, headers)
+    return refusal(request.scope, status, text, headers)
 
 
 async def _on_failure(request: Request, error: Exception) -> Response:

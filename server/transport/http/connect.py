@@ -177,6 +177,8 @@ def _decode(request_type: type[Message], decode: Decode[Any], body: _Body) -> An
 def _binary(request_type: type[Message], text: bytes) -> bytes:
     """Return a message in JSON as bytes."""
     try:
+        if not text.lstrip().startswith(b"{"):  # protobuf takes some others for an empty message
+            raise ValueError("it is no object")  # noqa: TRY301 (one place words them all)
         message = json_format.Parse(text, request_type())
     except (ValueError, RecursionError, json_format.ParseError) as error:
         # ValueError: its bytes are no UTF-8, or a number is too long.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.observability.metrics import OTHER_ROUTE, HttpMetrics
+from server.observability.metrics import FILES_ROUTE, HttpMetrics
 from server.transport.http.bodies import DISCARD_SECONDS, discard
 
 POLICY = "; ".join(
@@ -67,7 +67,7 @@ class Requests:
             with contextlib.suppress(Exception):  # the routes have logged and answered it
                 await self._app(scope, response.receive, response.send)
         finally:
-            route = self._labels.get(scope.get("endpoint"), OTHER_ROUTE)
+            route = self._labels.get(scope.get("endpoint"), FILES_ROUTE)
             self._metrics.observe(route, response.status, started)
             response.end()
 

@@ -28,6 +28,14 @@ BACKLOG = 128
 log = structlog.get_logger()
 
 
+class _Connection(TCPServer):
+    """A connection; when its client has left, its idle timer does not keep it."""
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
+
+
 class HttpServer:
     """Listens, and answers with an application.
 
@@ -97,7 +105,9 @@ class HttpServer:
         task.add_done_callback(self._connections.discard)
         loop = asyncio.get_running_loop()
         try:
-            await TCPServer(self._app, loop, self._config, self._context, {}, reader, writer)
+            await _Connection(self._app, loop, self._config, self._context, {}, reader, writer)
+        except asyncio.CancelledError:  # by `stop`; asyncio.streams would log it as a failure
+            log.debug("connection ended by the shutdown")
         except Exception:
             # What a client sends may upset a parser.
             log.debug("connection failed", exc_info=True)
