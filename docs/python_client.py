@@ -16,6 +16,7 @@ CLIENT = "ForwardClient"
 NAMES = (
     *(CLIENT, "Prediction", "Trace", "TracedStage", "UnitStatistics", "Certificate"),
     *("Intervention", "Attribution", "Comparison", "RuntimeComparison", "StageComparison"),
+    *("TrainingHistory", "Epoch", "Parameters", "StageParameters"),
     *("Model", "Reload", "ReloadFailure", "Tls", "ForwardError", "CredentialsError"),
 )
 PICTURE_NAMES = ("read_images", "load_images", "Images", "normalise", "PictureError")

@@ -121,8 +121,9 @@ class ServerSettings(CommandSettings):
         4 * 1024 * 1024,
         ge=1024,
         le=2**31 - 1,
-        description="Maximum bytes of a response of Trace, and of ModelInfer with stages or "
-        "classes; the default is the default limit of gRPC clients.",
+        description="Maximum bytes of a response of Trace, Attribute, GetTrainingHistory and "
+        "GetParameters, and of ModelInfer with stages or classes; the default is the default limit "
+        "of gRPC clients.",
     )
     max_comparisons: int = Field(
         1,

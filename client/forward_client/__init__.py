@@ -19,24 +19,29 @@ if TYPE_CHECKING:
         TracedStage,
     )
     from forward_client.trace_parts import Certificate, UnitStatistics
+    from forward_client.training import Epoch, Parameters, StageParameters, TrainingHistory
 
 __all__ = [
     "Attribution",
     "Certificate",
     "Comparison",
     "CredentialsError",
+    "Epoch",
     "ForwardClient",
     "ForwardError",
     "Intervention",
     "Model",
+    "Parameters",
     "Prediction",
     "Reload",
     "ReloadFailure",
     "RuntimeComparison",
     "StageComparison",
+    "StageParameters",
     "Tls",
     "Trace",
     "TracedStage",
+    "TrainingHistory",
     "UnitStatistics",
 ]
 
@@ -45,18 +50,22 @@ _HOMES = {
     "Certificate": "trace_parts",
     "Comparison": "comparisons",
     "CredentialsError": "errors",
+    "Epoch": "training",
     "ForwardClient": "connection",
     "ForwardError": "errors",
     "Intervention": "interventions",
     "Model": "results",
+    "Parameters": "training",
     "Prediction": "results",
     "Reload": "results",
     "ReloadFailure": "results",
     "RuntimeComparison": "comparisons",
     "StageComparison": "comparisons",
+    "StageParameters": "training",
     "Tls": "channel",
     "Trace": "results",
     "TracedStage": "results",
+    "TrainingHistory": "training",
     "UnitStatistics": "trace_parts",
 }
 

@@ -7,7 +7,6 @@ from typing import Self, TypeVar
 
 import grpc
 import numpy as np
-from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
@@ -16,25 +15,24 @@ from forward_client.attributions import Attribution
 from forward_client.channel import Tls, authorization, open_channel
 from forward_client.comparisons import Comparison
 from forward_client.errors import ForwardError
+from forward_client.health import health_check, health_request, status_name
 from forward_client.interventions import Intervention
 from forward_client.messages import (
     Detail,
     Method,
     attribute_request,
     compare_request,
+    parameters_request,
     tensor_of,
     trace_request,
 )
 from forward_client.proxy import proxy_for
 from forward_client.results import Model, Prediction, Trace
+from forward_client.training import Parameters, TrainingHistory
 
 Response = TypeVar("Response")
 
 MAX_TIMEOUT_SECONDS = 86_400  # a day
-
-# grpc.health.v1 without a package of its messages: a request is one string of field 1, a response
-# one enumerator of field 1, in bytes the same as the wrappers of a string and of an int32.
-HEALTH = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 
 
 class ForwardClient:
@@ -83,9 +81,7 @@ class ForwardClient:
         self._metadata = authorization(token)
         self._channel = open_channel(self._address, tls, self._proxy)
         self._stub = forward_pb2_grpc.ForwardServiceStub(self._channel)
-        self._check = self._channel.unary_unary(
-            "/grpc.health.v1.Health/Check", StringValue.SerializeToString, Int32Value.FromString
-        )
+        self._check = health_check(self._channel)
 
     def __enter__(self) -> Self:
         """Return the client itself."""
@@ -242,6 +238,31 @@ class ForwardClient:
         """
         return Comparison.of(self._call(self._stub.Compare, compare_request(images, runtimes)))
 
+    def training_history(self) -> TrainingHistory:
+        """Return the record of the served model's training.
+
+        Raises:
+            ForwardError: the call failed; NOT_FOUND if the model was published without a record.
+        """
+        request = pb.GetTrainingHistoryRequest()
+        return TrainingHistory.of(self._call(self._stub.GetTrainingHistory, request))
+
+    def parameters(self, epoch: int | None = None, stages: Sequence[str] = ()) -> Parameters:
+        """Return the parameters of the served model, or of an epoch of its training.
+
+        Args:
+            epoch: one of `snapshot_epochs` of `training_history`; None for the served parameters.
+            stages: names of stages of operation "Linear"; all of them if empty.
+
+        Raises:
+            TypeError: `stages` is one string.
+            ValueError: the epoch is no whole number from 0.
+            ForwardError: the call failed; NOT_FOUND if no parameters of the epoch were kept.
+        """
+        return Parameters.of(
+            self._call(self._stub.GetParameters, parameters_request(epoch, stages))
+        )
+
     def model(self) -> Model:
         """Return a description of the served model.
 
@@ -260,8 +281,7 @@ class ForwardClient:
         Raises:
             ForwardError: the call failed; NOT_FOUND for a service that the server does not have.
         """
-        status = self._call(self._check, StringValue(value=service)).value
-        return HEALTH[status] if 0 <= status < len(HEALTH) else HEALTH[0]
+        return status_name(self._call(self._check, health_request(service)))
 
     def _call(self, method: Callable[..., Response], request: object) -> Response:
         try:

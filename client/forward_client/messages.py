@@ -22,7 +22,7 @@ METHODS: dict[Method, pb.AttributionMethod] = {
     "integrated_gradients": pb.ATTRIBUTION_METHOD_INTEGRATED_GRADIENTS,
     "saliency": pb.ATTRIBUTION_METHOD_SALIENCY,
 }
-MAX_CLASS = 2**31 - 1  # an int32 of the contract
+MAX_INT32 = 2**31 - 1  # of a field of the contract
 
 
 def trace_request(  # noqa: PLR0913 (the fields of the request)
@@ -69,8 +69,8 @@ def attribute_request(  # noqa: PLR0913 (the fields of the request)
     return pb.AttributeRequest(
         images=tensor_of(images),
         method=METHODS[method],
-        target_class=_class_of("target", target),
-        other_class=_class_of("other", other),
+        target_class=_number_of("a class as", "target", target),
+        other_class=_number_of("a class as", "other", other),
         stage=stage or "",
         baseline=None if baseline is None else tensor_of(baseline),
     )
@@ -80,6 +80,12 @@ def compare_request(images: np.ndarray, runtimes: Sequence[str]) -> pb.CompareRe
     """Return the request of `ForwardClient.compare`; it raises what that documents."""
     _check_sequence("runtimes", runtimes, "onnx")
     return pb.CompareRequest(images=tensor_of(images), runtimes=runtimes)
+
+
+def parameters_request(epoch: int | None, stages: Sequence[str]) -> pb.GetParametersRequest:
+    """Return the request of `ForwardClient.parameters`; it raises what that documents."""
+    _check_sequence("stages", stages, "linear1")
+    return pb.GetParametersRequest(epoch=_number_of("a number as", "epoch", epoch), stages=stages)
 
 
 def tensor_of(images: np.ndarray) -> pb.Tensor:
@@ -115,11 +121,11 @@ def _check_choice(what: str, given: str, choices: Iterable[str]) -> None:
         raise ValueError(f"expected {what} of {', '.join(known)}, got {given!r}")
 
 
-def _class_of(name: str, given: object) -> int | None:
-    """Return a class as Python's int, None for none."""
+def _number_of(what: str, name: str, given: object) -> int | None:
+    """Return a class or an epoch as Python's int, None for none."""
     if given is None:
         return None
     number = whole_number(given)
-    if number is None or not 0 <= number <= MAX_CLASS:
-        raise ValueError(f"expected a class as {name}, from 0 to {MAX_CLASS}, got {given!r}")
+    if number is None or not 0 <= number <= MAX_INT32:
+        raise ValueError(f"expected {what} {name}, from 0 to {MAX_INT32}, got {given!r}")
     return number

@@ -15,6 +15,8 @@ ONNX_INTERVENTIONS_FILE = "interventions.onnx"
 TORCHSCRIPT_FILE = "model.ts"
 PT2_FILE = "model.pt2"
 VECTORS_FILE = "vectors.npz"
+HISTORY_FILE = "history.jsonl"
+SNAPSHOTS_FILE = "snapshots.safetensors"
 
 TEST_IMAGES = "test"  # names the dataset's test images in a record of parity
 MAX_VERSION = 2**63 - 1  # what an int64 of the protocols holds

@@ -8,6 +8,7 @@ MAX_VIOLATIONS = 100  # a client may name millions of stages; a status holds few
 STAGE_OVERHEAD_BYTES = 256
 TENSOR_OVERHEAD_BYTES = 64  # of a tensor: dtype, shape, tags and lengths
 ENTRY_OVERHEAD_BYTES = 32  # the same for an image's top values
+EPOCH_OVERHEAD_BYTES = 96  # of an epoch: seven figures, its number, tags and lengths
 ATTRIBUTION_BYTES = 64  # an image's attribution beside its contributions: five doubles, a class
 
 

@@ -11,8 +11,9 @@ from export.architecture import Device, Runtime, flops_per_image, parameter_coun
 from export.attribution.network import Network
 from export.bundle import Bundle
 from export.bundle.manifest import Manifest
+from export.bundle.record import TrainingRecord, read_record
 from export.bundle.weights import read_weights
-from export.errors import RuntimeUnavailableError
+from export.errors import BundleError, RuntimeUnavailableError
 from export.parity.certificates import Prover
 from export.parity.vectors import check_vectors
 from export.runtimes import InterveningRunner, open_runner
@@ -32,6 +33,9 @@ class ServedModel:
     parameter_counts: dict[str, int]
     network: Network  # its parameters, for attribution and certificates
     bundle: Bundle  # from which comparisons open other runtimes
+    # In memory, at most MAX_SNAPSHOT_BYTES and MAX_HISTORY_BYTES: it is served like the model also
+    # when the folder is gone or replaced, and no call reads and hashes files on the event loop.
+    record: TrainingRecord
     compare_programs: bool = False  # comparisons may open runtimes whose files are programs
     no_gpu: str = ""  # why "auto" did not get one; empty if it did or was not asked
 
@@ -86,8 +90,18 @@ def load_verified(
         parameter_counts=parameter_counts(stages),
         network=Network.of(stages, read_weights(bundle), runner.precision),
         bundle=bundle,
+        record=_record(bundle),
         no_gpu=no_gpu,
     )
+
+
+def _record(bundle: Bundle) -> TrainingRecord:
+    """Return the record of the training, an empty one if it is wrong: predictions need none."""
+    try:
+        return read_record(bundle)
+    except BundleError as error:
+        log.warning("training record is not served", reason=str(error))
+        return TrainingRecord()
 
 
 def _open_runner(

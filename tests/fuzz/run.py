@@ -67,6 +67,9 @@ def seeds() -> dict[str, Sequence[bytes]]:
     # Without torch's runtimes, which take long; a mutation may ask for them.
     compared = [pb.CompareRequest(images=tensor, runtimes=["onnx"]) for tensor in tensors[:3]]
     compared.append(pb.CompareRequest(images=tensors[0], runtimes=["numpy", "onnx"], model=model))
+    histories = [pb.GetTrainingHistoryRequest(), pb.GetTrainingHistoryRequest(model=model)]
+    parameters = [pb.GetParametersRequest(), pb.GetParametersRequest(epoch=0, model=model)]
+    parameters.append(pb.GetParametersRequest(stages=["linear2", "linear1"], epoch=200))
     described = [pb.GetModelRequest(), pb.GetModelRequest(model=model)]
     return {
         "Predict": [each.SerializeToString() for each in predict],
@@ -74,6 +77,8 @@ def seeds() -> dict[str, Sequence[bytes]]:
         "Trace": [each.SerializeToString() for each in trace],
         "Attribute": [each.SerializeToString() for each in attribute],
         "Compare": [each.SerializeToString() for each in compared],
+        "GetTrainingHistory": [each.SerializeToString() for each in histories],
+        "GetParameters": [each.SerializeToString() for each in parameters],
         "GetModel": [each.SerializeToString() for each in described],
         "ModelInfer": [each.SerializeToString() for each in _inferences(few)],
     }

@@ -191,6 +191,8 @@ def test_an_unserved_model_is_not_found(served: RunningServer, name: str, versio
         (service.Predict, pb.PredictRequest(images=tensor(IMAGE), model=selector)),
         (service.Trace, pb.TraceRequest(images=tensor(IMAGE), model=selector)),
         (service.GetModel, pb.GetModelRequest(model=selector)),
+        (service.GetTrainingHistory, pb.GetTrainingHistoryRequest(model=selector)),
+        (service.GetParameters, pb.GetParametersRequest(model=selector)),
     ]
     with channel:
         for method, request in requests:
@@ -223,6 +225,8 @@ def test_reflection_gives_the_proto(
             "Trace",
             "Attribute",
             "Compare",
+            "GetTrainingHistory",
+            "GetParameters",
             "GetModel",
         ]
 

@@ -105,6 +105,16 @@ RPCS = [
         pb.CompareRequest(images=tensor(27)),
     ),
     rpc(
+        f"{FORWARD}GetTrainingHistory",
+        pb.GetTrainingHistoryRequest(),
+        pb.GetTrainingHistoryRequest(model=pb.ModelSelector(name="x")),
+    ),
+    rpc(
+        f"{FORWARD}GetParameters",
+        pb.GetParametersRequest(),
+        pb.GetParametersRequest(stages=["x"]),
+    ),
+    rpc(
         f"{FORWARD}GetModel",
         pb.GetModelRequest(),
         pb.GetModelRequest(model=pb.ModelSelector(name="x")),

@@ -1,5 +1,6 @@
 """Bundles made for a test."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import numpy as np
 
 from export.architecture import Precision, Stage, mlp
 from export.bundle import Bundle, open_bundle
-from export.bundle.manifest import Dataset, Manifest
+from export.bundle.manifest import HISTORY_FILE, SNAPSHOTS_FILE, Dataset, Manifest
 from export.bundle.publishing import staged_bundle, write_bundle
+from export.bundle.snapshots import Snapshots, half_precision, write_snapshots
+from export.bundle.weights import read_weights
 from export.network import Network, weights_of
 from export.parity.bounds import Reference, bounded
 from export.runtimes.numpy import NumpyRunner
@@ -76,3 +79,46 @@ def reference_of(
 def random_images(count: int, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Return seeded random images, float32 [count, *shape] in 0..1."""
     return np.random.default_rng(seed).random((count, *shape), np.float32)
+
+
+def history_of(epochs: int) -> bytes:
+    """Return `history.jsonl` of a training with made-up figures."""
+    lines = [
+        {
+            "epoch": epoch,
+            "train_loss": 2 / epoch,
+            "train_accuracy": 1 - 1 / (epoch + 1),
+            "held_out_loss": 3 / epoch,
+            "held_out_accuracy": 1 - 1 / (epoch + 2),
+            "learning_rate": epoch / 8,
+            "seconds": 0.25 * epoch,
+            "observation": f"epoch {epoch}: läuft",
+            "dead_units": 0,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+    return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+
+
+def snapshots_of(
+    weights: Mapping[str, np.ndarray], kept: Sequence[int], served_epoch: int
+) -> Snapshots:
+    """Return made-up snapshots of epochs, of which the served one has the weights, rounded."""
+    return Snapshots(
+        {
+            epoch: half_precision(
+                {name: array * np.float32(epoch / served_epoch) for name, array in weights.items()}
+            )
+            for epoch in kept
+        },
+        served_epoch,
+    )
+
+
+def with_record(
+    bundle: Bundle, models_dir: Path, *, epochs: int = 9, kept: Sequence[int] = (0, 1, 3, 9)
+) -> Bundle:
+    """Return a copy of the bundle with the record of a training, which ended after `epochs`."""
+    snapshots = snapshots_of(read_weights(bundle), kept, epochs)
+    record = {HISTORY_FILE: history_of(epochs), SNAPSHOTS_FILE: write_snapshots(snapshots)}
+    return republish(bundle, models_dir, record)

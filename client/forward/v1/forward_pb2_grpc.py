@@ -150,7 +150,8 @@ class ForwardServiceServicer:
         """Returns the record of the served model's training: every epoch, and the epochs of
         which the parameters were kept.
 
-        Fails with NOT_FOUND (model, or it was published without a record).
+        Fails with NOT_FOUND (model, or it was published without a record), and with
+        INVALID_ARGUMENT for a response that would pass the server's byte limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,8 +161,8 @@ class ForwardServiceServicer:
         """Returns the parameters of the served model, or of an epoch of its training.
 
         Fails with NOT_FOUND (model, or no parameters of that epoch were kept), and with
-        INVALID_ARGUMENT for an unknown stage or a response that would pass the server's
-        byte limit.
+        INVALID_ARGUMENT for a negative epoch, for a stage that is unknown, has no parameters or
+        is named twice, or for a response that would pass the server's byte limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -81,14 +81,15 @@ class ForwardServiceStub:
     """Returns the record of the served model's training: every epoch, and the epochs of
     which the parameters were kept.
 
-    Fails with NOT_FOUND (model, or it was published without a record).
+    Fails with NOT_FOUND (model, or it was published without a record), and with
+    INVALID_ARGUMENT for a response that would pass the server's byte limit.
     """
     GetParameters: _grpc.UnaryUnaryMultiCallable[_forward_pb2.GetParametersRequest, _forward_pb2.GetParametersResponse]
     """Returns the parameters of the served model, or of an epoch of its training.
 
     Fails with NOT_FOUND (model, or no parameters of that epoch were kept), and with
-    INVALID_ARGUMENT for an unknown stage or a response that would pass the server's
-    byte limit.
+    INVALID_ARGUMENT for a negative epoch, for a stage that is unknown, has no parameters or
+    is named twice, or for a response that would pass the server's byte limit.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_forward_pb2.GetModelRequest, _forward_pb2.GetModelResponse]
     """Describes the served model: what it accepts, its stages, its limits and
@@ -148,14 +149,15 @@ class ForwardServiceAsyncStub(ForwardServiceStub):
     """Returns the record of the served model's training: every epoch, and the epochs of
     which the parameters were kept.
 
-    Fails with NOT_FOUND (model, or it was published without a record).
+    Fails with NOT_FOUND (model, or it was published without a record), and with
+    INVALID_ARGUMENT for a response that would pass the server's byte limit.
     """
     GetParameters: _aio.UnaryUnaryMultiCallable[_forward_pb2.GetParametersRequest, _forward_pb2.GetParametersResponse]  # type: ignore[assignment]
     """Returns the parameters of the served model, or of an epoch of its training.
 
     Fails with NOT_FOUND (model, or no parameters of that epoch were kept), and with
-    INVALID_ARGUMENT for an unknown stage or a response that would pass the server's
-    byte limit.
+    INVALID_ARGUMENT for a negative epoch, for a stage that is unknown, has no parameters or
+    is named twice, or for a response that would pass the server's byte limit.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_forward_pb2.GetModelRequest, _forward_pb2.GetModelResponse]  # type: ignore[assignment]
     """Describes the served model: what it accepts, its stages, its limits and
@@ -248,7 +250,8 @@ class ForwardServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns the record of the served model's training: every epoch, and the epochs of
         which the parameters were kept.
 
-        Fails with NOT_FOUND (model, or it was published without a record).
+        Fails with NOT_FOUND (model, or it was published without a record), and with
+        INVALID_ARGUMENT for a response that would pass the server's byte limit.
         """
 
     @_abc_1.abstractmethod
@@ -260,8 +263,8 @@ class ForwardServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns the parameters of the served model, or of an epoch of its training.
 
         Fails with NOT_FOUND (model, or no parameters of that epoch were kept), and with
-        INVALID_ARGUMENT for an unknown stage or a response that would pass the server's
-        byte limit.
+        INVALID_ARGUMENT for a negative epoch, for a stage that is unknown, has no parameters or
+        is named twice, or for a response that would pass the server's byte limit.
         """
 
     @_abc_1.abstractmethod

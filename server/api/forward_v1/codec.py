@@ -19,6 +19,7 @@ ImagesMessage = (
     | pb.AttributeRequest
     | pb.CompareRequest
 )
+OtherMessage = pb.GetModelRequest | pb.GetTrainingHistoryRequest | pb.GetParametersRequest
 
 NUMPY_TYPES: dict[int, np.dtype[Any]] = {
     pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
@@ -31,9 +32,11 @@ BASELINE_SCHEMA = TensorSchema(
 )
 
 
-def encode_into(tensor: pb.Tensor, array: np.ndarray) -> None:
-    """Put an array of little-endian float32 into an empty tensor."""
-    tensor.dtype = pb.DATA_TYPE_FLOAT32
+def encode_into(
+    tensor: pb.Tensor, array: np.ndarray, dtype: pb.DataType = pb.DATA_TYPE_FLOAT32
+) -> None:
+    """Put an array of little-endian values of that type into an empty tensor."""
+    tensor.dtype = dtype
     tensor.shape.extend(array.shape)
     tensor.data = array.tobytes()
 
@@ -98,7 +101,7 @@ def checked_images(request: ImageRequest[ImagesMessage], active: ActiveModel) ->
     return images
 
 
-def check_model(message: ImagesMessage | pb.GetModelRequest, active: ActiveModel) -> None:
+def check_model(message: ImagesMessage | OtherMessage, active: ActiveModel) -> None:
     """Check that a request asks for the active model, or for any.
 
     Raises:

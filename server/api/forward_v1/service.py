@@ -18,6 +18,11 @@ from server.api.forward_v1.codec import (
 )
 from server.api.forward_v1.comparison import comparison_message, plan_comparison
 from server.api.forward_v1.stream import PredictStream
+from server.api.forward_v1.training import (
+    history_message,
+    parameters_message,
+    plan_parameters,
+)
 from server.api.forward_v1.zero_copy import ImageRequest, image_decoder
 from server.api.methods import Service, StreamMethod, UnaryMethod, message_decoder
 from server.api.sizes import check_response_size
@@ -61,6 +66,14 @@ class ForwardService:
                 UnaryMethod("Trace", self.trace, image_decoder(pb.TraceRequest)),
                 UnaryMethod("Attribute", self.attribute, image_decoder(pb.AttributeRequest)),
                 UnaryMethod("Compare", self.compare, image_decoder(pb.CompareRequest)),
+                UnaryMethod(
+                    "GetTrainingHistory",
+                    self.get_training_history,
+                    message_decoder(pb.GetTrainingHistoryRequest),
+                ),
+                UnaryMethod(
+                    "GetParameters", self.get_parameters, message_decoder(pb.GetParametersRequest)
+                ),
                 UnaryMethod("GetModel", self.get_model, message_decoder(pb.GetModelRequest)),
             ),
         )
@@ -156,6 +169,22 @@ class ForwardService:
             return active.model.compared.compare(names, pixels_of(images), is_stopped)
 
         return comparison_message(active, await self._comparisons.run(compare, context.deadline))
+
+    async def get_training_history(
+        self, request: pb.GetTrainingHistoryRequest, context: CallContext
+    ) -> pb.GetTrainingHistoryResponse:
+        """Return the record of the served model's training."""
+        active = self._current.active
+        check_model(request, active)
+        return history_message(active, self._limits)
+
+    async def get_parameters(
+        self, request: pb.GetParametersRequest, context: CallContext
+    ) -> pb.GetParametersResponse:
+        """Return the parameters that are served, or those after an epoch of the training."""
+        active = self._current.active
+        check_model(request, active)
+        return parameters_message(active, plan_parameters(request, active, self._limits))
 
     async def get_model(
         self, request: pb.GetModelRequest, context: CallContext

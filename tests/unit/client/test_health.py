@@ -5,7 +5,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forward_client.connection import HEALTH
+from forward_client.health import HEALTH
 
 Status = HealthCheckResponse.ServingStatus
 
