@@ -19,6 +19,7 @@ import numpy as np
 from export.architecture import Device, Precision, Runtime
 from export.bundle import Bundle, open_bundle
 from export.bundle.publishing import write_manifest
+from export.bundle.record import read_record
 from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, RuntimeUnavailableError
 from export.output import make_console, print_error, printable, run_command
 from export.parity.compare import Report, compare, synthetic_images, variants_of
@@ -49,7 +50,7 @@ def _verify(bundle: Bundle, options: argparse.Namespace) -> bool:
     if unlisted := bundle.unlisted_files():
         raise BundleError(f"{bundle.path}: the manifest does not list {', '.join(unlisted)}")
     print(f"manifest.json and {len(bundle.manifest.files)} files match their hashes.")
-    holds = True
+    holds = _verify_record(bundle)
     for runtime in options.runtime or get_args(Runtime):
         try:
             images = check_vectors(bundle, open_runner(bundle, runtime, "cpu"))
@@ -61,6 +62,19 @@ def _verify(bundle: Bundle, options: argparse.Namespace) -> bool:
         else:
             print(f"{runtime}: every stage of {images} recorded vectors is correct.")
     return holds
+
+
+def _verify_record(bundle: Bundle) -> bool:
+    """Check the record of the training, if there is one."""
+    try:
+        epochs, snapshots = read_record(bundle)
+    except BundleError as error:
+        print_error("training record", f"fails: {error}")
+        return False
+    if epochs:
+        kept = f", {len(snapshots.by_epoch)} snapshots" if snapshots else ""
+        print(f"training record: {len(epochs)} epochs{kept}.")
+    return True
 
 
 def _compare(bundle: Bundle, options: argparse.Namespace) -> bool:

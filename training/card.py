@@ -1,8 +1,9 @@
 """The model card: what the model is, how it was made and how far to trust it."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
-from export.bundle.manifest import TEST_IMAGES, Manifest
+from export.bundle.manifest import SNAPSHOTS_FILE, TEST_IMAGES, Manifest
 from training.evaluate import Evaluation
 from training.results import TrainingResult
 from training.seeds import HEADINGS, seeds_rows
@@ -82,7 +83,7 @@ def _how_it_was_made(manifest: Manifest, result: TrainingResult) -> str:
   bits come again, on such a machine with such tools, from
   `python -m training --config recipe.toml`.
 - SHA-256 of `weights.safetensors`: `{result.weights_sha256}`.
-- Tools: {tools}.
+{_kept(result)}- Tools: {tools}.
 - Machine: {hardware}; threads: {recipe.threads}.
 
 ![loss, error and learning rate by epoch; confusion matrix and worst mistakes](history.png)
@@ -91,6 +92,21 @@ The weights of the first layer, each unit as an image:
 
 ![an image for each unit](weights.png)
 """
+
+
+def _kept(result: TrainingResult) -> str:
+    last = result.epochs[-1].epoch
+    if last not in result.snapshots:
+        return ""
+    numbers = ", ".join(map(str, result.snapshots))
+    lines = textwrap.wrap(
+        f"- `{SNAPSHOTS_FILE}`: the weights in half precision after the epochs {numbers}; 0 is "
+        f"before the training, and those after {last} are the published ones, rounded.",
+        width=100,
+        subsequent_indent="  ",
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines) + "\n"
 
 
 def _over_seeds(result: TrainingResult, results: Sequence[TrainingResult]) -> str:

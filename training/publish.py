@@ -11,8 +11,16 @@ import torch
 
 from export.architecture import Stage
 from export.bundle import Bundle, open_bundle
-from export.bundle.manifest import TEST_IMAGES, Dataset, Manifest, RuntimeParity
+from export.bundle.manifest import (
+    HISTORY_FILE,
+    SNAPSHOTS_FILE,
+    TEST_IMAGES,
+    Dataset,
+    Manifest,
+    RuntimeParity,
+)
 from export.bundle.publishing import staged_bundle, write_files, write_manifest
+from export.bundle.snapshots import Snapshots, write_snapshots
 from export.errors import ParityError
 from export.network import weights_of
 from export.parity.compare import ImageSet, compare, synthetic_images, variants_of
@@ -63,11 +71,20 @@ def _records(result: TrainingResult, data: Data, title: str) -> dict[str, bytes]
     first, second = (torch.from_numpy(weight) for weight in weights[:2])
     return {
         "recipe.toml": result.recipe.toml().encode(),
-        "history.jsonl": history_lines(result.epochs),
+        HISTORY_FILE: history_lines(result.epochs),
         "history.png": history_picture(result.epochs, result.test, data.test, data.labels, title),
         "evaluation.png": evaluation_picture(result.test, f"{title}: test images"),
         "weights.png": weights_picture(first, second, data.labels),
+        **_snapshots(result),
     }
+
+
+def _snapshots(result: TrainingResult) -> dict[str, bytes]:
+    """Return the file of the snapshots, none without that of the last epoch, which is served."""
+    served = result.epochs[-1].epoch
+    if served not in result.snapshots:
+        return {}
+    return {SNAPSHOTS_FILE: write_snapshots(Snapshots(result.snapshots, served))}
 
 
 def _compare(

@@ -2,8 +2,10 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from export.network import Network, weights_of
 from export.writers import write_weights
@@ -21,6 +23,8 @@ class TrainingResult:
     network: Network  # takes pixels 0..1
     held_out: Score
     test: Evaluation
+    # Its weights as they were after some epochs, 0 before the first, ascending: float16 by name.
+    snapshots: Mapping[int, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:

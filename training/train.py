@@ -107,6 +107,7 @@ def _evaluate(trainer: Trainer, data: Data) -> TrainingResult:
         network=network,
         held_out=score(network, data.held_out),
         test=evaluate(network, data.test),
+        snapshots=trainer.snapshots,
     )
 
 

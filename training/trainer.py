@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import get_total_norm
 
 from export.architecture import mlp
+from export.bundle.snapshots import most_snapshots
+from export.network import weights_of
 from training.augment import distort
 from training.config import Recipe
 from training.data import IMAGE_SIDE, Data
@@ -21,6 +24,7 @@ from training.metrics import accuracy
 from training.model import NormalisedNetwork
 from training.muon import Muon
 from training.schedule import Schedule
+from training.snapshots import kept_epochs, snapshot_of
 
 MOMENTUM = 0.9  # Nesterov's
 BIAS_LEARNING_RATE = 2e-3  # peak
@@ -98,6 +102,10 @@ class Trainer:
             augmentation_end=recipe.augmentation_end,
         )
         self._step = 0  # steps that are done
+        self._kept_epochs = kept_epochs(recipe.epochs, most_snapshots(stages))
+        # By epoch, ascending: the published weights as they were then, float16 by name.
+        self.snapshots: dict[int, dict[str, np.ndarray]] = {}
+        self._keep_snapshot()
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -131,6 +139,7 @@ class Trainer:
                 on_step()
             held_out = self._evaluate_held_out()
             self.epochs.append(self._record(totals, held_out, started))
+            self._keep_snapshot()
             yield self.epochs[-1]
 
     def _batches(self) -> Iterable[torch.Tensor]:
@@ -162,6 +171,14 @@ class Trainer:
         decay = min(self.recipe.average_decay, self._step / (self._step + 10))
         for averaged, now in zip(self.average.parameters(), self._model.parameters(), strict=True):
             averaged.lerp_(now, 1 - decay)
+
+    def _keep_snapshot(self) -> None:
+        """Keep the averaged weights after the last epoch, if it is one to keep."""
+        epoch = len(self.epochs)
+        if epoch in self._kept_epochs:
+            snapshot = snapshot_of(weights_of(self.average.folded()))
+            if snapshot is not None:
+                self.snapshots[epoch] = snapshot
 
     def _record(self, totals: EpochTotals, held_out: HeldOutFigures, started: float) -> Epoch:
         weights = {
@@ -204,6 +221,8 @@ class Trainer:
         for number, optimizer in enumerate(self._optimizers):
             for index, moments in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer{number}/{index}/{name}": v for name, v in moments.items()}
+        for epoch, snapshot in self.snapshots.items():
+            tensors |= {f"snapshot/{epoch}/{n}": torch.from_numpy(v) for n, v in snapshot.items()}
         return tensors
 
     def restore(self, tensors: Mapping[str, torch.Tensor], epochs: Sequence[Epoch]) -> None:
@@ -215,6 +234,7 @@ class Trainer:
         self.epochs = list(epochs)
         self._step = len(epochs) * self.steps_per_epoch
         self._generator.set_state(tensors["generator"])
+        self._restore_snapshots(tensors)
         for part, module in (("model", self._model), ("average", self.average)):
             module.load_state_dict(
                 {name: tensors[f"{part}/{name}"] for name in module.state_dict()}
@@ -227,3 +247,10 @@ class Trainer:
                     moments.setdefault(int(index), {})[name] = value
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+    def _restore_snapshots(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        for key, value in tensors.items():
+            if key.startswith("snapshot/"):
+                _, epoch, name = key.split("/")
+                self.snapshots.setdefault(int(epoch), {})[name] = value.numpy()
+        self.snapshots = dict(sorted(self.snapshots.items()))

@@ -1,7 +1,8 @@
 """The snapshots of a training: the parameters after some epochs, in half precision."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -9,13 +10,16 @@ from pydantic import NonNegativeInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from export.architecture import parameter_shapes
+from export.architecture import Stage, parameter_shapes
 from export.bundle.manifest import SNAPSHOTS_FILE, WEIGHTS_FILE, Record
 from export.bundle.reading import Bundle
 from export.bundle.weights import read_weights
 from export.errors import BundleError
 
 MAX_SNAPSHOT_BYTES = 3_000_000  # of the file: a server keeps it in memory
+# What a snapshot takes of the file's header: the entry of each tensor (name, type, shape, place),
+# and its number in the index; and the rest of the header.
+TENSOR_BYTES, EPOCH_BYTES, REST_BYTES = 128, 16, 256
 INDEX = "training"  # of the file's metadata; one key alone, of several the order differs by run
 
 Parameters = Mapping[str, np.ndarray]
@@ -39,6 +43,13 @@ def half_precision(parameters: Parameters) -> dict[str, np.ndarray]:
     """Return parameters as float16, rounded to nearest; too large ones become infinite."""
     with np.errstate(over="ignore"):
         return {name: array.astype("<f2") for name, array in parameters.items()}
+
+
+def most_snapshots(stages: Sequence[Stage]) -> int:
+    """Return how many snapshots of a network fit into a file."""
+    shapes = parameter_shapes(stages).values()
+    each = EPOCH_BYTES + sum(TENSOR_BYTES + 2 * prod(shape) for shape in shapes)
+    return (MAX_SNAPSHOT_BYTES - REST_BYTES) // each
 
 
 def write_snapshots(snapshots: Snapshots) -> bytes:
