@@ -25,6 +25,7 @@ from export.runtimes import open_runner
 from forward_client import ForwardClient
 from tests.support.bundles import MODELS_DIR, REPOSITORY, random_images
 from tests.support.certificates import Authority
+from tests.support.http import request
 from tests.support.ports import free_port
 
 # The first test waits for the build, and on a bare machine for the base.
@@ -41,7 +42,7 @@ START_SECONDS = 240  # of a machine with much else to do
 PYTHON = "/opt/forward/bin/python"
 HARDENED = (
     *("--read-only", "--cap-drop", "ALL"),
-    *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"),
+    *("--ulimit", "nofile=1024:2048", "--ulimit", "nproc=1024:1024"),
     # podman leaves the checks to systemd, which may not be there; the tests run the command.
     "--no-healthcheck",
 )
@@ -209,26 +210,27 @@ def make_base() -> None:
 
 
 @pytest.fixture(scope="module")
-def ports() -> tuple[int, int]:
-    """Two free ports of the loopback address."""
-    return free_port(), free_port()
+def ports() -> tuple[int, int, int]:
+    """Three free ports of the loopback address: gRPC, HTTP, metrics."""
+    return free_port(), free_port(), free_port()
 
 
 @pytest.fixture(scope="module")
-def container(image: Image, ports: tuple[int, int]) -> Iterator[Container]:
+def container(image: Image, ports: tuple[int, int, int]) -> Iterator[Container]:
     """A server that this machine reaches, and no other."""
-    grpc_port, metrics_port = map(str, ports)
+    grpc_port, http_port, metrics_port = map(str, ports)
     with image.start(
         "host",
         FORWARD_HOST="127.0.0.1",
         FORWARD_GRPC_PORT=grpc_port,
+        FORWARD_HTTP_PORT=http_port,
         FORWARD_METRICS_PORT=metrics_port,
     ) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def address(container: Container, ports: tuple[int, int]) -> str:  # noqa: ARG001 (it shall run)
+def address(container: Container, ports: tuple[int, int, int]) -> str:  # noqa: ARG001 (it shall run)
     """Where that server answers."""
     return f"127.0.0.1:{ports[0]}"
 
@@ -241,6 +243,12 @@ def test_it_answers_what_the_bundle_computes_here(address: str) -> None:
         prediction = client.predict(images)
     np.testing.assert_array_equal(prediction.logits, expected)
     np.testing.assert_array_equal(prediction.classes, expected.argmax(axis=1))
+
+
+@pytest.mark.usefixtures("container")
+def test_it_serves_the_page(ports: tuple[int, int, int]) -> None:
+    answer = request(f"127.0.0.1:{ports[1]}", "/")
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
 def test_its_health_check_follows_the_port(image: Image, container: Container) -> None:
@@ -286,7 +294,11 @@ def test_by_default_it_serves_every_interface(image: Image) -> None:
     fields = [line.split() for line in sockets.splitlines()]
     listening = [address.split(":") for _, address, _, state, *_ in fields if state == "0A"]
     # One socket for both families of addresses, or one for each.
-    assert {(int(host, 16), int(port, 16)) for host, port in listening} == {(0, 8001), (0, 8002)}
+    assert {(int(host, 16), int(port, 16)) for host, port in listening} == {
+        (0, 8000),
+        (0, 8001),
+        (0, 8002),
+    }
 
 
 def test_it_runs_read_only_without_root_or_capabilities(
