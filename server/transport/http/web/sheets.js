@@ -1,0 +1,116 @@
+// The drawings of the batch, and the images that they make.
+
+import { prepare } from "./preparation.js";
+import { createRaster, PAD_SIDE } from "./strokes.js";
+
+/**
+ * A drawing: `strokes` (each x0, y0, x1, y1, ... in units of the pad) or a `picture` ({gray, width,
+ * height, isInk: whether high values are ink}), the image's `pixels`, the `steps` and `warnings` of its preparation, why it
+ * `failed` (or null), and `past`, the sheet before the last change.
+ */
+const EMPTY = { strokes: [], picture: null, steps: [], warnings: [], failed: null, past: null };
+const MAX_PAST = 100;
+
+/**
+ * @param {object} store gets `sheets`, `images`, `selected`
+ * @param {number[]} shape of an image, [height, width]
+ * @param {number} limit of images in a batch
+ * @returns {object} what changes the drawings
+ */
+export function createSheets(store, shape, limit) {
+  const size = shape[0] * shape[1];
+  const rasterise = createRaster();
+
+  function put(sheets, selected) {
+    store.set({ sheets, images: sheets.map((sheet) => sheet.pixels), selected });
+  }
+
+  function current() {
+    const { sheets, selected } = store.get();
+    return sheets[selected];
+  }
+
+  function change(sheet) {
+    const { sheets, selected } = store.get();
+    put(sheets.with(selected, sheet), selected);
+  }
+
+  function blank(past = null) {
+    return { ...EMPTY, pixels: new Uint8Array(size), past: shortened(past) };
+  }
+
+  function prepared(sheet, gray, width, height) {
+    try {
+      return { ...sheet, ...prepare(gray, width, height), failed: null };
+    } catch (error) {
+      return { ...sheet, pixels: new Uint8Array(size), steps: [], warnings: [], failed: error.message };
+    }
+  }
+
+  function drawn(strokes, past) {
+    const sheet = { ...blank(past), strokes };
+    return strokes.length ? prepared(sheet, rasterise(strokes), PAD_SIDE, PAD_SIDE) : sheet;
+  }
+
+  function untouched(pixels, past = null) {
+    const [height, width] = shape;
+    const picture = { gray: pixels, width, height, isInk: true };
+    return { ...blank(past), picture, pixels, steps: [{ name: "centred", width, height, pixels }] };
+  }
+
+  return {
+    limit,
+    /** Draw a stroke; the same array again, with more points, makes it longer. */
+    draw(stroke) {
+      const sheet = current();
+      const longer = sheet.strokes.at(-1) === stroke;
+      change(drawn(longer ? sheet.strokes : [...sheet.strokes, stroke], longer ? sheet.past : sheet));
+    },
+    undo() {
+      if (current().past) change(current().past);
+    },
+    clear() {
+      if (!isBlank(current())) change(blank(current()));
+    },
+    /** Take a picture: gray, row-major. @returns {string|null} why that was not possible */
+    usePicture(gray, width, height) {
+      const sheet = prepared({ ...blank(current()), picture: { gray, width, height } }, gray, width, height);
+      if (!sheet.failed) change(sheet);
+      return sheet.failed;
+    },
+    /** Take an image that has the network's form already. */
+    useImage(pixels) {
+      change(untouched(pixels, current()));
+    },
+    add() {
+      const { sheets } = store.get();
+      if (sheets.length < limit) put([...sheets, blank()], sheets.length);
+    },
+    remove(index) {
+      const { sheets, selected } = store.get();
+      if (sheets.length > 1) {
+        const rest = sheets.toSpliced(index, 1);
+        put(rest, Math.min(selected > index ? selected - 1 : selected, rest.length - 1));
+      }
+    },
+    select(index) {
+      store.set({ selected: index });
+    },
+    /** Replace the whole batch by images that have the network's form. */
+    restore(images, selected) {
+      put(images.map((pixels) => untouched(pixels)), selected);
+    },
+  };
+}
+
+/** @returns {boolean} whether nothing is drawn */
+export function isBlank(sheet) {
+  return !sheet.picture && !sheet.strokes.length;
+}
+
+/** Forget what lies too far back to be undone. */
+function shortened(past) {
+  const chain = [];
+  for (let sheet = past; sheet && chain.length <= MAX_PAST; sheet = sheet.past) chain.push(sheet);
+  return chain.length <= MAX_PAST ? past : chain.slice(0, MAX_PAST).reduceRight((older, sheet) => ({ ...sheet, past: older }), null);
+}

@@ -1,0 +1,57 @@
+// Strokes of a pen, and the gray picture that they make.
+
+/** Side of the pad in its own units, and of the picture in pixels. */
+export const PAD_SIDE = 280;
+const PEN_WIDTH = 22;
+
+/**
+ * Draw the part of a stroke that begins at a point.
+ * @param {CanvasRenderingContext2D} context in units of the pad
+ * @param {number[]} stroke x0, y0, x1, y1, ...
+ * @param {number} [from] index of the first point
+ */
+export function drawStroke(context, stroke, from = 0) {
+  context.lineWidth = PEN_WIDTH;
+  context.lineCap = "round";
+  context.lineJoin = "round";
+  context.beginPath();
+  context.moveTo(stroke[2 * from], stroke[2 * from + 1]);
+  if (stroke.length === 2 * from + 2) context.lineTo(stroke[2 * from], stroke[2 * from + 1]);
+  for (let i = 2 * from + 2; i < stroke.length; i += 2) context.lineTo(stroke[i], stroke[i + 1]);
+  context.stroke();
+}
+
+/**
+ * @returns {(strokes: number[][]) => Uint8Array} what makes strokes a picture, light ink on dark,
+ *   [PAD_SIDE, PAD_SIDE]; strokes that follow on those of the last call are only added
+ */
+export function createRaster() {
+  const canvas = document.createElement("canvas");
+  canvas.width = PAD_SIDE;
+  canvas.height = PAD_SIDE;
+  const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
+  context.strokeStyle = "white";
+  let drawn = [];
+
+  function follows(strokes) {
+    return drawn.length <= strokes.length && drawn.every(({ stroke, points }, i) => (
+      stroke === strokes[i] && (points === stroke.length / 2 || i === drawn.length - 1)
+    ));
+  }
+
+  return (strokes) => {
+    if (!follows(strokes)) {
+      context.fillRect(0, 0, PAD_SIDE, PAD_SIDE);
+      drawn = [];
+    }
+    strokes.forEach((stroke, i) => {
+      const points = drawn[i]?.points ?? 0;
+      if (points < stroke.length / 2) drawStroke(context, stroke, Math.max(0, points - 1));
+    });
+    drawn = strokes.map((stroke) => ({ stroke, points: stroke.length / 2 }));
+    const { data } = context.getImageData(0, 0, PAD_SIDE, PAD_SIDE);
+    const gray = new Uint8Array(PAD_SIDE * PAD_SIDE);
+    for (let i = 0; i < gray.length; i += 1) gray[i] = data[4 * i];
+    return gray;
+  };
+}
