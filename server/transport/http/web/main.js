@@ -8,7 +8,6 @@ import { startLinks } from "./link.js";
 import { createNotices } from "./notices.js";
 import * as pipeline from "./pipeline.js";
 import * as prediction from "./prediction.js";
-import { readSamples, SAMPLE_SHAPE } from "./samples.js";
 import { followSections } from "./sections.js";
 import { createSheets } from "./sheets.js";
 import * as steps from "./steps.js";
@@ -17,7 +16,15 @@ import { startTracer } from "./tracer.js";
 import * as tray from "./tray.js";
 
 const MAX_BATCH = 64;
-const FIRST_SAMPLE = 7; // a seven: something to see before anything is drawn
+/** A three, so that there is something to see before anything is drawn. */
+const EXAMPLE = [[
+  84, 66, 90, 61, 96, 56, 103, 52, 110, 48, 118, 45, 128, 43, 137, 42, 146, 42, 154, 44,
+  163, 47, 170, 51, 176, 56, 180, 62, 183, 69, 184, 77, 184, 84, 182, 91, 179, 98, 175, 104,
+  170, 110, 164, 115, 156, 118, 149, 121, 142, 124, 135, 126, 128, 128, 123, 129, 122, 130, 125, 130,
+  133, 130, 141, 131, 150, 132, 159, 135, 168, 138, 177, 143, 184, 148, 189, 154, 194, 162, 197, 170,
+  198, 178, 198, 186, 196, 194, 192, 203, 188, 210, 182, 217, 175, 223, 167, 228, 158, 232, 149, 235,
+  138, 236, 128, 237, 118, 236, 109, 233, 101, 229, 92, 224, 84, 220,
+]];
 const MODULES = [
   ["drawing", drawing],
   ["drawing", prediction],
@@ -34,8 +41,8 @@ await app.connection.start();
 
 const { model } = app.store.get();
 app.sheets = createSheets(app.store, model.input.shape, batchLimit(model));
-app.sheets.restore([new Uint8Array(model.input.shape[0] * model.input.shape[1])], 0);
-if (!await startLinks(document.querySelector("#copy-link"), app)) await takeFirstSample();
+app.sheets.showExample(EXAMPLE);
+await startLinks(document.querySelector("#copy-link"), app);
 startTracer(app, app.connection);
 showModel();
 for (const [id, module] of MODULES) {
@@ -46,12 +53,6 @@ for (const [id, module] of MODULES) {
 function batchLimit({ stages, limits }) {
   const bytesOfImage = 4 * stages.reduce((sum, stage) => sum + stage.shape.reduce((product, length) => product * length, 1), 0);
   return Math.max(1, Math.min(MAX_BATCH, limits.maxBatchImages, Math.floor(limits.maxResponseBytes / (2 * bytesOfImage))));
-}
-
-async function takeFirstSample() {
-  if (String(model.input.shape) !== String(SAMPLE_SHAPE)) return;
-  const samples = await readSamples();
-  app.sheets.restore([samples[FIRST_SAMPLE].pixels], 0);
 }
 
 function showModel() {

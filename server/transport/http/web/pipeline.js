@@ -25,10 +25,11 @@ export function mount(place, app) {
   const { store } = app;
   const note = element("p.hint");
   const figures = element("p.hint.figures");
+  const legend = element("div.legend");
   const list = element("ol.stages");
   const program = element("figure.program-figure.card");
   place.append(
-    element("p.lead", {}, "Six stages, from left to right. Each takes the numbers of the one before. The line of code below each stage is all that makes it."),
+    element("p.lead", {}, "Each stage takes the numbers of the one before it. The line of code below a stage is all that makes it."),
     list, note, program,
   );
   let cards = [];
@@ -41,8 +42,9 @@ export function mount(place, app) {
     }));
     lines = programOf(model.stages);
     list.replaceChildren(...cards.map(({ item }) => item));
+    legend.replaceChildren(...legendOf(model));
     figures.textContent = `${model.parameterCount.toLocaleString("en")} trained numbers in all: the weights and biases of ${model.stages.filter((stage) => stage.parameterCount).map((stage) => stage.name).join(" and ")}.`;
-    program.replaceChildren(element("figcaption", {}, element("h3", {}, "The same in PyTorch"), figures), lines.element);
+    program.replaceChildren(element("figcaption", {}, element("h3", {}, "The same in PyTorch"), figures), lines.element, legend);
     cards.forEach(({ item, name }) => {
       const line = lines.lines.get(name);
       for (const [event, isOn] of [["pointerenter", true], ["pointerleave", false]]) {
@@ -69,6 +71,21 @@ export function mount(place, app) {
   onColours(() => render(store.get()));
   const light = createLight(() => cards.map(({ item, name }) => [item, lines.lines.get(name)]));
   store.subscribe(["trace"], ({ trace }) => trace && light());
+}
+
+function legendOf({ stages }) {
+  const trained = stages.filter((stage) => stage.parameterCount);
+  return [
+    element("p", {}, element("b", {}, "Colours of the pictures")),
+    element("p.scale", {}, "0", element("i.is-ink"), "1"),
+    element("p.scale", {}, "negative", element("i"), "positive"),
+    element("p", {}, "Zero is pale. The strongest colour is the largest value of the stage."),
+    ...trained.map((stage) => {
+      const outputs = stage.shape.at(-1);
+      const inputs = (stage.parameterCount - outputs) / outputs;
+      return element("p", {}, element("b", {}, stage.name), `: ${inputs} × ${outputs} weights + ${outputs} biases = ${stage.parameterCount.toLocaleString("en")}`);
+    }),
+  ];
 }
 
 function rowOf(stage, image) {

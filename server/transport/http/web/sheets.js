@@ -6,9 +6,9 @@ import { createRaster, PAD_SIDE } from "./strokes.js";
 /**
  * A drawing: `strokes` (each x0, y0, x1, y1, ... in units of the pad) or a `picture` ({gray, width,
  * height, isInk: whether high values are ink}), the image's `pixels`, the `steps` and `warnings` of its preparation, why it
- * `failed` (or null), and `past`, the sheet before the last change.
+ * `failed` (or null), whether it `isExample`, and `past`, the sheet before the last change.
  */
-const EMPTY = { strokes: [], picture: null, steps: [], warnings: [], failed: null, past: null };
+const EMPTY = { strokes: [], picture: null, steps: [], warnings: [], failed: null, isExample: false, past: null };
 const MAX_PAST = 100;
 
 /**
@@ -63,8 +63,8 @@ export function createSheets(store, shape, limit) {
     /** Draw a stroke; the same array again, with more points, makes it longer. */
     draw(stroke) {
       const sheet = current();
-      const longer = sheet.strokes.at(-1) === stroke;
-      change(drawn(longer ? sheet.strokes : [...sheet.strokes, stroke], longer ? sheet.past : sheet));
+      if (sheet.strokes.at(-1) === stroke) change(drawn(sheet.strokes, sheet.past));
+      else change(drawn(sheet.isExample ? [stroke] : [...sheet.strokes, stroke], sheet));
     },
     undo() {
       if (current().past) change(current().past);
@@ -95,6 +95,10 @@ export function createSheets(store, shape, limit) {
     },
     select(index) {
       store.set({ selected: index });
+    },
+    /** Show strokes that the first own one replaces. */
+    showExample(strokes) {
+      put([{ ...drawn(strokes, null), isExample: true }], 0);
     },
     /** Replace the whole batch by images that have the network's form. */
     restore(images, selected) {

@@ -90,11 +90,11 @@ function drawStrip(canvas, values, width, row) {
   context.fillRect(0, top, STRIP.width, bottom - top);
   for (let i = 0; i < values.length; i += 1) {
     if (!values[i]) continue;
-    context.fillStyle = `rgb(${ink} / ${values[i]})`;
+    context.fillStyle = `rgb(${ink.join(" ")} / ${values[i]})`;
     context.fillRect(i * cell, top, cell, bottom - top);
   }
   const [left, right] = [row * width * cell, (row + 1) * width * cell];
-  context.fillStyle = `rgb(${ink} / 0.1)`;
+  context.fillStyle = `rgb(${ink.join(" ")} / 0.1)`;
   context.beginPath();
   context.moveTo(left, bottom);
   context.lineTo(right, bottom);
@@ -124,7 +124,7 @@ function gridPicture(count, choose) {
   function render() {
     drawCells(canvas, shown, columns, scale, unit);
     const inUse = shown.filter((value) => value !== 0).length;
-    readout.replaceChildren(...(unit === null ? [`${inUse} of ${count} units are not 0`] : [`unit ${unit}: `, numberOf(shown[unit])]));
+    readout.replaceChildren(...(unit === null ? [`${inUse} of ${count} are not 0`] : [`unit ${unit}: `, numberOf(shown[unit])]));
     canvas.setAttribute("aria-valuetext", readout.textContent);
     canvas.setAttribute("aria-valuenow", String(unit ?? 0));
   }

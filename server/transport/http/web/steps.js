@@ -5,10 +5,10 @@ import { drawImage, onColours } from "./pictures.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const STEPS = [
-  { name: "picture", title: "Your drawing", text: "Find the ink and the box around it." },
+  { name: "picture", title: "Your drawing", text: "Find the box around the ink." },
   { name: "box", title: "Crop", text: "Cut out the box." },
   { name: "scaled", title: "Scale", text: "Make its longer side 20 pixels." },
-  { name: "centred", title: "Centre", text: "Put its centre of mass in the middle." },
+  { name: "centred", title: "Centre", text: "Move its centre of mass to the middle." },
 ];
 
 /**
@@ -20,7 +20,7 @@ export function mount(place, { store }) {
   const note = element("p.hint.steps-note", { role: "note" });
   const frames = STEPS.map(frameOf);
   place.append(
-    element("p.lead", {}, `The network has only seen digits of one size, in the middle of ${height} × ${width} pixels. So your drawing is brought to that form first. This happens in your browser.`),
+    element("p.lead", {}, `The network knows digits of one size, in the middle of ${height} × ${width} pixels. Your browser brings the drawing to that form.`),
     element("ol.steps.card", {}, ...frames.map(({ item }) => item)),
     note,
   );
@@ -52,20 +52,17 @@ function frameOf({ name, title, text }) {
   marks.setAttribute("class", "marks");
   const item = element("li.step", {},
     element("div.step-picture", {}, canvas, marks),
-    element("p.step-title", {}, title, " ", size),
-    element("p.hint", {}, text));
+    element("div", {}, element("p.step-title", {}, title), element("p", {}, size), element("p.hint", {}, text)));
 
   function show(step) {
     item.classList.toggle("is-empty", !step);
     marks.replaceChildren();
-    size.textContent = step ? `${step.height} × ${step.width}` : "";
+    size.textContent = step ? `${step.height} × ${step.width}` : "–";
     if (!step) {
       canvas.width = 0;
       return;
     }
     drawImage(canvas, step.pixels, step.width, 255);
-    canvas.style.aspectRatio = `${step.width} / ${step.height}`;
-    canvas.classList.toggle("is-tall", step.height > step.width);
     canvas.classList.toggle("is-fine", step.width > 100);
     marks.setAttribute("viewBox", `0 0 ${step.width} ${step.height}`);
     if (step.box) marks.append(shape("rect", { x: step.box.left, y: step.box.top, width: step.box.width, height: step.box.height }));
