@@ -71,7 +71,7 @@ function createPen(store, sheets, paintFrom) {
       draw();
     },
     move(points) {
-      const from = stroke.length / 2 - 1;
+      const from = stroke.length / 2;
       stroke.push(...points.flat());
       behind = store.get().tracing;
       if (behind) paintFrom(stroke, from);

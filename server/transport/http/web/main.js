@@ -17,7 +17,7 @@ import * as tray from "./tray.js";
 
 const MAX_BATCH = 64;
 /** A three, so that there is something to see before anything is drawn. */
-const EXAMPLE = [[
+export const EXAMPLE = [[
   84, 66, 90, 61, 96, 56, 103, 52, 110, 48, 118, 45, 128, 43, 137, 42, 146, 42, 154, 44,
   163, 47, 170, 51, 176, 56, 180, 62, 183, 69, 184, 77, 184, 84, 182, 91, 179, 98, 175, 104,
   170, 110, 164, 115, 156, 118, 149, 121, 142, 124, 135, 126, 128, 128, 123, 129, 122, 130, 125, 130,
@@ -34,7 +34,7 @@ const MODULES = [
   ["pipeline", pipeline],
 ];
 
-const app = { api: createApi(), store: createStore(), notices: createNotices(document.querySelector("#notices")) };
+export const app = { api: createApi(), store: createStore(), notices: createNotices(document.querySelector("#notices")) };
 app.show = followSections(app.store);
 app.connection = createConnection(app);
 await app.connection.start();

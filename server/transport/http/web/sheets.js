@@ -10,6 +10,7 @@ import { createRaster, PAD_SIDE } from "./strokes.js";
  */
 const EMPTY = { strokes: [], picture: null, steps: [], warnings: [], failed: null, isExample: false, past: null };
 const MAX_PAST = 100;
+const MNIST_SHAPE = [28, 28];
 
 /**
  * @param {object} store gets `sheets`, `images`, `selected`
@@ -41,7 +42,7 @@ export function createSheets(store, shape, limit) {
 
   function prepared(sheet, gray, width, height) {
     try {
-      return { ...sheet, ...prepare(gray, width, height), failed: null };
+      return { ...sheet, ...prepareFor(shape, gray, width, height), failed: null };
     } catch (error) {
       return { ...sheet, pixels: new Uint8Array(size), steps: [], warnings: [], failed: error.message };
     }
@@ -105,6 +106,24 @@ export function createSheets(store, shape, limit) {
       put(images.map((pixels) => untouched(pixels)), selected);
     },
   };
+}
+
+/** MNIST's form for a network of MNIST's; for another the whole picture, scaled to its shape. */
+function prepareFor(shape, gray, width, height) {
+  if (String(shape) === String(MNIST_SHAPE)) return prepare(gray, width, height);
+  const pixels = new Uint8Array(shape[0] * shape[1]);
+  for (let i = 0; i < pixels.length; i += 1) {
+    const [row, column] = [Math.floor(i / shape[1]), i % shape[1]];
+    pixels[i] = meanOf(gray, width, [row, row + 1].map((edge) => Math.floor((edge * height) / shape[0])),
+      [column, column + 1].map((edge) => Math.floor((edge * width) / shape[1])));
+  }
+  return { pixels, warnings: [], steps: [{ name: "centred", width: shape[1], height: shape[0], pixels }] };
+}
+
+function meanOf(gray, width, [top, bottom], [left, right]) {
+  let sum = 0;
+  for (let y = top; y < bottom; y += 1) for (let x = left; x < right; x += 1) sum += gray[y * width + x];
+  return Math.round(sum / Math.max(1, (bottom - top) * (right - left)));
 }
 
 /** @returns {boolean} whether nothing is drawn */

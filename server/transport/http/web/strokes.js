@@ -5,20 +5,22 @@ export const PAD_SIDE = 280;
 const PEN_WIDTH = 22;
 
 /**
- * Draw the part of a stroke that begins at a point.
+ * Draw the part of a stroke that begins at a point. Each piece is drawn by itself, so that the
+ * pixels do not depend on how many points come at a time.
  * @param {CanvasRenderingContext2D} context in units of the pad
  * @param {number[]} stroke x0, y0, x1, y1, ...
- * @param {number} [from] index of the first point
+ * @param {number} [from] index of the first point that was not drawn yet
  */
 export function drawStroke(context, stroke, from = 0) {
   context.lineWidth = PEN_WIDTH;
   context.lineCap = "round";
-  context.lineJoin = "round";
-  context.beginPath();
-  context.moveTo(stroke[2 * from], stroke[2 * from + 1]);
-  if (stroke.length === 2 * from + 2) context.lineTo(stroke[2 * from], stroke[2 * from + 1]);
-  for (let i = 2 * from + 2; i < stroke.length; i += 2) context.lineTo(stroke[i], stroke[i + 1]);
-  context.stroke();
+  for (let point = from; point < stroke.length / 2; point += 1) {
+    const before = Math.max(0, point - 1);
+    context.beginPath();
+    context.moveTo(stroke[2 * before], stroke[2 * before + 1]);
+    context.lineTo(stroke[2 * point], stroke[2 * point + 1]);
+    context.stroke();
+  }
 }
 
 /**
@@ -45,8 +47,7 @@ export function createRaster() {
       drawn = [];
     }
     strokes.forEach((stroke, i) => {
-      const points = drawn[i]?.points ?? 0;
-      if (points < stroke.length / 2) drawStroke(context, stroke, Math.max(0, points - 1));
+      drawStroke(context, stroke, drawn[i]?.points ?? 0);
     });
     drawn = strokes.map((stroke) => ({ stroke, points: stroke.length / 2 }));
     const { data } = context.getImageData(0, 0, PAD_SIDE, PAD_SIDE);
