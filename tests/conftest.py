@@ -38,6 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail a test that would be skipped, for a machine that has all there is to test with",
     )
+    parser.addoption(
+        "--screenshots", metavar="FOLDER", help="write screenshots of the page into this folder"
+    )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -115,6 +115,10 @@ class OpenPage:
 
     def draw(self, strokes: Sequence[Stroke], pointer: str = "mouse") -> None:
         """Draw strokes, in units of the pad, by real events of the browser's."""
+        self.draw_without_waiting(strokes, pointer)
+        self.settle()
+
+    def draw_without_waiting(self, strokes: Sequence[Stroke], pointer: str = "mouse") -> None:
         frame = self.page.locator(".pad-canvas").bounding_box()
         assert frame
         scale = frame["width"] / PAD_SIDE
@@ -124,7 +128,6 @@ class OpenPage:
             points = [(round(frame["x"] + scale * x), round(frame["y"] + scale * y)) for x, y in stroke]
             send(lambda method, event: session.send(method, event), points, pointer)
         session.detach()
-        self.settle()
 
     def stages(self) -> list[dict[str, Any]]:
         """Return what the pipeline shows of each stage."""

@@ -1,7 +1,7 @@
 // The pad: drawing with mouse, touch, pen or keys; pictures from files.
 
 import { element } from "./elements.js";
-import { drawArray, inkColour, onColours, palette } from "./pictures.js";
+import { drawGray, drawImage, onColours, palette } from "./pictures.js";
 import { isBlank } from "./sheets.js";
 import { drawStroke, PAD_SIDE } from "./strokes.js";
 
@@ -201,7 +201,8 @@ function paint(canvas, sheet) {
 
 function paintPicture(context, { gray, width, height, isInk }, side) {
   const layer = document.createElement("canvas");
-  drawArray(layer, gray, width, isInk ? (value) => inkColour(value / 255) : (value) => [value, value, value]);
+  if (isInk) drawImage(layer, gray, width, 255);
+  else drawGray(layer, gray, width);
   const scale = side / Math.max(width, height);
   context.imageSmoothingEnabled = scale < 1;
   context.drawImage(layer, (side - width * scale) / 2, (side - height * scale) / 2, width * scale, height * scale);

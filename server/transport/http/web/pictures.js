@@ -1,10 +1,13 @@
 // Arrays of numbers as pictures on a canvas, in the colours of the style sheet.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
+const LEVELS = 256; // of ink, and of each sign
 let colours = null;
+let tables = null;
 
 dark.addEventListener("change", () => {
   colours = null;
+  tables = null;
 });
 
 /**
@@ -54,34 +57,65 @@ function mix(from, to, share) {
   return from.map((channel, i) => channel + (to[i] - channel) * share);
 }
 
+/** Colours as the 32 bits of a pixel, made once: a picture may have many thousands of pixels. */
+function colourTables() {
+  tables ??= {
+    ink: Uint32Array.from({ length: LEVELS }, (_, i) => pixelOf(inkColour(i / (LEVELS - 1)))),
+    diverging: Uint32Array.from({ length: 2 * LEVELS - 1 }, (_, i) => pixelOf(divergingColour(i / (LEVELS - 1) - 1))),
+    gray: Uint32Array.from({ length: LEVELS }, (_, i) => pixelOf([i, i, i])),
+    blank: pixelOf(palette().blank),
+  };
+  return tables;
+}
+
+function pixelOf(colour) {
+  return new Uint32Array(Uint8ClampedArray.from([...colour, 255]).buffer)[0];
+}
+
 /**
  * Draw an array, one canvas pixel for each value; the style sheet scales it up.
  * @param {HTMLCanvasElement} canvas
- * @param {ArrayLike<number>} values row-major
+ * @param {ArrayLike<any>} values row-major
  * @param {number} width of a row
- * @param {(value: number) => number[]} colour
+ * @param {(value: any) => number[]} colour
  */
 export function drawArray(canvas, values, width, colour) {
+  paint(canvas, values, width, (value) => pixelOf(colour(value)));
+}
+
+function drawLevels(canvas, values, width, table, factor, offset) {
+  const most = table.length - 1;
+  paint(canvas, values, width, (value) => table[Math.min(most, Math.max(0, Math.round(value * factor) + offset))]);
+}
+
+function paint(canvas, values, width, pixel) {
   const height = Math.ceil(values.length / width);
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const picture = new ImageData(width, height);
-  const { blank } = palette();
-  for (let i = 0; i < width * height; i += 1) {
-    const [red, green, blue] = i < values.length ? colour(values[i]) : blank;
-    picture.data.set([red, green, blue, 255], 4 * i);
-  }
+  const pixels = new Uint32Array(picture.data.buffer).fill(colourTables().blank);
+  for (let i = 0; i < values.length; i += 1) pixels[i] = pixel(values[i]);
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
 
 /**
- * Draw an image in ink on paper.
+ * Draw an image in ink on paper, one canvas pixel for each value; the style sheet scales it up.
  * @param {HTMLCanvasElement} canvas
  * @param {ArrayLike<number>} values 0..`full`, row-major
  * @param {number} width
  * @param {number} [full] value of full ink
  */
 export function drawImage(canvas, values, width, full = 1) {
-  drawArray(canvas, values, width, (value) => inkColour(value / full));
+  drawLevels(canvas, values, width, colourTables().ink, (LEVELS - 1) / full, 0);
+}
+
+/**
+ * Draw a photograph as it is.
+ * @param {HTMLCanvasElement} canvas
+ * @param {ArrayLike<number>} values 0..255, row-major
+ * @param {number} width
+ */
+export function drawGray(canvas, values, width) {
+  drawLevels(canvas, values, width, colourTables().gray, 1, 0);
 }
 
 /**
@@ -92,7 +126,7 @@ export function drawImage(canvas, values, width, full = 1) {
  * @param {number} [full] magnitude of the full colour; by default the largest there is
  */
 export function drawDiverging(canvas, values, width, full = largest(values)) {
-  drawArray(canvas, values, width, (value) => divergingColour(full ? value / full : 0));
+  drawLevels(canvas, values, width, colourTables().diverging, full ? (LEVELS - 1) / full : 0, LEVELS - 1);
 }
 
 /**

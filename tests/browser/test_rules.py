@@ -1,0 +1,74 @@
+"""What holds for the page as a whole: accessible, small, still, and pleasant to look at."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.browser.conftest import DESKTOP, PHONE
+from tests.support.bundles import REPOSITORY
+from tests.support.pages import PLUS, SEVEN, OpenPage
+from tests.support.servers import RunningServer
+
+WEB = REPOSITORY / "server" / "transport" / "http" / "web"
+MOST_BYTES = 150_000
+LOOKS = {"light": ("light", DESKTOP), "dark": ("dark", DESKTOP), "phone": ("light", PHONE)}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_axe_finds_no_violation(page: OpenPage, look: str, request: pytest.FixtureRequest) -> None:
+    scheme, size = LOOKS[look]
+    page.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.page.set_viewport_size(size)
+    page.draw(SEVEN)
+    results = Axe().run(page.page)
+    folder = request.config.getoption("--screenshots")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.page.screenshot(path=Path(folder) / f"{look}.png")
+        page.page.screenshot(path=Path(folder) / f"{look}-whole.png", full_page=True)
+    page.page.emulate_media(color_scheme="light", reduced_motion="no-preference")
+    page.page.set_viewport_size(DESKTOP)
+    assert results.violations_count == 0, results.generate_report()
+
+
+def test_nothing_moves_while_one_draws(page: OpenPage) -> None:
+    page.page.evaluate("""() => {
+      window.shifts = 0;
+      new PerformanceObserver((list) => {
+        for (const entry of list.getEntries()) window.shifts += entry.value;
+      }).observe({ type: 'layout-shift' });
+    }""")
+    page.draw(SEVEN)
+    page.draw(PLUS)
+    page.page.get_by_role("button", name="Clear").click()
+    page.settle()
+    page.page.wait_for_timeout(300)
+    assert page.page.evaluate("window.shifts") < 0.01
+
+
+def test_no_phone_has_to_scroll_sideways(
+    visit: Callable[..., OpenPage], web: RunningServer
+) -> None:
+    page = visit(web, viewport={"width": 320, "height": 640}, has_touch=True)
+    page.open()
+    assert page.page.evaluate("document.documentElement.scrollWidth") == 320
+
+
+def test_all_files_of_the_page_are_under_150_kb() -> None:
+    files = [path for path in WEB.rglob("*") if path.is_file()]
+    assert files
+    assert sum(path.stat().st_size for path in files) < MOST_BYTES
+
+
+def test_light_passes_through_the_stages_unless_motion_is_unwanted(page: OpenPage) -> None:
+    page.draw(SEVEN)
+    page.page.wait_for_selector("[data-stage=relu].is-lit")
+    page.page.wait_for_selector(".stage.is-lit", state="detached")
+    page.page.emulate_media(reduced_motion="reduce")
+    page.draw(PLUS)
+    page.page.wait_for_timeout(600)
+    lit = page.page.locator(".stage.is-lit").count()
+    page.page.emulate_media(reduced_motion="no-preference")
+    assert lit == 0
