@@ -75,11 +75,11 @@ def _records(result: TrainingResult, data: Data, title: str) -> dict[str, bytes]
         "history.png": history_picture(result.epochs, result.test, data.test, data.labels, title),
         "evaluation.png": evaluation_picture(result.test, f"{title}: test images"),
         "weights.png": weights_picture(first, second, data.labels),
-        **_snapshots(result),
+        **snapshot_files(result),
     }
 
 
-def _snapshots(result: TrainingResult) -> dict[str, bytes]:
+def snapshot_files(result: TrainingResult) -> dict[str, bytes]:
     """Return the file of the snapshots, none without that of the last epoch, which is served."""
     served = result.epochs[-1].epoch
     if served not in result.snapshots:

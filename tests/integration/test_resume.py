@@ -9,11 +9,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from rich.console import Console
 
 from export.bundle import versions
+from export.bundle.manifest import SNAPSHOTS_FILE
+from export.bundle.snapshots import Snapshots, write_snapshots
 from export.settings import read_settings
 from tests.support.bundles import REPOSITORY
 from tests.support.trainings import (
@@ -70,14 +73,24 @@ def digits() -> Data:
     return load("digits", Path(), None)
 
 
+class Unbroken(NamedTuple):
+    """What a training that nothing interrupted ends with."""
+
+    weights_hash: str
+    snapshots: bytes  # the file
+
+
 @pytest.fixture(scope="module")
-def unbroken(digits: Data) -> str:
-    """The hash of the weights of a training that nothing interrupted, in this process."""
+def unbroken(digits: Data) -> Unbroken:
+    """A training of this process."""
     trainer = fitted(digits, epochs=EPOCHS, batch_images=BATCH_IMAGES)
-    return run_of(trainer.average.folded(), digits).weights_sha256
+    return Unbroken(
+        run_of(trainer.average.folded(), digits).weights_sha256,
+        write_snapshots(Snapshots(trainer.snapshots, EPOCHS)),
+    )
 
 
-def test_a_killed_training_resumes_to_the_same_weights(unbroken: str, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_to_the_same_weights(unbroken: Unbroken, tmp_path: Path) -> None:
     with training_that_runs(tmp_path, *ARGUMENTS, after="^    5 ") as process:
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
@@ -88,12 +101,13 @@ def test_a_killed_training_resumes_to_the_same_weights(unbroken: str, tmp_path: 
     assert 4 <= continued < EPOCHS, "it was killed on its way"
     assert f"\n{continued + 1:>5} " in done.stdout
     assert f"\n{continued:>5} " not in done.stdout
-    assert weights_hash(tmp_path, 1) == unbroken
+    assert weights_hash(tmp_path, 1) == unbroken.weights_hash
+    assert (tmp_path / "digits" / "1" / SNAPSHOTS_FILE).read_bytes() == unbroken.snapshots
     history = (tmp_path / "digits" / "1" / "history.jsonl").read_text()
     assert history.count("\n") == EPOCHS, "the history is whole"
 
 
-def test_an_interrupt_keeps_the_last_checkpoint(unbroken: str, tmp_path: Path) -> None:
+def test_an_interrupt_keeps_the_last_checkpoint(unbroken: Unbroken, tmp_path: Path) -> None:
     with training_that_runs(tmp_path, *ARGUMENTS, after="starts learning") as process:
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
@@ -103,7 +117,7 @@ def test_an_interrupt_keeps_the_last_checkpoint(unbroken: str, tmp_path: Path) -
     assert not list(tmp_path.rglob("*.onnx"))
     done = train(*ARGUMENTS, "--models-dir", tmp_path, "--resume")
     assert done.returncode == 0, done.stderr
-    assert weights_hash(tmp_path, 1) == unbroken
+    assert weights_hash(tmp_path, 1) == unbroken.weights_hash
 
 
 def test_a_second_training_of_a_seed_is_refused(tmp_path: Path, digits: Data) -> None:

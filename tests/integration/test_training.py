@@ -19,6 +19,10 @@ from torchvision import datasets
 
 from export.architecture import Runtime, Stage, mlp
 from export.bundle import open_bundle, versions
+from export.bundle.manifest import SNAPSHOTS_FILE
+from export.bundle.record import read_record
+from export.bundle.snapshots import half_precision
+from export.bundle.weights import read_weights
 from export.errors import ParityError
 from export.network import Network
 from export.runtimes import open_runner
@@ -75,6 +79,7 @@ def test_training_prints_epochs_and_publishes_a_bundle(
         "model.pt2",
         "model.ts",
         "recipe.toml",
+        "snapshots.safetensors",
         "trace.onnx",
         "vectors.npz",
         "weights.png",
@@ -106,6 +111,19 @@ def test_the_history_has_an_object_for_each_epoch(trained: tuple[Path, str]) -> 
         "seconds",
         "observation",
     }
+
+
+def test_the_bundle_has_snapshots_of_its_epochs(trained: tuple[Path, str]) -> None:
+    bundle = open_bundle(trained[0] / "digits" / "1")
+    epochs, snapshots = read_record(bundle)
+    assert [each.epoch for each in epochs] == [1, 2, 3]
+    assert snapshots
+    assert (list(snapshots.by_epoch), snapshots.served_epoch) == ([0, 1, 2, 3], 3)
+    for name, array in half_precision(read_weights(bundle)).items():
+        np.testing.assert_array_equal(snapshots.by_epoch[3][name], array)
+        assert not np.array_equal(snapshots.by_epoch[2][name], array)
+    card = " ".join((bundle.path / "MODEL_CARD.md").read_text().split())
+    assert f"`{SNAPSHOTS_FILE}`: the weights in half precision after the epochs 0, 1, 2, 3;" in card
 
 
 def test_the_model_card_has_recipe_and_limits(trained: tuple[Path, str]) -> None:

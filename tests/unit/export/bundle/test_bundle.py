@@ -48,6 +48,7 @@ FILES = (
     "vectors.npz",
     "recipe.toml",
     "history.jsonl",
+    "snapshots.safetensors",
     "MODEL_CARD.md",
 )
 
@@ -80,7 +81,7 @@ def test_verify_accepts_the_bundled_model_in_every_runtime(
     command = [sys.executable, "-W", "error", "-m", "export", "verify", str(bundle.path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "manifest.json and 13 files match their hashes" in done.stdout
+    assert "manifest.json and 14 files match their hashes" in done.stdout
     for runtime in get_args(Runtime):
         assert re.search(f"^{runtime}: every stage of [0-9]+ recorded vectors", done.stdout, re.M)
 
