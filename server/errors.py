@@ -102,11 +102,13 @@ class NotFoundError(ServiceError):
     status = "NOT_FOUND"
 
 
-def model_not_found(name: str, version: object, served: str, served_version: int) -> NotFoundError:
-    """Return the error for a model or version that is not served; it names the one that is."""
+def model_not_found(
+    name: str, version: object, served: Sequence[str], served_version: int
+) -> NotFoundError:
+    """Return the error for a model or version that is not served; it names what is."""
+    there = " and ".join(f"{each!r} version {served_version}" for each in served)
     return NotFoundError(
-        f"model {quote(name)} version {version} is not served; "
-        f"this server has {served!r} version {served_version}"
+        f"model {quote(name)} version {version} is not served; this server has {there}"
     )
 
 

@@ -118,6 +118,23 @@ def test_malformed_model_names_and_versions_are_not_found(
         assert "this server has 'mnist' version 1" in failure(caught.value).details()
 
 
+@pytest.mark.parametrize("name", ["mnist", "mnist_trace"])
+def test_the_largest_batch_of_the_configuration_is_the_largest_answered(
+    stub: Stub, name: str
+) -> None:
+    config = stub.ModelConfig(oip.ModelConfigRequest(name=name), timeout=60).config
+    most = np.zeros((config.max_batch_size, 28, 28), np.uint8)
+    request = raw(most)
+    request.model_name = name
+    response = stub.ModelInfer(request, timeout=60)
+    assert [each.name for each in response.outputs] == [each.name for each in config.output]
+    more = raw(np.concatenate((most, most[:1])))
+    more.model_name = name
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(more, timeout=60)
+    assert failure(caught.value).code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_calls_are_counted_by_method_and_batcher(served: RunningServer, stub: Stub) -> None:
     labels = {
         "grpc_service": SERVICE,

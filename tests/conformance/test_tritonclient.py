@@ -44,24 +44,31 @@ def call(array: str = "bytes", *outputs: str, classes: int = 0, **options: Any) 
     return {"inputs": options.pop("inputs", named), "outputs": wanted, **options}
 
 
+TRACE = "mnist_trace"
 GOOD = {
     "bytes": call("bytes"),
     "floats": call("floats"),
     "logits": call("bytes", "logits", id="request-7", version="1"),
     "every stage": call("floats", *STAGES, "logits"),
     "another order": call("bytes", "logits", "relu", "input"),
+    "every output": call("floats", model=TRACE),
+    "logits of the trace": call("bytes", "logits", model=TRACE),
     "compressed": call("bytes", compression="gzip"),
+    "deflated": call("floats", "input", "logits", compression="deflate"),
+    "JSON": call("floats", "linear1", "logits", text=True),
+    "JSON of bytes": call("bytes", "relu", text=True, model=TRACE),
     "parameters": call("bytes", parameters={"custom": 1, "another": "text"}),
     "largest batch": call("most"),
     "top 3": call("bytes", "logits", classes=3),
     "top 1000": call("bytes", "output", classes=1000),
     "top units": call("bytes", "relu", classes=2),
+    "top 2 in JSON": call("bytes", "logits", classes=2, text=True),
 }
 BAD = {
     "a model that is not there": (
         call(model="other"),
         "NOT_FOUND",
-        ["'other'", "this server has 'mnist' version 1"],
+        ["'other'", "this server has 'mnist' version 1 and 'mnist_trace' version 1"],
     ),
     "a version that is not there": (call(version="7"), "NOT_FOUND", ["version 7", "version 1"]),
     "a version that is no number": (
@@ -120,10 +127,15 @@ BAD = {
     "classes fewer than one": (
         call("bytes", "logits", classes=-1),
         "INVALID_ARGUMENT",
-        ["outputs[0].parameters: 'classification' expected an int64_param of 1 or more", "-1"],
+        ["outputs[0].parameters: 'classification' expected a whole number of 1 or more", "-1"],
     ),
     "an answer over the limit": (
         call("most", "input", "flatten"),
+        "INVALID_ARGUMENT",
+        ["outputs: the response needs up to", "allowed are 4194304; send fewer images"],
+    ),
+    "every output of too many images": (
+        call("most", model=TRACE),
         "INVALID_ARGUMENT",
         ["outputs: the response needs up to", "allowed are 4194304; send fewer images"],
     ),
@@ -133,7 +145,15 @@ BAD = {
         ["inputs[0].name", "inputs[0].shape", "outputs[0].name"],
     ),
 }
-WAYS = ("sync", "aio")
+PROTOCOLS = ("grpc",)
+WAYS = tuple(f"{protocol}{kind}" for protocol in PROTOCOLS for kind in ("", ".aio"))
+EXTENSIONS = {"grpc": ["classification", "model_configuration"]}
+
+
+def status_of(way: str, status: str) -> str:
+    """Return a status as a client of that way sees it."""
+    assert way in WAYS
+    return status
 
 
 @dataclass(frozen=True)
@@ -141,11 +161,13 @@ class Seen:
     """What a user of tritonclient saw."""
 
     facts: dict[str, Any]
+    calls: dict[str, Any]
+    protos: list[str]
     arrays: dict[str, np.ndarray]
 
     def answer(self, way: str, name: str) -> dict[str, Any]:
         """Return a call's answer without its values, or its error."""
-        answer: dict[str, Any] = self.facts["calls"][way][name]
+        answer: dict[str, Any] = self.calls[way][name]
         return answer
 
 
@@ -156,7 +178,8 @@ def seen(
     """What tritonclient got for every call of this file."""
     folder = tmp_path_factory.mktemp("triton")
     calls = {**GOOD, **{name: bad for name, (bad, _, _) in BAD.items()}}
-    (folder / "calls.json").write_text(json.dumps({"address": served.address, "calls": calls}))
+    plan = {"addresses": {"grpc": served.address}, "calls": calls}
+    (folder / "calls.json").write_text(json.dumps(plan))
     np.savez(folder / "arrays.npz", allow_pickle=False, **ARRAYS)
     script = REPOSITORY / "tests" / "support" / "triton_calls.py"
     done = subprocess.run(
@@ -167,68 +190,98 @@ def seen(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    facts = json.loads((folder / "answers.json").read_text())
-    return Seen(facts, dict(np.load(folder / "answers.npz")))
+    found = json.loads((folder / "answers.json").read_text())
+    arrays = dict(np.load(folder / "answers.npz"))
+    return Seen(found["facts"], found["calls"], found["protos"], arrays)
 
 
-def test_the_server_and_its_model_are_ready(seen: Seen) -> None:
-    assert seen.facts["live"] is True
-    assert seen.facts["ready"] is True
-    assert seen.facts["model_ready"] == [True, True]
+@pytest.mark.parametrize("way", WAYS)
+def test_the_server_is_live_and_ready(seen: Seen, way: str) -> None:
+    assert seen.facts[way]["live"] is True
+    assert seen.facts[way]["ready"] is True
 
 
-def test_unknown_models_are_not_ready(seen: Seen) -> None:
-    assert seen.facts["absent_ready"] == [False, False]
-    assert seen.facts["no_version"]["status"] == "INVALID_ARGUMENT"
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_model_is_ready_under_both_names(seen: Seen, protocol: str) -> None:
+    assert seen.facts[protocol]["model_ready"] == [True, True, True]
 
 
-def test_server_metadata_has_name_version_and_extensions(seen: Seen) -> None:
-    assert seen.facts["server"] == {
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_unknown_models_are_not_ready(seen: Seen, protocol: str) -> None:
+    assert seen.facts[protocol]["absent_ready"] == [False, False]
+
+
+def test_readiness_of_a_version_that_is_no_number(seen: Seen) -> None:
+    assert seen.facts["grpc"]["no_version"]["status"] == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_server_metadata_has_name_version_and_extensions(seen: Seen, way: str) -> None:
+    assert seen.facts[way]["server"] == {
         "name": "forward",
         "version": version("forward-server"),
-        "extensions": ["classification", "model_configuration"],
+        "extensions": EXTENSIONS[way.partition(".")[0]],
     }
 
 
-def test_metadata_gives_the_input_and_every_stage(seen: Seen, bundle: Bundle) -> None:
+def numbers(shape: list[str | int]) -> list[int]:
+    """Return a shape, whose sizes protobuf's JSON has as texts."""
+    return [int(size) for size in shape]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["mnist", TRACE])
+def test_metadata_lists_logits_and_for_the_trace_every_stage(
+    seen: Seen, bundle: Bundle, way: str, name: str
+) -> None:
     shapes = {stage.name: stage.shape for stage in bundle.manifest.stages}
-    outputs = {"logits": (10,), **shapes}
     assert tuple(shapes) == STAGES
-    assert seen.facts["metadata"] == {
-        "name": "mnist",
+    outputs = {"logits": (10,), **(shapes if name == TRACE else {})}
+    metadata = seen.facts[way]["metadata"][name]
+    for tensor in (*metadata["inputs"], *metadata["outputs"]):
+        tensor["shape"] = numbers(tensor["shape"])
+    assert metadata == {
+        "name": name,
         "versions": ["1"],
         "platform": "onnxruntime_onnx",
-        "inputs": [{"name": "images", "datatype": "UINT8", "shape": ["-1", "28", "28"]}],
+        "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, 28, 28]}],
         "outputs": [
-            {"name": name, "datatype": "FP32", "shape": ["-1", *map(str, shape)]}
+            {"name": name, "datatype": "FP32", "shape": [-1, *shape]}
             for name, shape in outputs.items()
         ],
     }
 
 
-def test_the_configuration_equals_the_metadata_per_image(seen: Seen) -> None:
-    metadata, config = seen.facts["metadata"], seen.facts["config"]
-    assert (config["name"], config["platform"]) == (metadata["name"], metadata["platform"])
-    assert (config["backend"], config["max_batch_size"]) == ("onnxruntime", 1024)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("name", ["mnist", TRACE])
+def test_the_configuration_equals_the_metadata_per_image(
+    seen: Seen, protocol: str, name: str
+) -> None:
+    metadata, config = (seen.facts[protocol][kind][name] for kind in ("metadata", "config"))
+    assert (config["name"], config["platform"]) == (name, metadata["platform"])
+    assert config["backend"] == "onnxruntime"
     for side in ("input", "output"):
-        assert config[side] == [
+        assert [{**each, "dims": numbers(each["dims"])} for each in config[side]] == [
             {
                 "name": each["name"],
                 "data_type": f"TYPE_{each['datatype']}",
-                "dims": each["shape"][1:],
+                "dims": numbers(each["shape"][1:]),
             }
             for each in metadata[f"{side}s"]
         ]
 
 
-def test_metadata_of_unknown_models_is_not_found(seen: Seen) -> None:
-    for failure in (*seen.facts["absent_metadata"], *seen.facts["absent_config"]):
-        assert failure["status"] == "NOT_FOUND"
-        assert "this server has 'mnist' version 1" in failure["message"]
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_metadata_of_unknown_models_is_not_found(seen: Seen, protocol: str) -> None:
+    facts = seen.facts[protocol]
+    for failure in (*facts["absent_metadata"], *facts["absent_config"]):
+        assert failure["status"] == status_of(protocol, "NOT_FOUND")
+        assert "this server has 'mnist' version 1 and 'mnist_trace'" in failure["message"]
 
 
-def test_unsupported_methods_are_unimplemented(seen: Seen) -> None:
-    assert seen.facts["statistics"]["status"] == "UNIMPLEMENTED"
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_unsupported_methods_are_unimplemented(seen: Seen, protocol: str) -> None:
+    assert seen.facts[protocol]["statistics"]["status"] == status_of(protocol, "UNIMPLEMENTED")
 
 
 def outputs_of(
@@ -250,9 +303,11 @@ def test_outputs_equal_predict_and_trace_bit_for_bit(
 ) -> None:
     request, answer = GOOD[name], seen.answer(way, name)
     images = ARRAYS[request["inputs"][0]["array"]]
-    wanted = [output for output, _ in request["outputs"]] or ["logits"]
+    model = request.get("model", "mnist")
+    listed = ["logits", *STAGES] if model == TRACE else ["logits"]
+    wanted = [output for output, _ in request["outputs"]] or listed
     assert answer["outputs"] == [[output, "FP32"] for output in wanted]
-    assert (answer["model"], answer["version"]) == ("mnist", "1")
+    assert (answer["model"], answer["version"]) == (model, "1")
     assert answer["id"] == request.get("id", "")
     expected = outputs_of(client, images, wanted)
     for output in wanted:
@@ -286,7 +341,7 @@ def test_classes_have_value_index_and_label(
 def test_an_invalid_call_gets_every_violation(seen: Seen, way: str, name: str) -> None:
     _, status, texts = BAD[name]
     failure = seen.answer(way, name)
-    assert failure.get("status") == status, failure
+    assert failure.get("status") == status_of(way, status), failure
     for text in texts:
         assert text in failure["message"]
 
@@ -307,7 +362,7 @@ def _fields(
 def test_the_proto_is_compatible_with_tritonclient(seen: Seen) -> None:
     theirs = [
         descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(each))
-        for each in seen.facts["protos"]
+        for each in seen.protos
     ]
     ours = descriptor_pb2.FileDescriptorProto.FromString(oip.DESCRIPTOR.serialized_pb)
     fields = dict(_fields(ours.message_type))

@@ -1,7 +1,8 @@
 """Call a server with tritonclient: `python triton_calls.py FOLDER`, in an environment that has it.
 
-The folder has calls.json (the address, and each call of ModelInfer by name) and arrays.npz (what
-the calls send). Into it go answers.json and answers.npz, what a user of tritonclient sees.
+The folder has calls.json (the address of each protocol, and each call of ModelInfer by name) and
+arrays.npz (what the calls send). Into it go answers.json and answers.npz, what a user of
+tritonclient sees, by way: a protocol ("grpc", "http"), or the asyncio client of one ("grpc.aio").
 """
 
 import asyncio
@@ -14,61 +15,87 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tritonclient.grpc as triton
-import tritonclient.grpc.aio as triton_aio
+import tritonclient.grpc
+import tritonclient.grpc.aio
+import tritonclient.http
+import tritonclient.http.aio
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
 MODEL = "mnist"
+NAMES = (MODEL, f"{MODEL}_trace")
 ABSENT = (("other", ""), (MODEL, "7"))
+MODULES = {"grpc": tritonclient.grpc, "http": tritonclient.http}
+AIO_MODULES = {"grpc": tritonclient.grpc.aio, "http": tritonclient.http.aio}
 Answers = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
-def inputs_of(call: dict[str, Any], arrays: dict[str, np.ndarray], module: Any) -> list[Any]:  # noqa: ANN401 (tritonclient has no types)
+def inputs_of(call: dict[str, Any], arrays: dict[str, np.ndarray], protocol: str) -> list[Any]:
     inputs = []
     for each in call["inputs"]:
         array = arrays[each["array"]]
         datatype = {"uint8": "UINT8", "float32": "FP32", "float64": "FP64"}[array.dtype.name]
-        tensor = module.InferInput(each.get("name", "images"), array.shape, datatype)
-        tensor.set_data_from_numpy(array)
+        tensor = MODULES[protocol].InferInput(each.get("name", "images"), array.shape, datatype)
+        form = {"binary_data": not call.get("text")} if protocol == "http" else {}
+        tensor.set_data_from_numpy(array, **form)
         tensor.set_shape(each.get("shape", array.shape))
         inputs.append(tensor)
     return inputs
 
 
-def options_of(call: dict[str, Any], module: Any) -> dict[str, Any]:  # noqa: ANN401 (as above)
-    outputs = [
-        module.InferRequestedOutput(name, class_count) for name, class_count in call["outputs"]
-    ]
+def options_of(call: dict[str, Any], protocol: str) -> dict[str, Any]:
+    form: dict[str, Any] = {}
+    options: dict[str, Any] = {"compression_algorithm": call.get("compression")}
+    if protocol == "http":
+        form["binary_data"] = not call.get("text")
+        options = {
+            f"{side}_{key}": value
+            for side in ("request", "response")
+            for key, value in options.items()
+        }
+    else:
+        options["client_timeout"] = 60
+    requested = MODULES[protocol].InferRequestedOutput
+    outputs = [requested(name, class_count=count, **form) for name, count in call["outputs"]]
     return {
         "model_name": call.get("model", MODEL),
         "model_version": call.get("version", ""),
         "outputs": outputs or None,
         "request_id": call.get("id", ""),
-        "compression_algorithm": call.get("compression"),
         "parameters": call.get("parameters"),
-        "client_timeout": 60,
+        **options,
     }
 
 
-def keep(name: str, result: Any, answers: Answers) -> None:  # noqa: ANN401 (as above)
-    response = result.get_response()
-    facts, arrays = answers
-    facts[name] = {
+def described(response: Any) -> dict[str, Any]:  # noqa: ANN401 (tritonclient has no types)
+    """Return a response without its values: over HTTP it is a dict, over gRPC a message."""
+    if isinstance(response, dict):
+        outputs = [[each["name"], each["datatype"]] for each in response["outputs"]]
+        return {
+            "model": response["model_name"],
+            "version": response["model_version"],
+            "id": response.get("id", ""),
+            "outputs": outputs,
+        }
+    return {
         "model": response.model_name,
         "version": response.model_version,
         "id": response.id,
         "outputs": [[each.name, each.datatype] for each in response.outputs],
-        "classes": {},
     }
-    for output in response.outputs:
-        values = result.as_numpy(output.name)
-        if output.datatype == "BYTES":
-            facts[name]["classes"][output.name] = [
-                [each.decode() for each in row] for row in values
+
+
+def keep(name: str, result: Any, answers: Answers) -> None:  # noqa: ANN401 (as above)
+    facts, arrays = answers
+    facts[name] = {**described(result.get_response()), "classes": {}}
+    for output, datatype in facts[name]["outputs"]:
+        values = result.as_numpy(output)
+        if datatype == "BYTES":
+            facts[name]["classes"][output] = [
+                [each if isinstance(each, str) else each.decode() for each in row] for row in values
             ]
         else:
-            arrays[f"{name}/{output.name}"] = values
+            arrays[f"{name}/{output}"] = values
 
 
 def failure(error: InferenceServerException) -> dict[str, str]:
@@ -82,76 +109,94 @@ def outcome(ask: Callable[[], Any]) -> Any:  # noqa: ANN401 (as above)
         return failure(error)
 
 
-def facts_of(client: Any) -> dict[str, Any]:  # noqa: ANN401 (as above)
+def facts_of(client: Any, protocol: str) -> dict[str, Any]:  # noqa: ANN401 (as above)
     def each(ask: Callable[..., Any]) -> list[Any]:
         return [outcome(partial(ask, name, version)) for name, version in ABSENT]
 
+    form = {"as_json": True} if protocol == "grpc" else {}
+    configs = {name: client.get_model_config(name, **form) for name in NAMES}
     return {
         "live": client.is_server_live(),
         "ready": client.is_server_ready(),
-        "model_ready": [client.is_model_ready(MODEL), client.is_model_ready(MODEL, "1")],
+        "model_ready": [
+            client.is_model_ready(*asked) for asked in ((MODEL,), (MODEL, "1"), NAMES[1:])
+        ],
         "absent_ready": each(client.is_model_ready),
         "no_version": outcome(lambda: client.is_model_ready(MODEL, "latest")),
-        "server": client.get_server_metadata(as_json=True),
-        "metadata": client.get_model_metadata(MODEL, as_json=True),
+        "server": client.get_server_metadata(**form),
+        "metadata": {name: client.get_model_metadata(name, **form) for name in NAMES},
         "absent_metadata": each(client.get_model_metadata),
-        "config": client.get_model_config(MODEL, as_json=True)["config"],
+        "config": {name: each.get("config", each) for name, each in configs.items()},
         "absent_config": each(client.get_model_config),
         "statistics": outcome(lambda: client.get_inference_statistics(MODEL)),
-        "protos": [
-            base64.b64encode(module.DESCRIPTOR.serialized_pb).decode()
-            for module in (model_config_pb2, service_pb2)
-        ],
+    }
+
+
+async def aio_facts_of(client: Any, protocol: str) -> dict[str, Any]:  # noqa: ANN401 (as above)
+    form = {"as_json": True} if protocol == "grpc" else {}
+    return {
+        "live": await client.is_server_live(),
+        "ready": await client.is_server_ready(),
+        "server": await client.get_server_metadata(**form),
+        "metadata": {name: await client.get_model_metadata(name, **form) for name in NAMES},
     }
 
 
 async def call_asynchronously(
-    address: str, calls: dict[str, Any], arrays: dict[str, np.ndarray]
-) -> Answers:
+    address: str, protocol: str, calls: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> tuple[dict[str, Any], Answers]:
     answers: Answers = ({}, {})
-    async with triton_aio.InferenceServerClient(address) as client:
+    async with AIO_MODULES[protocol].InferenceServerClient(address) as client:
+        facts = await aio_facts_of(client, protocol)
         for name, call in calls.items():
             try:
-                inputs = inputs_of(call, arrays, triton_aio)
-                result = await client.infer(inputs=inputs, **options_of(call, triton_aio))
+                inputs = inputs_of(call, arrays, protocol)
+                result = await client.infer(inputs=inputs, **options_of(call, protocol))
             except InferenceServerException as error:
                 answers[0][name] = failure(error)
             else:
                 keep(name, result, answers)
-    return answers
+    return facts, answers
 
 
 def call_synchronously(
-    client: Any,  # noqa: ANN401 (as above)
-    calls: dict[str, Any],
-    arrays: dict[str, np.ndarray],
-) -> Answers:
+    address: str, protocol: str, calls: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> tuple[dict[str, Any], Answers]:
     answers: Answers = ({}, {})
-    for name, call in calls.items():
-        try:
-            inputs = inputs_of(call, arrays, triton)
-            result = client.infer(inputs=inputs, **options_of(call, triton))
-        except InferenceServerException as error:
-            answers[0][name] = failure(error)
-        else:
-            keep(name, result, answers)
-    return answers
+    with MODULES[protocol].InferenceServerClient(address) as client:
+        facts = facts_of(client, protocol)
+        for name, call in calls.items():
+            try:
+                inputs = inputs_of(call, arrays, protocol)
+                result = client.infer(inputs=inputs, **options_of(call, protocol))
+            except InferenceServerException as error:
+                answers[0][name] = failure(error)
+            else:
+                keep(name, result, answers)
+    return facts, answers
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
     plan = json.loads((folder / "calls.json").read_text())
     arrays = dict(np.load(folder / "arrays.npz"))
-    with triton.InferenceServerClient(plan["address"]) as client:
-        facts = facts_of(client)
-        synchronous = call_synchronously(client, plan["calls"], arrays)
-    asynchronous = asyncio.run(call_asynchronously(plan["address"], plan["calls"], arrays))
-    ways = {"sync": synchronous, "aio": asynchronous}
-    facts["calls"] = {way: answers for way, (answers, _) in ways.items()}
+    calls: dict[str, Any] = {}
+    found: dict[str, np.ndarray] = {}
+    facts: dict[str, Any] = {"calls": calls, "facts": {}}
+    facts["protos"] = [
+        base64.b64encode(module.DESCRIPTOR.serialized_pb).decode()
+        for module in (model_config_pb2, service_pb2)
+    ]
+    for protocol, address in plan["addresses"].items():
+        arguments = (address, protocol, plan["calls"], arrays)
+        seen = {
+            protocol: call_synchronously(*arguments),
+            f"{protocol}.aio": asyncio.run(call_asynchronously(*arguments)),
+        }
+        for way, (known, (answers, kept)) in seen.items():
+            facts["facts"][way], calls[way] = known, answers
+            found |= {f"{way}/{name}": array for name, array in kept.items()}
     (folder / "answers.json").write_text(json.dumps(facts))
-    found = {
-        f"{way}/{name}": array for way, (_, kept) in ways.items() for name, array in kept.items()
-    }
     np.savez(folder / "answers.npz", allow_pickle=False, **found)
 
 

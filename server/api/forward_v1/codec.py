@@ -112,7 +112,7 @@ def check_model(message: ImagesMessage | OtherMessage, active: ActiveModel) -> N
     selector, manifest = message.model, active.model.manifest
     if selector.name not in ("", manifest.name) or selector.version not in (0, manifest.version):
         name, version = selector.name or manifest.name, selector.version or "any"
-        raise model_not_found(name, version, manifest.name, manifest.version)
+        raise model_not_found(name, version, [manifest.name], manifest.version)
 
 
 def _dtype_name(value: int) -> str:

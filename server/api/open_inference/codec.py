@@ -9,13 +9,14 @@ import numpy as np
 from export.architecture import Stage
 from export.bundle.manifest import Manifest
 from inference import open_inference_pb2 as oip
+from server.api.open_inference.names import LOGITS, known_outputs, listed_outputs
 from server.api.sizes import ENTRY_OVERHEAD_BYTES, MAX_VIOLATIONS, STAGE_OVERHEAD_BYTES
 from server.engine.activations import largest
 from server.engine.images import ImageDecoder, ReceivedTensor, TensorSchema
 from server.errors import Violation, quote
+from server.limits import RequestLimits
 
 INPUT_NAME = "images"
-LOGITS = "logits"
 CLASSIFICATION = "classification"
 SHARED_MEMORY = "shared_memory_region"
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
@@ -139,18 +140,17 @@ class WantedOutput:
     labels: Sequence[str] = ()  # of the classes; none: they have no labels
 
 
-def known_outputs(manifest: Manifest) -> dict[str, Stage]:
-    """Return the stage of every output that can be asked for, by the output's name."""
-    return {LOGITS: manifest.stages[-1], **{stage.name: stage for stage in manifest.stages}}
-
-
 def plan_outputs(
     request: oip.ModelInferRequest, manifest: Manifest, violations: list[Violation]
 ) -> list[WantedOutput]:
-    """Return the outputs of a request; append what is wrong with them to `violations`."""
-    logits_stage = manifest.stages[-1]
+    """Return the outputs of a request, all that its model lists if it names none.
+
+    What is wrong with them is appended to `violations`.
+    """
     if not request.outputs:
-        return [WantedOutput(LOGITS, logits_stage)]
+        listed = listed_outputs(manifest, request.model_name)
+        return [WantedOutput(name, stage) for name, stage in listed.items()]
+    logits_stage = manifest.stages[-1]
     known, chosen = known_outputs(manifest), dict[str, WantedOutput]()
     for index, wanted in enumerate(request.outputs):
         path = f"outputs[{index}]"
@@ -184,7 +184,7 @@ def _class_count(
     if kind == "int64_param" and parameter.int64_param > 0:
         return parameter.int64_param
     got = str(parameter.int64_param) if kind == "int64_param" else kind or "no value"
-    text = f"{CLASSIFICATION!r} expected an int64_param of 1 or more, got {got}"
+    text = f"{CLASSIFICATION!r} expected a whole number of 1 or more (int64_param), got {got}"
     violations.append(Violation(f"{path}.parameters", text))
     return 0
 
@@ -207,6 +207,15 @@ def response_bytes(outputs: Sequence[WantedOutput], images: int) -> int:
         else:
             total += images * size * 4
     return total
+
+
+def most_images(outputs: Sequence[WantedOutput], limits: RequestLimits) -> int:
+    """Return how many images a request for these outputs may have."""
+    if are_logits_alone(outputs):
+        return limits.max_batch_images
+    overhead = response_bytes(outputs, 0)
+    image = response_bytes(outputs, 1) - overhead
+    return min(limits.max_batch_images, (limits.max_response_bytes - overhead) // image)
 
 
 def put_outputs(

@@ -14,20 +14,20 @@ from inference import open_inference_pb2 as oip
 from server.api.methods import Service, UnaryMethod, message_decoder
 from server.api.open_inference.codec import (
     INPUT_NAME,
-    LOGITS,
     WantedOutput,
     are_logits_alone,
     decode_images,
-    known_outputs,
+    most_images,
     plan_outputs,
     put_outputs,
     response_bytes,
 )
+from server.api.open_inference.names import LOGITS, check_model, is_served, listed_outputs
 from server.api.sizes import check_response_size
 from server.context import CallContext
 from server.engine.activations import TracedRun
 from server.engine.instance import TraceSpec
-from server.errors import InvalidArgumentError, Violation, model_not_found, quote
+from server.errors import InvalidArgumentError
 from server.limits import RequestLimits
 from server.repository.current import ActiveModel, CurrentModel
 
@@ -48,7 +48,7 @@ _health = partial(UnaryMethod, served_while_draining=True)
 
 
 class InferenceService:
-    """Answers each call with the model that is active when it comes.
+    """Answers each call with the model that is active when it comes, under either of its names.
 
     Every method raises ServiceError and nothing else that a caller may cause.
     """
@@ -95,8 +95,9 @@ class InferenceService:
         self, request: oip.ModelReadyRequest, context: CallContext
     ) -> oip.ModelReadyResponse:
         """Tell if a model takes requests; one that is not served does not."""
-        is_served = _is_served(self._current.active, request.name, request.version, "version")
-        return oip.ModelReadyResponse(ready=is_served and not self._is_draining())
+        manifest = self._current.active.model.manifest
+        served = is_served(manifest, request.name, request.version, "version")
+        return oip.ModelReadyResponse(ready=served and not self._is_draining())
 
     async def server_metadata(
         self, request: oip.ServerMetadataRequest, context: CallContext
@@ -113,20 +114,20 @@ class InferenceService:
     ) -> oip.ModelMetadataResponse:
         """Describe the served model's input and outputs."""
         active = self._current.active
-        _check_model(active, request.name, request.version, "version")
         manifest, metadata = active.model.manifest, oip.ModelMetadataResponse.TensorMetadata
+        check_model(manifest, request.name, request.version, "version")
         platform, _ = PLATFORMS[active.model.runner.runtime]
         images = metadata(
             name=INPUT_NAME, datatype=INPUT_DATATYPE, shape=(-1, *manifest.input_shape)
         )
         return oip.ModelMetadataResponse(
-            name=manifest.name,
+            name=request.name,
             versions=[str(manifest.version)],
             platform=platform,
             inputs=[images],
             outputs=[
                 metadata(name=name, datatype="FP32", shape=(-1, *stage.shape))
-                for name, stage in known_outputs(manifest).items()
+                for name, stage in listed_outputs(manifest, request.name).items()
             ],
         )
 
@@ -135,8 +136,9 @@ class InferenceService:
     ) -> oip.ModelConfigResponse:
         """Describe the served model as Triton configures one."""
         active = self._current.active
-        _check_model(active, request.name, request.version, "version")
         manifest = active.model.manifest
+        check_model(manifest, request.name, request.version, "version")
+        outputs = listed_outputs(manifest, request.name)
         platform, backend = PLATFORMS[active.model.runner.runtime]
         images = oip.ModelInput(
             name=INPUT_NAME,
@@ -144,14 +146,16 @@ class InferenceService:
             dims=manifest.input_shape,
         )
         config = oip.ModelConfig(
-            name=manifest.name,
+            name=request.name,
             platform=platform,
             backend=backend,
-            max_batch_size=self._limits.max_batch_images,
+            max_batch_size=most_images(
+                [WantedOutput(name, stage) for name, stage in outputs.items()], self._limits
+            ),
             input=[images],
             output=[
                 oip.ModelOutput(name=name, data_type=oip.TYPE_FP32, dims=stage.shape)
-                for name, stage in known_outputs(manifest).items()
+                for name, stage in outputs.items()
             ],
         )
         return oip.ModelConfigResponse(config=config)
@@ -161,10 +165,11 @@ class InferenceService:
     ) -> oip.ModelInferResponse:
         """Return the outputs that the request names, of its images."""
         active = self._current.active
-        _check_model(active, request.model_name, request.model_version, "model_version")
+        manifest = active.model.manifest
+        check_model(manifest, request.model_name, request.model_version, "model_version")
         decoded = decode_images(request, active.decoder)
         violations = decoded if isinstance(decoded, list) else []
-        outputs = plan_outputs(request, active.model.manifest, violations)
+        outputs = plan_outputs(request, manifest, violations)
         if not (isinstance(decoded, list) or are_logits_alone(outputs)):
             # Logits alone are as many bytes as the response of Predict, which has no limit.
             needed = response_bytes(outputs, len(decoded))
@@ -176,53 +181,30 @@ class InferenceService:
         if not stages:
             predicted = active.instance.predict(images, context.deadline)
             context.add_done_callback(predicted.complete)
-            logits = {active.model.manifest.stages[-1].name: (await predicted.result).result}
-            return _response(active, request.id, outputs, logits)
+            logits = {manifest.stages[-1].name: (await predicted.result).result}
+            return _response(active, request, outputs, logits)
 
         def pack(run: TracedRun, rows: slice) -> oip.ModelInferResponse:
             values = {
                 name: run.values(name)[rows] for name in {wanted.stage.name for wanted in outputs}
             }
-            return _response(active, request.id, outputs, values)
+            return _response(active, request, outputs, values)
 
         traced = active.instance.trace(images, TraceSpec(stages), pack, context.deadline)
         context.add_done_callback(traced.complete)
         return (await traced.result).result
 
 
-def _is_served(active: ActiveModel, name: str, asked_version: str, field: str) -> bool:
-    """Tell if a model and version are the active ones; an empty version is any.
-
-    Raises:
-        InvalidArgumentError: the version is no number.
-    """
-    manifest = active.model.manifest
-    if not asked_version:
-        return name == manifest.name
-    if not (asked_version.isascii() and asked_version.isdigit()):
-        text = f"expected a whole number from 1 on, or nothing, got {quote(asked_version)}"
-        raise InvalidArgumentError([Violation(field, text)])
-    # As text: Python refuses to read a number of thousands of digits.
-    return name == manifest.name and asked_version == str(manifest.version)
-
-
-def _check_model(active: ActiveModel, name: str, asked_version: str, field: str) -> None:
-    if not _is_served(active, name, asked_version, field):
-        manifest = active.model.manifest
-        asked = quote(asked_version).strip("'") or "any"
-        raise model_not_found(name, asked, manifest.name, manifest.version)
-
-
 def _response(
     active: ActiveModel,
-    request_id: str,
+    request: oip.ModelInferRequest,
     outputs: Sequence[WantedOutput],
     values: Mapping[str, np.ndarray],
 ) -> oip.ModelInferResponse:
     response = oip.ModelInferResponse(
-        model_name=active.identity.name,
+        model_name=request.model_name,
         model_version=str(active.identity.version),
-        id=request_id,
+        id=request.id,
     )
     put_outputs(outputs, values, response)
     return response
