@@ -145,15 +145,25 @@ BAD = {
         ["inputs[0].name", "inputs[0].shape", "outputs[0].name"],
     ),
 }
-PROTOCOLS = ("grpc",)
+PROTOCOLS = ("grpc", "http")
 WAYS = tuple(f"{protocol}{kind}" for protocol in PROTOCOLS for kind in ("", ".aio"))
-EXTENSIONS = {"grpc": ["classification", "model_configuration"]}
+EXTENSIONS = {
+    "grpc": ["classification", "model_configuration"],
+    "http": ["classification", "model_configuration", "binary_tensor_data"],
+}
+HTTP_STATUS = {"INVALID_ARGUMENT": "400", "NOT_FOUND": "404", "UNIMPLEMENTED": "404"}
 
 
 def status_of(way: str, status: str) -> str:
     """Return a status as a client of that way sees it."""
-    assert way in WAYS
-    return status
+    return HTTP_STATUS[status] if way.startswith("http") else status
+
+
+def text_of(way: str, text: str) -> str:
+    """Return a part of an error with the names that a protocol has for the fields."""
+    return (
+        text.replace("raw_input_contents[0]", "inputs[0].data") if way.startswith("http") else text
+    )
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,8 @@ def seen(
     """What tritonclient got for every call of this file."""
     folder = tmp_path_factory.mktemp("triton")
     calls = {**GOOD, **{name: bad for name, (bad, _, _) in BAD.items()}}
-    plan = {"addresses": {"grpc": served.address}, "calls": calls}
+    addresses = {"grpc": served.address, "http": served.http_address}
+    plan = {"addresses": addresses, "calls": calls}
     (folder / "calls.json").write_text(json.dumps(plan))
     np.savez(folder / "arrays.npz", allow_pickle=False, **ARRAYS)
     script = REPOSITORY / "tests" / "support" / "triton_calls.py"
@@ -211,8 +222,9 @@ def test_unknown_models_are_not_ready(seen: Seen, protocol: str) -> None:
     assert seen.facts[protocol]["absent_ready"] == [False, False]
 
 
-def test_readiness_of_a_version_that_is_no_number(seen: Seen) -> None:
+def test_a_version_that_is_no_number_is_not_ready(seen: Seen) -> None:
     assert seen.facts["grpc"]["no_version"]["status"] == "INVALID_ARGUMENT"
+    assert seen.facts["http"]["no_version"] is False  # all that this client tells
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -343,7 +355,7 @@ def test_an_invalid_call_gets_every_violation(seen: Seen, way: str, name: str) -
     failure = seen.answer(way, name)
     assert failure.get("status") == status_of(way, status), failure
     for text in texts:
-        assert text in failure["message"]
+        assert text_of(way, text) in failure["message"]
 
 
 def _fields(

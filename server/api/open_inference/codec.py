@@ -10,6 +10,7 @@ from export.architecture import Stage
 from export.bundle.manifest import Manifest
 from inference import open_inference_pb2 as oip
 from server.api.open_inference.names import LOGITS, known_outputs, listed_outputs
+from server.api.open_inference.requests import VALUE_BYTES, InferRequest, value_bytes
 from server.api.sizes import ENTRY_OVERHEAD_BYTES, MAX_VIOLATIONS, STAGE_OVERHEAD_BYTES
 from server.engine.activations import largest
 from server.engine.images import ImageDecoder, ReceivedTensor, TensorSchema
@@ -24,15 +25,13 @@ CONTENTS = {"FP32": "fp32_contents", "UINT8": "uint_contents"}
 CLASS_VALUE_BYTES = 47  # the most that a float32 has as %f
 
 
-def decode_images(
-    request: oip.ModelInferRequest, decoder: ImageDecoder
-) -> np.ndarray | list[Violation]:
+def decode_images(request: InferRequest, decoder: ImageDecoder) -> np.ndarray | list[Violation]:
     """Return the images [N, H, W], raw ones as a view of the request's bytes, or what is wrong."""
     images = _view(request, decoder)
     return _violations(request, decoder) if images is None else images
 
 
-def _view(request: oip.ModelInferRequest, decoder: ImageDecoder) -> np.ndarray | None:
+def _view(request: InferRequest, decoder: ImageDecoder) -> np.ndarray | None:
     """Return the images, or None if anything is wrong."""
     if len(request.inputs) != 1:
         return None
@@ -52,7 +51,7 @@ def _view(request: oip.ModelInferRequest, decoder: ImageDecoder) -> np.ndarray |
     return None if data is None or violations else decoder.view(shape, dtype, data)
 
 
-def _violations(request: oip.ModelInferRequest, decoder: ImageDecoder) -> list[Violation]:
+def _violations(request: InferRequest, decoder: ImageDecoder) -> list[Violation]:
     """Return everything that is wrong with the inputs of a request."""
     found: list[Violation] = []
     inputs, raw = request.inputs, request.raw_input_contents
@@ -74,9 +73,7 @@ def _violations(request: oip.ModelInferRequest, decoder: ImageDecoder) -> list[V
     return found
 
 
-def _tensor_violations(
-    request: oip.ModelInferRequest, index: int, decoder: ImageDecoder
-) -> list[Violation]:
+def _tensor_violations(request: InferRequest, index: int, decoder: ImageDecoder) -> list[Violation]:
     tensor, raw = request.inputs[index], request.raw_input_contents
     path, dtype = f"inputs[{index}]", tensor.datatype
     form = TensorSchema(
@@ -87,9 +84,9 @@ def _tensor_violations(
         takes_one=False,
     )
     found: list[Violation] = []
-    data: bytes | None = raw[index] if index < len(raw) else None
+    data: bytes | memoryview | None = raw[index] if index < len(raw) else None
     if SHARED_MEMORY in tensor.parameters:
-        found.append(_no_shared_memory(path))
+        found.append(no_shared_memory(path))
     if tensor.HasField("contents"):
         if raw:
             text = "expected the elements here or in raw_input_contents, got both"
@@ -125,7 +122,8 @@ def _typed_data(
     return elements.astype(dtype).tobytes()
 
 
-def _no_shared_memory(path: str) -> Violation:
+def no_shared_memory(path: str) -> Violation:
+    """Return what is wrong with an input or output in shared memory."""
     text = "shared memory is not supported; send and take the elements in the messages"
     return Violation(f"{path}.parameters", text)
 
@@ -138,10 +136,11 @@ class WantedOutput:
     stage: Stage
     class_count: int = 0  # 0: the values
     labels: Sequence[str] = ()  # of the classes; none: they have no labels
+    value_bytes: int = VALUE_BYTES  # that a value takes in the response
 
 
 def plan_outputs(
-    request: oip.ModelInferRequest, manifest: Manifest, violations: list[Violation]
+    request: InferRequest, manifest: Manifest, violations: list[Violation]
 ) -> list[WantedOutput]:
     """Return the outputs of a request, all that its model lists if it names none.
 
@@ -149,7 +148,10 @@ def plan_outputs(
     """
     if not request.outputs:
         listed = listed_outputs(manifest, request.model_name)
-        return [WantedOutput(name, stage) for name, stage in listed.items()]
+        return [
+            WantedOutput(name, stage, value_bytes=value_bytes(request, name))
+            for name, stage in listed.items()
+        ]
     logits_stage = manifest.stages[-1]
     known, chosen = known_outputs(manifest), dict[str, WantedOutput]()
     for index, wanted in enumerate(request.outputs):
@@ -157,7 +159,7 @@ def plan_outputs(
         stage = known.get(wanted.name)
         class_count = _class_count(wanted, path, violations)
         if SHARED_MEMORY in wanted.parameters:
-            violations.append(_no_shared_memory(path))
+            violations.append(no_shared_memory(path))
         if stage is None:
             text = f"expected one of {', '.join(known)}, got {quote(wanted.name)}"
             violations.append(Violation(f"{path}.name", text))
@@ -166,7 +168,9 @@ def plan_outputs(
             violations.append(Violation(f"{path}.name", text))
         else:
             labels = manifest.labels if stage is logits_stage else ()
-            chosen[wanted.name] = WantedOutput(wanted.name, stage, class_count, labels)
+            chosen[wanted.name] = WantedOutput(
+                wanted.name, stage, class_count, labels, value_bytes(request, wanted.name)
+            )
         if len(violations) >= MAX_VIOLATIONS:
             break
     return list(chosen.values())
@@ -205,7 +209,7 @@ def response_bytes(outputs: Sequence[WantedOutput], images: int) -> int:
             element = CLASS_VALUE_BYTES + len(str(size)) + label_bytes + ENTRY_OVERHEAD_BYTES
             total += images * min(wanted.class_count, size) * element
         else:
-            total += images * size * 4
+            total += images * size * wanted.value_bytes
     return total
 
 

@@ -23,6 +23,7 @@ from server.api.open_inference.codec import (
     response_bytes,
 )
 from server.api.open_inference.names import LOGITS, check_model, is_served, listed_outputs
+from server.api.open_inference.requests import InferRequest
 from server.api.sizes import check_response_size
 from server.context import CallContext
 from server.engine.activations import TracedRun
@@ -161,7 +162,7 @@ class InferenceService:
         return oip.ModelConfigResponse(config=config)
 
     async def model_infer(
-        self, request: oip.ModelInferRequest, context: CallContext
+        self, request: InferRequest, context: CallContext
     ) -> oip.ModelInferResponse:
         """Return the outputs that the request names, of its images."""
         active = self._current.active
@@ -197,7 +198,7 @@ class InferenceService:
 
 def _response(
     active: ActiveModel,
-    request: oip.ModelInferRequest,
+    request: InferRequest,
     outputs: Sequence[WantedOutput],
     values: Mapping[str, np.ndarray],
 ) -> oip.ModelInferResponse:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
 
@@ -26,9 +27,11 @@ from server.transport.http.access import TokenCheck
 from server.transport.http.bodies import BoundedBody
 from server.transport.http.connect import ConnectApplication, method_path
 from server.transport.http.content import ContentTypes
+from server.transport.http.open_inference import document_route, open_inference_routes
 from server.transport.http.refusals import refusal
 from server.transport.http.requests import Requests
 
+PACKAGE = "forward-server"
 WEB = Path(__file__).with_name("web")
 MAX_PREFLIGHT_SECONDS = 600  # a browser asks again whether another origin may call
 
@@ -68,10 +71,11 @@ def build_app(
         metrics: counts the requests.
         options: limits and tokens.
     """
-    forward, _ = services
+    forward, inference = services
     routes = [
         *_health_routes(state, options),
         *_connect_routes(forward, gate, options),
+        *_open_inference_routes(inference, gate, options),
     ]
     handlers = {HTTPException: _on_http_error, Exception: _on_failure}
     app = Starlette(routes=routes, middleware=_cors(options), exception_handlers=handlers)
@@ -107,6 +111,14 @@ def _connect_routes(service: Service, gate: CallGate, options: HttpOptions) -> l
         routes.append(Route(method_path(service, method), typed, methods=["POST"]))
     _guard(routes, options)
     return list(routes)
+
+
+def _open_inference_routes(
+    service: Service, gate: CallGate, options: HttpOptions
+) -> list[BaseRoute]:
+    routes = open_inference_routes(service, gate, options.max_body_bytes)
+    _guard(routes, options)
+    return [document_route(version(PACKAGE)), *routes]
 
 
 def _guard(routes: Sequence[Route], options: HttpOptions) -> None:

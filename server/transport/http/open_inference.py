@@ -1,0 +1,192 @@
+"""The Open Inference Protocol over REST, as Triton and KServe speak it: the routes at /v2."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from server.api.methods import Service, UnaryMethod
+from server.api.open_inference.openapi import document
+from server.api.open_inference.requests import RestRequest
+from server.api.open_inference.rest import LENGTH_HEADER, in_rest_terms, infer_request, raw_request
+from server.api.open_inference.rest_responses import (
+    MODEL_METADATA,
+    MODEL_READS,
+    SERVER_READS,
+    Body,
+    Read,
+    infer_body,
+)
+from server.errors import InvalidArgumentError, ServiceError, Violation, quote
+from server.lifecycle.gate import CallGate
+from server.transport.http.bodies import BoundedBody
+from server.transport.http.calls import HttpCall, answer
+from server.transport.http.compression import (
+    MIN_BYTES,
+    BodyTooLargeError,
+    chosen_coding,
+    compress,
+    decompress,
+)
+from server.transport.http.errors import error_response
+from server.transport.http.refusals import refusal
+from server.transport.http.routes import ExactRoute
+
+PREFIX = "/v2"
+MODEL_PATHS = (f"{PREFIX}/models/{{model}}", f"{PREFIX}/models/{{model}}/versions/{{version}}")
+DOCUMENT_PATH = f"{PREFIX}/openapi.json"
+JSON_TYPE, BINARY_TYPE = "application/json", "application/octet-stream"
+FORM_TYPE = "application/x-www-form-urlencoded"  # of `curl -d` without a header
+TYPES = (JSON_TYPE, BINARY_TYPE, "binary/octet-stream")
+
+
+def open_inference_routes(
+    service: Service, gate: CallGate, max_body_bytes: int
+) -> list[ExactRoute]:
+    """Return the routes of the protocol.
+
+    Args:
+        service: the protocol's methods.
+        gate: refuses calls when it is closed.
+        max_body_bytes: of a request, as it is sent and decompressed.
+    """
+    methods = _Methods(service, gate)
+    routes = [
+        ExactRoute(PREFIX + read.path, partial(_read, methods, read)) for read in SERVER_READS
+    ]
+    for path in MODEL_PATHS:
+        routes += [
+            ExactRoute(path + read.path, partial(_read, methods, read)) for read in MODEL_READS
+        ]
+        infer = BoundedBody(_Inference(methods, max_body_bytes), max_body_bytes)
+        routes.append(ExactRoute(f"{path}/infer", infer, methods=["POST"]))
+    return routes
+
+
+def document_route(version: str) -> ExactRoute:
+    """Return the route of the OpenAPI document."""
+    content = document(version)
+
+    async def read(_request: Request) -> Response:
+        return JSONResponse(content)
+
+    return ExactRoute(DOCUMENT_PATH, read)
+
+
+class _Methods:
+    """The methods of the service, called by name."""
+
+    def __init__(self, service: Service, gate: CallGate) -> None:
+        self._methods = {each.name: each for each in service.methods}
+        self._gate = gate
+
+    async def answer(self, name: str, make: Callable[[], object], request: Request) -> Any:  # noqa: ANN401 (the method's response)
+        """Return the response to the request that `make` returns."""
+        method = self._methods[name]
+        assert isinstance(method, UnaryMethod)  # noqa: S101 (the protocol has no streams)
+        peer = ":".join(map(str, request.client or ()))
+        return await answer(method, make, HttpCall(peer, None, self._gate), self._gate)
+
+
+async def _read(methods: _Methods, read: Read, request: Request) -> Response:
+    """Answer what the server says of itself or of a model."""
+    name, version = _model(request)
+    try:
+        response = await methods.answer(read.method, partial(read.request, name, version), request)
+        if not read.is_true(response) and name:
+            # Its error says why: there is no such model, or the server drains.
+            metadata = partial(MODEL_METADATA.request, name, version)
+            await methods.answer(MODEL_METADATA.method, metadata, request)
+    except ServiceError as error:
+        return error_response(request.scope, error)
+    return JSONResponse(read.content(response), 200 if read.is_true(response) else 503)
+
+
+def _model(request: Request) -> tuple[str, str]:
+    """Return name and version of the model; empty ones if the path has none."""
+    return request.path_params.get("model", ""), request.path_params.get("version", "")
+
+
+class _Inference:
+    """Answers what a body asks of a model."""
+
+    def __init__(self, methods: _Methods, max_body_bytes: int) -> None:
+        self._methods = methods
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        response = _refused_type(request)
+        if response is None:
+            try:
+                response = await self._infer(request)
+            except InvalidArgumentError as error:
+                response = error_response(scope, in_rest_terms(error))
+            except ServiceError as error:
+                response = error_response(scope, error)
+            except BodyTooLargeError:
+                text = f"expected a request body of at most {self._max_body_bytes} bytes, got more"
+                response = refusal(scope, 413, f"{text}, decompressed")
+        await response(scope, receive, send)
+
+    async def _infer(self, request: Request) -> Response:
+        coding = request.headers.get("content-encoding", "")
+        body = decompress(await request.body(), coding, self._max_body_bytes)
+        asked = await self._request(body, request)
+        response = await self._methods.answer("ModelInfer", lambda: asked, request)
+        return await _encoded(infer_body(response, asked), request)
+
+    async def _request(self, body: bytes, request: Request) -> RestRequest:
+        name, version = _model(request)
+        json_bytes = _json_bytes(request, len(body))
+        if json_bytes == 0:
+            make = partial(MODEL_METADATA.request, name, version)
+            metadata = await self._methods.answer(MODEL_METADATA.method, make, request)
+            return raw_request(name, version, body, metadata)
+        return infer_request(name, version, body, json_bytes)
+
+
+def _refused_type(request: Request) -> Response | None:
+    """Return the error of a content type that is none of the protocol's.
+
+    A browser sends a form to any server, for any page, without asking the server first: so
+    what `curl -d` sends without a header is taken only if it comes from no page.
+    """
+    sent = request.headers.get("content-type", JSON_TYPE)
+    content_type = sent.partition(";")[0].strip().lower()
+    if content_type in TYPES or (content_type == FORM_TYPE and "origin" not in request.headers):
+        return None
+    text = f"expected Content-Type {JSON_TYPE} or {BINARY_TYPE}, got {quote(sent)}"
+    return refusal(request.scope, 415, text, {"accept-post": ", ".join(TYPES)})
+
+
+def _json_bytes(request: Request, body_bytes: int) -> int | None:
+    """Return how long the JSON of a body is; None: all of it.
+
+    Raises:
+        InvalidArgumentError: the header that says so is no such number.
+    """
+    sent = request.headers.get(LENGTH_HEADER)
+    if sent is None:
+        return None
+    digits = sent.strip()
+    if digits.isascii() and digits.isdigit() and len(digits) < 20 and int(digits) <= body_bytes:
+        return int(digits)
+    text = f"expected a whole number up to {body_bytes}, the bytes of the body, got {quote(sent)}"
+    raise InvalidArgumentError([Violation(LENGTH_HEADER, text)])
+
+
+async def _encoded(body: Body, request: Request) -> Response:
+    """Return a response, compressed if its client asks for that."""
+    headers = {"vary": "Accept-Encoding"}
+    content = body.content
+    coding = chosen_coding(request.headers.get("accept-encoding", ""))
+    if coding and len(content) >= MIN_BYTES:
+        content = await compress(content, coding)
+        headers["content-encoding"] = coding
+    if body.json_bytes is None:
+        return Response(content, 200, headers, JSON_TYPE)
+    return Response(content, 200, {**headers, LENGTH_HEADER: str(body.json_bytes)}, BINARY_TYPE)
