@@ -11,12 +11,14 @@ from rich.table import Table
 from export.bundle import find_bundle
 from export.runtimes import open_runner
 from forward_client import ForwardClient
+from tests.fuzz.http import fuzz_http
 from tests.fuzz.judgement import PredictJudge
 from tests.fuzz.run import Findings, fuzz
 from tests.support.bundles import MODELS_DIR, random_images
 from tests.support.servers import RunningServer, start_server
 
 WARM_SHARE = 0.1  # of the inputs, before memory is looked at
+HTTP_SHARE = 0.2  # of the inputs, once more, at the HTTP port: each takes a connection
 MAX_SHOWN = 20
 
 
@@ -29,11 +31,14 @@ def main() -> int:
     bundle = find_bundle(MODELS_DIR, "mnist", None)
     runner = open_runner(bundle, "onnx", "cpu")
     judge = PredictJudge(runner, bundle.manifest.name, bundle.manifest.version)
-    with start_server("--device", "cpu") as server:
+    with start_server("--device", "cpu", "--http-port", "0") as server:
         warm = int(options.inputs * WARM_SHARE)
         asyncio.run(fuzz(server.address, options.number + 1000, warm, judge))
+        asyncio.run(fuzz_http(server.http_address, options.number + 1000, warm))
         before = _mebibytes(server)
         findings = asyncio.run(fuzz(server.address, options.number, options.inputs, judge))
+        inputs = int(options.inputs * HTTP_SHARE)
+        findings.add(asyncio.run(fuzz_http(server.http_address, options.number, inputs)))
         after = _mebibytes(server)
         with ForwardClient(server.address) as client:
             client.predict(random_images(1, (28, 28)))  # it still serves

@@ -38,6 +38,11 @@ class Findings:
         """How many inputs were tried."""
         return self.statuses.total()
 
+    def add(self, others: "Findings") -> None:
+        """Take in what others found."""
+        self.statuses.update(others.statuses)
+        self.wrong += others.wrong
+
     def note(self, method: str, status: str, data: bytes, fault: str | None) -> None:
         """Count an answer; keep the input if it was not what it must be."""
         self.statuses[method, status] += 1

@@ -26,6 +26,9 @@ class ContentTypes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
+        if text := _undecodable(scope):
+            await refusal(scope, 400, text)(scope, receive, send)
+            return
         sent = header(scope, "content-type") or ""
         content_type = sent.partition(";")[0].strip().lower()
         if self._takes_forms and content_type == FORM_TYPE and header(scope, "origin") is None:
@@ -40,3 +43,13 @@ class ContentTypes:
             await refusal(scope, 415, text, accepted)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+def _undecodable(scope: Scope) -> str | None:
+    """Return what is wrong with a header that connectrpc can't read, which takes all for UTF-8."""
+    for name, value in scope["headers"]:
+        try:
+            name.decode(), value.decode()
+        except UnicodeDecodeError:
+            return f"expected headers in UTF-8, got {quote(name.decode('latin-1'))} in other bytes"
+    return None

@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from server.api.methods import Service, UnaryMethod
@@ -33,7 +34,6 @@ from server.transport.http.compression import (
 )
 from server.transport.http.errors import error_response
 from server.transport.http.refusals import refusal
-from server.transport.http.routes import ExactRoute
 
 PREFIX = "/v2"
 MODEL_PATHS = (f"{PREFIX}/models/{{model}}", f"{PREFIX}/models/{{model}}/versions/{{version}}")
@@ -43,9 +43,7 @@ FORM_TYPE = "application/x-www-form-urlencoded"  # of `curl -d` without a header
 TYPES = (JSON_TYPE, BINARY_TYPE, "binary/octet-stream")
 
 
-def open_inference_routes(
-    service: Service, gate: CallGate, max_body_bytes: int
-) -> list[ExactRoute]:
+def open_inference_routes(service: Service, gate: CallGate, max_body_bytes: int) -> list[Route]:
     """Return the routes of the protocol.
 
     Args:
@@ -54,26 +52,22 @@ def open_inference_routes(
         max_body_bytes: of a request, as it is sent and decompressed.
     """
     methods = _Methods(service, gate)
-    routes = [
-        ExactRoute(PREFIX + read.path, partial(_read, methods, read)) for read in SERVER_READS
-    ]
+    routes = [Route(PREFIX + read.path, partial(_read, methods, read)) for read in SERVER_READS]
     for path in MODEL_PATHS:
-        routes += [
-            ExactRoute(path + read.path, partial(_read, methods, read)) for read in MODEL_READS
-        ]
+        routes += [Route(path + read.path, partial(_read, methods, read)) for read in MODEL_READS]
         infer = BoundedBody(_Inference(methods, max_body_bytes), max_body_bytes)
-        routes.append(ExactRoute(f"{path}/infer", infer, methods=["POST"]))
+        routes.append(Route(f"{path}/infer", infer, methods=["POST"]))
     return routes
 
 
-def document_route(version: str) -> ExactRoute:
+def document_route(version: str) -> Route:
     """Return the route of the OpenAPI document."""
     content = document(version)
 
     async def read(_request: Request) -> Response:
         return JSONResponse(content)
 
-    return ExactRoute(DOCUMENT_PATH, read)
+    return Route(DOCUMENT_PATH, read)
 
 
 class _Methods:
