@@ -11,6 +11,7 @@ from tests.support.pages import OpenPage, watch
 from tests.support.servers import RunningServer, start_server
 
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+USUAL: dict[str, Any] = {"viewport": DESKTOP, "reduced_motion": "reduce"}
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +40,7 @@ def visit(chromium: Browser) -> Iterator[Callable[..., OpenPage]]:
     opened: list[OpenPage] = []
 
     def open_page(server: RunningServer, **options: Any) -> OpenPage:
-        context = chromium.new_context(**{"viewport": DESKTOP, **options})
+        context = chromium.new_context(**{**USUAL, **options})
         context.set_default_timeout(60_000)  # of a machine with much else to do
         opened.append(watch(context, f"http://{server.http_address}"))
         return opened[-1]
@@ -52,7 +53,7 @@ def visit(chromium: Browser) -> Iterator[Callable[..., OpenPage]]:
 
 @pytest.fixture(scope="session")
 def shared_page(chromium: Browser, web: RunningServer) -> Iterator[OpenPage]:
-    context = chromium.new_context(viewport=DESKTOP)
+    context = chromium.new_context(**USUAL)
     context.set_default_timeout(60_000)
     page = watch(context, f"http://{web.http_address}")
     page.open()

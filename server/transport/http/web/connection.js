@@ -113,6 +113,8 @@ export function createConnection({ api, store, notices }) {
   });
   return {
     fail,
+    /** The newest request was answered: what was wrong with the one before is past. */
+    answered: () => notices.hide("request"),
     look,
     start() {
       look();

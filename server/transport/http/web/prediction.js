@@ -75,6 +75,6 @@ function renderColumns(place, labels, scores, best) {
     const bar = tower.querySelector("i");
     tower.classList.toggle("is-best", i === best);
     bar.className = scores[i] < 0 ? "is-negative" : "is-positive";
-    bar.style.transform = `scaleY(${Math.abs(scores[i]) / full})`;
+    bar.style.transform = `scaleY(${scores[i] / full})`;
   });
 }

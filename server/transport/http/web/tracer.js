@@ -6,8 +6,8 @@ import { encodeImages } from "./tensors.js";
  * Trace the images whenever they, the interventions or the model change.
  * @param {{api: object, store: object}} app the store gets `trace` (with the `images` and
  *   `interventions` that it is of) and `tracing`
- * @param {{fail: (error: Error) => void, look: () => void}} connection told of failed calls, and
- *   asked to look at the model when another one answers
+ * @param {{fail: (error: Error) => void, answered: () => void, look: () => void}} connection told of failed and
+ *   answered calls, and asked to look at the model when another one answers
  */
 export function startTracer({ api, store }, connection) {
   let wanted = false;
@@ -36,6 +36,7 @@ export function startTracer({ api, store }, connection) {
       unchangedLogits: interventions.length > 0,
       certify: true,
     });
+    connection.answered();
     const now = store.get();
     const { name, version } = model.model;
     if (trace.model.name !== name || trace.model.version !== version) connection.look();
