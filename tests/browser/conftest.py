@@ -1,16 +1,17 @@
-"""Fixtures: Chromium, a server with its page, and pages whose every message and request is judged."""
+"""Fixtures: Chromium, a server with its page, and pages whose messages and requests are judged."""
 
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, ViewportSize, sync_playwright
 
 from tests.support.pages import OpenPage, watch
 from tests.support.servers import RunningServer, start_server
 
-DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+DESKTOP = ViewportSize(width=1440, height=900)
+PHONE = ViewportSize(width=390, height=844)
 USUAL: dict[str, Any] = {"viewport": DESKTOP, "reduced_motion": "reduce"}
 
 
@@ -39,7 +40,7 @@ def visit(chromium: Browser) -> Iterator[Callable[..., OpenPage]]:
     """What opens a page of a server in a browser of its own, judged at the end."""
     opened: list[OpenPage] = []
 
-    def open_page(server: RunningServer, **options: Any) -> OpenPage:
+    def open_page(server: RunningServer, **options: Any) -> OpenPage:  # noqa: ANN401 (of new_context)
         context = chromium.new_context(**{**USUAL, **options})
         context.set_default_timeout(60_000)  # of a machine with much else to do
         opened.append(watch(context, f"http://{server.http_address}"))

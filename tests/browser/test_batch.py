@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.browser.test_drawing import check_numbers
-from tests.support.pages import PLUS, SEVEN, OpenPage
+from tests.support.pages import PLUS, SEVEN, TIMES, OpenPage
 from tests.support.servers import RunningServer
 
 
@@ -13,7 +13,7 @@ def add(page: OpenPage) -> None:
 
 
 def leading(page: OpenPage) -> set[str]:
-    return {stage["shape"].split(" × ")[0] for stage in page.stages()}
+    return {stage["shape"].split(f" {TIMES} ")[0] for stage in page.stages()}
 
 
 def test_every_shape_shows_the_number_of_drawings(page: OpenPage, web: RunningServer) -> None:

@@ -1,7 +1,7 @@
-"""The server goes, comes back, changes its model, wants a token: the person is told, the page recovers."""
+"""The server goes, comes back, changes its model, wants a token: it is told and recovered from."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from playwright.sync_api import Route
 
 from tests.browser.test_drawing import check_numbers
 from tests.support.bundles import publish_random_bundle
-from tests.support.pages import PLUS, SEVEN, OpenPage
+from tests.support.pages import PLUS, SEVEN, TIMES, OpenPage
 from tests.support.servers import RunningServer, start_server
 
 Visit = Callable[..., OpenPage]
@@ -19,12 +19,12 @@ LABELS = tuple("0123456789")
 
 
 @pytest.fixture
-def http_port() -> Iterator[str]:
+def http_port() -> str:
     """A port that is free, and stays so for a second server."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    yield str(port)
+    return str(port)
 
 
 def test_a_lost_server_is_told_and_recovered_from(visit: Visit, http_port: str) -> None:
@@ -61,7 +61,7 @@ def test_a_new_version_is_told_and_shown(visit: Visit, tmp_path: Path) -> None:
         page.page.get_by_text("The server now serves version 2 of mnist.").wait_for()
         page.settle()
         assert page.state["version"] == 2
-        assert page.stages()[2]["shape"] == "1 × 32"
+        assert page.stages()[2]["shape"] == f"1 {TIMES} 32"
         assert "version 2" in str(page.page.locator("#served").text_content())
         check_numbers(page, server)
 
@@ -93,9 +93,7 @@ def test_a_token_is_asked_for_and_kept_for_the_session_alone(visit: Visit, tmp_p
     page.console = [text for text in page.console if "401" not in text]
 
 
-@pytest.mark.parametrize(
-    ("status", "code"), [(429, "resource_exhausted"), (503, "unavailable")]
-)
+@pytest.mark.parametrize(("status", "code"), [(429, "resource_exhausted"), (503, "unavailable")])
 def test_a_busy_server_is_waited_for(
     page: OpenPage, web: RunningServer, status: int, code: str
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
-from tests.support.pages import PLUS, SEVEN, OpenPage, float32s, shown, trace_of
+from tests.support.pages import PLUS, SEVEN, TIMES, OpenPage, float32s, shown, trace_of
 from tests.support.servers import RunningServer, start_server
 
 SHAPE = (28, 28)
@@ -37,7 +37,7 @@ def check_numbers(page: OpenPage, server: RunningServer, shape: tuple[int, int] 
     stages = page.stages()
     assert [stage["name"] for stage in stages] == [stage.name for stage in trace.stages]
     for drawn, traced in zip(stages, trace.stages, strict=True):
-        assert drawn["shape"] == " × ".join(map(str, traced.shape))
+        assert drawn["shape"] == f" {TIMES} ".join(map(str, traced.shape))
         for key, name in STATISTICS.items():
             check_number(drawn["statistics"][key], getattr(traced.statistics, name))
         if drawn["bars"]:
@@ -82,9 +82,7 @@ def test_every_number_shown_is_the_servers(page: OpenPage, web: RunningServer) -
     check_numbers(page, web)
 
 
-def test_a_network_of_any_shape_is_shown(
-    visit: Callable[..., OpenPage], tiny: Bundle
-) -> None:
+def test_a_network_of_any_shape_is_shown(visit: Callable[..., OpenPage], tiny: Bundle) -> None:
     folder = ("--models-dir", str(tiny.path.parent.parent), "--model", "tiny", "--http-port", "0")
     with start_server(*folder, "--device", "cpu") as server:
         page = visit(server)
@@ -217,7 +215,8 @@ def test_a_unit_that_is_chosen_becomes_the_focus(page: OpenPage) -> None:
 
 def test_changed_stages_are_marked(page: OpenPage, web: RunningServer) -> None:
     page.page.evaluate(
-        "async () => (await import('/main.js')).app.store.set({ interventions: [{ stage: 'relu', zero: true }] })"
+        "async () => (await import('/main.js')).app.store.set("
+        "{ interventions: [{ stage: 'relu', zero: true }] })"
     )
     page.settle()
     badges = page.page.locator(".badge:visible")

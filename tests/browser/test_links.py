@@ -58,9 +58,7 @@ def test_a_link_restores_drawings_and_changes(page: OpenPage) -> None:
     assert page.state["selected"] == 1
 
 
-def test_a_link_opens_at_its_section(
-    visit: Callable[..., OpenPage], web: RunningServer
-) -> None:
+def test_a_link_opens_at_its_section(visit: Callable[..., OpenPage], web: RunningServer) -> None:
     page = visit(web)
     pixels = bytes(range(0, 196, 1)) * 4
     page.open(fragment(pixels, panel="trust"))

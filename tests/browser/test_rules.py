@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import ViewportSize
 
 from tests.browser.conftest import DESKTOP, PHONE
 from tests.support.bundles import REPOSITORY
@@ -13,7 +15,11 @@ from tests.support.servers import RunningServer, wait_until
 
 WEB = REPOSITORY / "server" / "transport" / "http" / "web"
 MOST_BYTES = 150_000
-LOOKS = {"light": ("light", DESKTOP), "dark": ("dark", DESKTOP), "phone": ("light", PHONE)}
+LOOKS: dict[str, tuple[Literal["light", "dark"], ViewportSize]] = {
+    "light": ("light", DESKTOP),
+    "dark": ("dark", DESKTOP),
+    "phone": ("light", PHONE),
+}
 
 
 @pytest.mark.parametrize("look", LOOKS)

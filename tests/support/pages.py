@@ -12,6 +12,7 @@ from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 
+TIMES = "\N{MULTIPLICATION SIGN}"
 PAD_SIDE = 280  # of the pad in its own units, strokes.js
 SETTLE_MILLISECONDS = 30_000
 Stroke = Sequence[tuple[float, float]]
@@ -36,7 +37,8 @@ _SETTLED = """async (limit) => {
   const end = performance.now() + limit;
   while (performance.now() < end) {
     const { trace, images, interventions, tracing } = app.store.get();
-    if (!tracing && trace && trace.images === images && trace.interventions === interventions) return true;
+    const isNewest = trace?.images === images && trace.interventions === interventions;
+    if (isNewest && !tracing) return true;
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
   return false;
@@ -47,7 +49,8 @@ _STAGES = """() => [...document.querySelectorAll('.stage')].map((stage) => ({
   line: stage.querySelector('.stage-line').textContent,
   statistics: Object.fromEntries([...stage.querySelectorAll('[data-statistic]')].map(
     (number) => [number.dataset.statistic, [number.value, number.textContent]])),
-  bars: [...stage.querySelectorAll('.bars data')].map((number) => [number.value, number.textContent]),
+  bars: [...stage.querySelectorAll('.bars data')].map(
+    (number) => [number.value, number.textContent]),
 }))"""
 
 
@@ -75,7 +78,8 @@ class OpenPage:
 
     def _see(self, request: Request) -> None:
         parts = urlsplit(request.url)
-        if parts.scheme not in {"data", "blob"} and f"{parts.scheme}://{parts.netloc}" != self.origin:
+        own = f"{parts.scheme}://{parts.netloc}" == self.origin
+        if not own and parts.scheme not in {"data", "blob"}:
             self.foreign.append(request.url)
         self._count(request, 1)
 
@@ -127,8 +131,9 @@ class OpenPage:
         session = self.page.context.new_cdp_session(self.page)
         send = _touch if pointer == "touch" else _mouse
         for stroke in strokes:
-            points = [(round(frame["x"] + scale * x), round(frame["y"] + scale * y)) for x, y in stroke]
-            send(lambda method, event: session.send(method, event), points, pointer)
+            left, top = frame["x"], frame["y"]
+            points = [(round(left + scale * x), round(top + scale * y)) for x, y in stroke]
+            send(session.send, points, pointer)
         session.detach()
 
     def stages(self) -> list[dict[str, Any]]:
@@ -158,11 +163,14 @@ def _touch(
     send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
-def trace_of(address: str, images: np.ndarray, shape: Sequence[int], **more: Any) -> pb.TraceResponse:
+def trace_of(
+    address: str,
+    images: np.ndarray,
+    shape: Sequence[int],
+    **more: Any,  # noqa: ANN401 (fields of the request)
+) -> pb.TraceResponse:
     """Return the server's own trace of images, uint8 [N, pixels], over gRPC."""
-    tensor = pb.Tensor(
-        dtype=pb.DATA_TYPE_UINT8, shape=[len(images), *shape], data=images.tobytes()
-    )
+    tensor = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[len(images), *shape], data=images.tobytes())
     request = pb.TraceRequest(images=tensor, detail=pb.DETAIL_FULL, **more)
     with grpc.insecure_channel(address) as channel:
         response: pb.TraceResponse = forward_pb2_grpc.ForwardServiceStub(channel).Trace(
