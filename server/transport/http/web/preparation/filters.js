@@ -8,19 +8,24 @@ const ONE = 2 ** 24; // weights of the box are whole multiples of 1 / ONE
 
 /** Returns float32 in 0..1 as levels of 8 bits. */
 export function quantised(values) {
-  return Uint8Array.from(values, (value) => rounded(f32(Math.min(Math.max(value, 0), 1) * 255)));
+  const levels = new Uint8Array(values.length);
+  for (let at = 0; at < levels.length; at++) levels[at] = rounded(f32(Math.min(Math.max(values[at], 0), 1) * 255));
+  return levels;
+}
+
+/** Returns levels of 8 bits as float32 in 0..1. */
+export function unit(levels) {
+  const values = new Float32Array(levels.length);
+  for (let at = 0; at < values.length; at++) values[at] = levels[at] / 255;
+  return values;
 }
 
 /** Returns levels [height * width] blurred by a Gaussian of a radius. */
 export function blurred(levels, width, height, radius) {
   const box = boxOf(radius);
   const result = levels.slice();
-  for (let y = 0; y < height; y++) {
-    blurLine(result, y * width, 1, width, box);
-  }
-  for (let x = 0; x < width; x++) {
-    blurLine(result, x, width, height, box);
-  }
+  for (let y = 0; y < height; y++) blurLine(result, y * width, 1, width, box);
+  for (let x = 0; x < width; x++) blurLine(result, x, width, height, box);
   return result;
 }
 
@@ -41,13 +46,9 @@ function blurLine(levels, from, step, length, { reach, weight, endWeight }) {
   const line = new Uint8Array(length);
   const at = (x) => line[Math.min(Math.max(x, 0), length - 1)];
   for (let pass = 0; pass < PASSES; pass++) {
-    for (let x = 0; x < length; x++) {
-      line[x] = levels[from + x * step];
-    }
+    for (let x = 0; x < length; x++) line[x] = levels[from + x * step];
     let inner = 0;
-    for (let x = -reach - 1; x < reach; x++) {
-      inner += at(x);
-    }
+    for (let x = -reach - 1; x < reach; x++) inner += at(x);
     for (let x = 0; x < length; x++) {
       inner += at(x + reach) - at(x - reach - 1);
       const ends = at(x - reach - 1) + at(x + reach + 1);
@@ -56,16 +57,14 @@ function blurLine(levels, from, step, length, { reach, weight, endWeight }) {
   }
 }
 
-/** Returns the median of a square window around each level, the edge repeated outside. */
-export function median8(levels, width, height, side) {
-  const margin = (side - 1) / 2;
+/** Returns the median of a window around each of `width` by `width` levels, the edge repeated outside. */
+export function median8(levels, width, side) {
   const window = new Uint8Array(side * side);
+  const inside = (at) => Math.min(Math.max(at - (side - 1) / 2, 0), width - 1);
   return levels.map((_, at) => {
-    const [row, column] = [Math.floor(at / width), at % width];
     for (let place = 0; place < window.length; place++) {
-      const y = Math.min(Math.max(row + Math.floor(place / side) - margin, 0), height - 1);
-      const x = Math.min(Math.max(column + (place % side) - margin, 0), width - 1);
-      window[place] = levels[y * width + x];
+      const row = inside(Math.floor(at / width) + Math.floor(place / side));
+      window[place] = levels[row * width + inside((at % width) + (place % side))];
     }
     return window.sort()[(window.length - 1) / 2];
   });
