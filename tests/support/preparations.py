@@ -1,6 +1,7 @@
 """Pictures prepared by the page's JavaScript in a browser, and by the client in Python."""
 
 import base64
+import functools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,12 @@ def prepared_by_page(page: Page, pictures: list[np.ndarray]) -> list[Prepared]:
 
 def prepared_by_client(picture: np.ndarray) -> Prepared:
     """Return what the client makes of a picture: of its file, PNG for bytes and else .npy."""
+    return _prepared_by_client(picture.tobytes(), picture.shape, picture.dtype.str)
+
+
+@functools.lru_cache(maxsize=100)
+def _prepared_by_client(data: bytes, shape: tuple[int, ...], kind: str) -> Prepared:
+    picture = np.frombuffer(data, kind).reshape(shape)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ("picture.png" if picture.dtype == np.uint8 else "picture.npy")
         if picture.dtype == np.uint8:
@@ -106,6 +113,4 @@ def prepared_by_client(picture: np.ndarray) -> Prepared:
 def differing(page: Page, pictures: list[np.ndarray]) -> list[int]:
     """Return which pictures the page makes other images, warnings or errors of than the client."""
     ours = prepared_by_page(page, pictures)
-    return [
-        at for at, each in enumerate(pictures) if ours[at] != prepared_by_client(each)
-    ]
+    return [at for at, each in enumerate(pictures) if ours[at] != prepared_by_client(each)]

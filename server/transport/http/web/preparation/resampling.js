@@ -63,7 +63,8 @@ export function resampled(plane, width, height, newWidth, newHeight, isSmooth = 
   const filter = isSmooth ? BILINEAR : BOX;
   const rows = (from, tall) => (newWidth === width ? from : alongRows(from, width, tall, newWidth, filter));
   const columns = (from, wide) => (newHeight === height ? from : alongColumns(from, wide, height, newHeight, filter));
-  return height > width * 100 && newHeight < height // columns first: as Pillow does for such shapes
+  const [narrower, shorter] = [width - newWidth, height - newHeight];
+  return shorter > 0 && shorter > 2 * narrower // Pillow takes the cheaper order
     ? rows(columns(plane, width), newHeight)
     : columns(rows(plane, height), newWidth);
 }
