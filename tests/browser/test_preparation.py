@@ -41,7 +41,7 @@ strokes = st.tuples(st.floats(0.003, 0.2), st.lists(places, min_size=1, max_size
 
 @st.composite
 def drawings(draw: st.DrawFn) -> np.ndarray:
-    """A drawing as a canvas has it: strokes of round pens, soft edges, any size, gray or in colour."""
+    """A drawing as a canvas has it: strokes of round pens, soft edges, gray or in colour."""
     width, height = draw(st.integers(4, 320)), draw(st.integers(4, 320))
     picture = Image.new("L", (width * FINE, height * FINE))
     pen = ImageDraw.Draw(picture)
@@ -153,7 +153,11 @@ def test_pictures_without_ink_get_the_clients_error(page: Page) -> None:
 def test_wrong_sizes_are_refused(page: Page) -> None:
     call = """async ([values, width, height, channels]) => {
       const { prepare } = await import("/preparation.js");
-      try { prepare(Float32Array.from(values), width, height, channels); } catch (error) { return error.message; }
+      try {
+        prepare(Float32Array.from(values), width, height, channels);
+      } catch (error) {
+        return error.message;
+      }
     }"""
     assert page.evaluate(call, [[0, 1], 2, 2, 1]) == "expected 2 x 2 x 1 values, got 2"
     assert page.evaluate(call, [[0] * 8, 1, 2, 4]) == (
@@ -194,7 +198,7 @@ def test_a_fault_of_the_arithmetic_is_seen(
 ) -> None:
     name, *texts = change
     ring = Image.new("L", (280, 280))  # scaled to 20 x 19, its centre between two pixels
-    ImageDraw.Draw(ring).ellipse((40, 40, 229, 239), outline=255, width=20)
+    ImageDraw.Draw(ring).rectangle((40, 40, 134, 139), outline=255, width=10)
     sides = [17] * 20 + [150] * 8
     pictures = [np.asarray(ring), *in_forms(digits, ["pen of 2.0% of the canvas"], 1)]
     pictures += [

@@ -25,7 +25,8 @@ PREPARE = """async (pictures) => {
     const start = performance.now();
     try {
       const { pixels: made, warnings, steps } = prepare(pixels, width, height, channels);
-      const shapes = steps.map((step) => [step.name, step.height, step.width, step.pixels.length, step.box]);
+      const shapes = steps.map(({ name, height, width, pixels, box }) =>
+        [name, height, width, pixels.length, box]);
       return { pixels: [...made], warnings, shapes, ms: performance.now() - start };
     } catch (error) {
       return { error: error.message };
@@ -44,7 +45,7 @@ class Prepared:
 
 
 def module_page(chromium: Browser, change: tuple[str, str, str] | None = None) -> Page:
-    """Open a page with the modules from the disk; `change`: a file, a text in it, another instead."""
+    """Open a page with the modules; `change`: a file, a text in it, another instead."""
     page = chromium.new_page()
 
     def serve(route: Route) -> None:
