@@ -4,16 +4,21 @@ import { createApi } from "./api.js";
 import * as batch from "./batch.js";
 import { createConnection } from "./connection.js";
 import * as drawing from "./drawing.js";
+import * as interventions from "./interventions.js";
 import { startLinks } from "./link.js";
 import { createNotices } from "./notices.js";
 import * as pipeline from "./pipeline.js";
 import * as prediction from "./prediction.js";
+import * as quiz from "./quiz.js";
 import { followSections } from "./sections.js";
 import { createSheets } from "./sheets.js";
 import * as steps from "./steps.js";
 import { createStore } from "./store.js";
 import { startTracer } from "./tracer.js";
+import * as training from "./training.js";
 import * as tray from "./tray.js";
+import * as trust from "./trust.js";
+import * as units from "./units.js";
 
 const MAX_BATCH = 64;
 /** A three, so that there is something to see before anything is drawn. */
@@ -32,6 +37,12 @@ const MODULES = [
   ["drawing", batch],
   ["preparation", steps],
   ["pipeline", pipeline],
+  ["units", units],
+  ["interventions", interventions],
+  ["trust", trust],
+  ["training", training],
+  ["quiz", quiz],
+  ["insight", { mount: quiz.mountInsight }],
 ];
 
 export const app = { api: createApi(), store: createStore(), notices: createNotices(document.querySelector("#notices")) };
