@@ -185,11 +185,11 @@ def test_steps_show_how_the_image_was_made(page: Page, digits: np.ndarray) -> No
 @pytest.mark.parametrize(
     "change",
     [
-        ("statistics.js", "rest === 0.5 && floor % 2 !== 0", "rest === 0.5"),
-        ("resampling.js", "Math.max(1 - Math.abs(x), 0)", "Math.max(1 - x * x, 0)"),
-        ("resampling.js", "x > -0.5 && x <= 0.5", "x >= -0.5 && x < 0.5"),
+        ("numbers.js", "rest === 0.5 && floor % 2 !== 0", "rest === 0.5"),
+        ("pillow.js", "Math.max(1 - Math.abs(x), 0)", "Math.max(1 - x * x, 0)"),
+        ("pillow.js", "x > -0.5 && x <= 0.5", "x >= -0.5 && x < 0.5"),
         ("strokes.js", "step % 2 === 1", "step % 2 === 0"),
-        ("statistics.js", "(values.length - 1) * share", "values.length * share"),
+        ("numbers.js", "(values.length - 1) * share", "values.length * share"),
     ],
     ids=["half up", "kernel", "box", "octagons", "percentile"],
 )

@@ -1,17 +1,15 @@
-// The connected parts of a mask (components.py).
+// The connected parts of a mask.
 
 import { cropped, maskOf } from "./grids.js";
 
 /**
- * Returns the parts of a mask, pixels joined along edges and corners, numbered by their first pixel:
- * `labels` Int32Array [height * width], -1 outside; of each part its `areas`, `boxes` [top, left, bottom,
- * right], the last two exclusive, `heights`, `widths` and `longer` side.
+ * The parts of a mask, pixels joined along edges and corners, numbered by their first pixel: `labels` [h * w],
+ * -1 outside; of each part its `areas`, `boxes`, `heights`, `widths` and `longer` side.
  */
-export function label({ values, width, height }) {
-  const [starts, ends, rows, parents] = runsOf(values, width, height);
-  const numbers = [];
-  const [areas, boxes] = [[], []];
-  const labels = new Int32Array(values.length).fill(-1);
+export function label({ values, w, h }) {
+  const [starts, ends, rows, parents] = runsOf(values, w, h);
+  const [areas, boxes, numbers] = [[], [], []];
+  const labels = new Int32Array(w * h).fill(-1);
   for (let run = 0; run < parents.length; run++) {
     const root = rootOf(parents, run);
     const [start, end, row] = [starts[run], ends[run], rows[run]];
@@ -25,23 +23,23 @@ export function label({ values, width, height }) {
     box[1] = Math.min(box[1], start);
     box[2] = row + 1;
     box[3] = Math.max(box[3], end);
-    labels.fill(number, row * width + start, row * width + end);
+    labels.fill(number, row * w + start, row * w + end);
   }
   const heights = boxes.map(([top, , bottom]) => bottom - top);
   const widths = boxes.map(([, left, , right]) => right - left);
   const longer = heights.map((side, number) => Math.max(side, widths[number]));
-  return { labels, width, height, areas, boxes, heights, widths, longer };
+  return { labels, w, h, areas, boxes, heights, widths, longer };
 }
 
-/** Returns the runs of pixels in rows: starts, ends, rows, and an earlier run each is joined with. */
-function runsOf(values, width, height) {
+/** The runs of pixels in rows: starts, ends, rows, and an earlier run that each is joined with. */
+function runsOf(values, w, h) {
   const [starts, ends, rows, parents] = [[], [], [], []];
   let [above, aboveEnd] = [0, 0];
-  for (let row = 0; row < height; row++) {
+  for (let row = 0; row < h; row++) {
     const first = starts.length;
-    for (let x = 0; x < width; x++) {
+    for (let x = 0; x < w; x++) {
       const start = x;
-      while (x < width && values[row * width + x]) x++;
+      while (x < w && values[row * w + x]) x++;
       if (x === start) continue;
       const run = parents.push(parents.length) - 1;
       starts.push(start);
@@ -63,40 +61,38 @@ function rootOf(parents, run) {
   return run;
 }
 
-/** Returns the share of the top, left, bottom and right edge that each part covers, [parts][4]. */
-export function contactOf({ labels, boxes, width, height }) {
+/** The share of the top, left, bottom and right edge that each part covers, [parts][4]. */
+export function contactOf({ labels, boxes, w, h }) {
   const contact = boxes.map(() => [0, 0, 0, 0]);
   const count = (at, edge) => labels[at] >= 0 && contact[labels[at]][edge]++;
-  for (let x = 0; x < width; x++) {
+  for (let x = 0; x < w; x++) {
     count(x, 0);
     count(labels.length - 1 - x, 2);
   }
-  for (let at = 0; at < labels.length; at += width) {
+  for (let at = 0; at < labels.length; at += w) {
     count(at, 1);
-    count(at + width - 1, 3);
+    count(at + w - 1, 3);
   }
-  return contact.map((shares) => shares.map((pixels, edge) => pixels / (edge % 2 ? height : width)));
+  return contact.map((shares) => shares.map((pixels, edge) => pixels / (edge % 2 ? h : w)));
 }
 
-/** Returns where the chosen parts are. */
-export function maskOfParts({ labels, width, height }, chosen) {
+/** The mask of the chosen parts. */
+export function maskOfParts({ labels, w, h }, chosen) {
   const isChosen = Uint8Array.from([0, ...chosen]);
-  const values = new Uint8Array(labels.length);
+  const values = new Uint8Array(w * h);
   for (let at = 0; at < values.length; at++) values[at] = isChosen[labels[at] + 1];
-  return { values, width, height };
+  return { values, w, h };
 }
 
-/** Returns the mask of one part within its box. */
-export function maskOfPart({ labels, width, boxes, widths, heights }, number) {
-  const within = cropped(labels, width, boxes[number]);
-  return maskOf(widths[number], heights[number], (at) => within[at] === number);
+/** The mask of one part within its box. */
+export function maskOfPart({ labels, w, boxes }, number) {
+  const within = cropped({ values: labels, w }, boxes[number]);
+  return maskOf(within.w, within.h, (at) => within.values[at] === number);
 }
 
-/** Returns a mask with the pixels that it encloses. */
-export function withHoles({ values, width, height }) {
-  const free = label(maskOf(width, height, (at) => !values[at]));
-  const isOutside = free.boxes.map(
-    ([top, left, bottom, right]) => top === 0 || left === 0 || bottom === height || right === width,
-  );
-  return maskOf(width, height, (at) => values[at] || !isOutside[free.labels[at]]);
+/** A mask with the pixels that it encloses. */
+export function withHoles({ values, w, h }) {
+  const free = label(maskOf(w, h, (at) => !values[at]));
+  const isOutside = free.boxes.map(([top, left, bottom, right]) => !top || !left || bottom === h || right === w);
+  return maskOf(w, h, (at) => values[at] || !isOutside[free.labels[at]]);
 }

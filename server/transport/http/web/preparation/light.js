@@ -1,12 +1,10 @@
-// Light on paper: how far each pixel is from the paper's colour, which may vary over the sheet (paper.py).
+// Light on paper: how far each pixel is from the paper's colour, which may vary over the sheet.
 
-import { median8, quantised, unit } from "./filters.js";
 import { selected } from "./grids.js";
+import { countUpTo, f32, largest, median, most } from "./numbers.js";
 import { SAME_COLOR, borderColor, farthest, reduced } from "./paper.js";
-import { resampled } from "./resampling.js";
-import { countUpTo, largest, most } from "./statistics.js";
+import { medianFiltered, quantised, resampled, unit } from "./pillow.js";
 
-const f32 = Math.fround;
 const FIT_PIXELS = 64 * 64;
 const TERMS = 6; // of a quadratic function of the place: 1, y, x, yy, yx, xx
 const LOCAL_SIDE = 32;
@@ -15,45 +13,41 @@ const MIN_GAIN = 1.05;
 const [MIN_LIGHT, MIN_SHADE] = [f32(0.3), f32(0.4)];
 
 /**
- * Returns how far each pixel is from the paper, whose colour may vary smoothly over the sheet, as light does;
- * with `isLocal` also as abruptly as a shadow's edge.
+ * How far each pixel is from the paper, whose colour may vary smoothly over the sheet, as light does; with
+ * `isLocal` also as abruptly as a shadow's edge.
  */
 export function distanceFromPaper(picture, isLocal) {
   const ground = isLocal ? localPaper(picture) : smoothPaper(picture);
   const values = farthest(picture.planes, ground);
   if (!isLocal && typeof ground[0] !== "number") {
     const light = farthest(ground, ground.map(() => 0));
-    const most = largest(light);
-    for (let at = 0; at < values.length && most >= MIN_LIGHT; at++) {
-      values[at] *= f32(most / Math.max(light[at], f32(MIN_SHADE * most)));
+    const brightest = largest(light);
+    for (let at = 0; at < values.length && brightest >= MIN_LIGHT; at++) {
+      values[at] *= f32(brightest / Math.max(light[at], f32(MIN_SHADE * brightest)));
     }
   }
-  return { values, width: picture.width, height: picture.height };
+  return { values, w: picture.w, h: picture.h };
 }
 
-/** Returns the paper's colour as the median of a large window around each place. */
-function localPaper({ planes, width, height }) {
+/** The paper's colour as the median of a large window around each place. */
+function localPaper({ planes, w, h }) {
   return planes.map((plane) => {
-    const levels = quantised(resampled(plane, width, height, LOCAL_SIDE, LOCAL_SIDE));
-    const light = unit(median8(levels, LOCAL_SIDE, LOCAL_WINDOW));
-    return resampled(light, LOCAL_SIDE, LOCAL_SIDE, width, height, true);
+    const levels = quantised(resampled(plane, w, h, LOCAL_SIDE, LOCAL_SIDE));
+    return resampled(unit(medianFiltered(levels, LOCAL_SIDE, LOCAL_WINDOW)), LOCAL_SIDE, LOCAL_SIDE, w, h, true);
   });
 }
 
 /**
- * Returns the paper's colour, a quadratic function of the place fitted where there is no ink: a plane for
- * each channel, or a number for each if one colour explains as much.
+ * The paper's colour, a quadratic function of the place fitted where there is no ink: a plane for each channel,
+ * or a number if one colour explains as much.
  */
 function smoothPaper(picture) {
-  const { planes, width, height } = reduced(picture, FIT_PIXELS);
-  const constant = borderColor({ planes, width, height });
-  if (Math.min(width, height) < 8) return constant;
-  const terms = quadratic(width, height);
+  const { planes, w, h } = reduced(picture, FIT_PIXELS);
+  const constant = borderColor({ planes, w });
   let off = farthest(planes, constant);
   const evenly = countUpTo(off, f32(SAME_COLOR));
-  if (off.length < MIN_GAIN * evenly) {
-    return constant; // no fit could explain as much more
-  }
+  if (Math.min(w, h) < 8 || off.length < MIN_GAIN * evenly) return constant; // no fit could explain more
+  const terms = quadratic(w, h);
   let tolerance = 0.5 * largest(off);
   let limit = f32(tolerance);
   const sums = { square: square(() => 0), right: planes.map(() => new Float64Array(TERMS)) };
@@ -69,7 +63,9 @@ function smoothPaper(picture) {
       });
     }
     const least = Math.max(0.02, 0.6 * tolerance);
-    limit = tolerance = Math.max(least, Math.min(tolerance, 4 * medianFrom(least / 4, selected(off, paper))));
+    const seen = selected(off, paper);
+    const usual = countUpTo(seen, least / 4) > seen.length / 2 ? 0 : 4 * median(seen);
+    limit = tolerance = Math.max(least, Math.min(tolerance, usual));
   }
   const goesTooFar = planes.some((plane, channel) => {
     const seen = selected(plane, paper);
@@ -78,18 +74,18 @@ function smoothPaper(picture) {
     return light[channel].some((value) => value < low || value > high);
   });
   if (goesTooFar || countUpTo(off, SAME_COLOR) < MIN_GAIN * evenly) return constant;
-  const places = quadratic(picture.width, picture.height);
+  const places = quadratic(picture.w, picture.h);
   return fits.map((fit) => ground(places, Float32Array.from(fit)));
 }
 
-/** Returns the terms of each pixel, y and x from -1 to 1, [pixels * 6]. */
-function quadratic(width, height) {
-  const terms = new Float32Array(width * height * TERMS);
+/** The terms of each pixel, y and x from -1 to 1, [pixels * 6]. */
+function quadratic(w, h) {
   const place = (at, size) => f32(at === size - 1 ? 1 : at * (2 / (size - 1)) - 1);
-  for (let row = 0, to = 0; row < height; row++) {
-    const y = place(row, height);
-    for (let column = 0; column < width; column++, to += TERMS) {
-      const x = place(column, width);
+  const terms = new Float32Array(w * h * TERMS);
+  for (let row = 0, to = 0; row < h; row++) {
+    const y = place(row, h);
+    for (let column = 0; column < w; column++, to += TERMS) {
+      const x = place(column, w);
       terms[to] = 1;
       terms[to + 1] = y;
       terms[to + 2] = x;
@@ -104,7 +100,7 @@ function quadratic(width, height) {
 const square = (value) =>
   Array.from({ length: TERMS }, (_, row) => Float64Array.from({ length: TERMS }, (__, column) => value(row, column)));
 
-/** Takes the paper anew, and keeps the sums of the normal equations up to date; returns whether it changed. */
+/** Takes the paper anew, and keeps the sums of the normal equations up to date; whether it changed. */
 function hasChanged(sums, paper, terms, planes, off, limit) {
   let isChanged = false;
   for (let at = 0; at < paper.length; at++) {
@@ -121,10 +117,10 @@ function hasChanged(sums, paper, terms, planes, off, limit) {
   return isChanged;
 }
 
-/** Returns the coefficients [channels][6] of least squares, the least ones where many fit. */
+/** The coefficients [channels][6] of least squares, the least ones where many fit. */
 function solved(sums) {
   const matrix = square((row, column) => sums.square[Math.max(row, column)][Math.min(row, column)]);
-  const vectors = square((row, column) => (row === column ? 1 : 0));
+  const vectors = square((row, column) => +(row === column));
   for (let turn = 0; turn < 12 * TERMS * TERMS; turn++) { // Jacobi's rotations
     const [p, q] = [Math.floor(turn / TERMS) % TERMS, turn % TERMS];
     if (p >= q || matrix[p][q] ** 2 <= 1e-36 * matrix[p][p] * matrix[q][q]) continue;
@@ -135,27 +131,25 @@ function solved(sums) {
       first[at] = cosine * one - sine * other;
       second[to] = sine * one + cosine * other;
     };
-    matrix.forEach((row) => rotate(row, row, p, q));
+    for (let term = 0; term < TERMS; term++) rotate(matrix[term], matrix[term], p, q);
     for (let term = 0; term < TERMS; term++) {
       rotate(matrix[p], matrix[q], term, term);
       rotate(vectors[p], vectors[q], term, term);
     }
   }
-  const least = most(matrix.map((row, at) => row[at])) * TERMS * Number.EPSILON;
-  const used = vectors.map((vector, at) => ({ vector, value: matrix[at][at] })).filter(({ value }) => value > least);
+  const values = matrix.map((row, at) => row[at]);
   return sums.right.map((right) => {
     const fit = new Float64Array(TERMS);
-    used.forEach(({ vector, value }) => {
-      const along = vector.reduce((total, each, term) => total + each * right[term], 0) / value;
-      vector.forEach((each, term) => {
-        fit[term] += each * along;
-      });
+    vectors.forEach((vector, number) => {
+      if (values[number] <= most(values) * TERMS * Number.EPSILON) return;
+      const along = vector.reduce((total, each, term) => total + each * right[term], 0) / values[number];
+      for (let term = 0; term < TERMS; term++) fit[term] += vector[term] * along;
     });
     return fit;
   });
 }
 
-/** Returns the light of each pixel, float64. */
+/** The light of each pixel, float64. */
 function evaluated(terms, [a, b, c, d, e, f]) {
   const light = new Float64Array(terms.length / TERMS);
   for (let at = 0, term = 0; at < light.length; at++, term += TERMS) {
@@ -165,15 +159,7 @@ function evaluated(terms, [a, b, c, d, e, f]) {
   return light;
 }
 
-/** Returns the median of values, or less where that is no more than a number. */
-function medianFrom(least, values) {
-  const half = values.length >> 1;
-  if (countUpTo(values, least) > half) return 0;
-  values.sort();
-  return values.length % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
-
-/** Returns the light of each pixel, float32, with the roundings of OpenBLAS: one for a product and its sum. */
+/** The light of each pixel, float32, with the roundings of OpenBLAS: one for a product and its sum. */
 function ground(terms, [a, b, c, d, e, f]) {
   const light = new Float32Array(terms.length / TERMS);
   for (let at = 0, term = 0; at < light.length; at++, term += TERMS) {

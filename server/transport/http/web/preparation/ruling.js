@@ -1,31 +1,30 @@
-// The lines of ruled and squared paper, removed from distances from the paper (ruling.py).
+// The lines of ruled and squared paper, removed from distances from the paper.
 
-import { largest } from "./statistics.js";
+import { f32, largest } from "./numbers.js";
 
-const f32 = Math.fround;
 const MIN_COVERAGE = 0.9;
 const MAX_THICKNESS = 0.03;
 const MIN_STRENGTH = f32(0.15);
 
-/** Returns distances without lines from edge to edge, if there are two or more. */
+/** Distances without lines from edge to edge, if there are two or more. */
 export function withoutRuling(distance) {
-  const { values, width, height } = distance;
+  const { values, w, h } = distance;
   const threshold = f32(MIN_STRENGTH * largest(values));
-  const [rows, columns] = [new Uint32Array(height), new Uint32Array(width)];
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      const is = values[y * width + x] > threshold ? 1 : 0;
+  const [rows, columns] = [new Uint32Array(h), new Uint32Array(w)];
+  for (let y = 0, at = 0; y < h; y++) {
+    for (let x = 0; x < w; x++) {
+      const is = values[at++] > threshold ? 1 : 0;
       rows[y] += is;
       columns[x] += is;
     }
   }
-  const [across, down] = [bands(rows, width), bands(columns, height)];
+  const [across, down] = [bands(rows, w), bands(columns, h)];
   if (across.length + down.length < 2) return distance;
-  const plain = inpainted(inpainted(values, across, height, width, width, 1), down, width, height, 1, width);
-  return largest(plain) > threshold ? { values: plain, width, height } : distance;
+  const plain = inpainted(inpainted(values, across, h, w, w, 1), down, w, h, 1, w);
+  return largest(plain) > threshold ? { values: plain, w, h } : distance;
 }
 
-/** Returns the thin bands of rows that are covered: the rows before and behind each. */
+/** The thin bands of rows that are covered: the rows before and behind each. */
 function bands(counts, length) {
   const found = [];
   for (let at = 0; at < counts.length; at++) {
@@ -36,7 +35,7 @@ function bands(counts, length) {
   return found;
 }
 
-/** Returns values whose bands of rows (or columns, by the steps) have the lesser of what lies on both sides. */
+/** Values whose bands of rows, or columns by the steps, have the lesser of what lies on both sides. */
 function inpainted(values, found, rows, length, rowStep, step) {
   const result = values.slice();
   for (const [above, below] of found) {

@@ -1,21 +1,20 @@
-// Transparent pictures, put on the background that their paper has (files.py).
+// Transparent pictures, put on the background that their paper has.
 
 import { selected } from "./grids.js";
-import { nearest } from "./resampling.js";
-import { largest, median, most, rounded, sum } from "./statistics.js";
+import { f32, largest, median, most, rounded, sum } from "./numbers.js";
+import { nearest } from "./pillow.js";
 
 const SAMPLE_PIXELS = 256 * 256;
 const MIN_CONTRAST = 0.1 * 255;
 
-/** Returns planes of red, green and blue, as Pillow composes them, of those and alpha, not premultiplied. */
-export function opaque(planes, width, height) {
-  const alphas = planes[3];
-  const colors = planes.slice(0, 3);
-  if (alphas.every((alpha) => alpha === 255)) return colors;
-  const ground = backgroundColor(planes, width, height);
-  return colors.map((plane, channel) => {
+/** Planes of red, green and blue, as Pillow composes them, of those and alpha, not premultiplied. */
+export function opaque(planes, w, h) {
+  const [red, green, blue, alpha] = planes;
+  if (alpha.every((each) => each === 255)) return [red, green, blue];
+  const ground = backgroundColor(planes, w, h);
+  return [red, green, blue].map((plane, channel) => {
     for (let at = 0; at < plane.length; at++) {
-      const share = alphas[at] * 128;
+      const share = alpha[at] * 128;
       const mixed = plane[at] * share + ground[channel] * (255 * 128 - share) + 128 * 128;
       plane[at] = ((mixed >> 8) + mixed) >> 15;
     }
@@ -23,32 +22,31 @@ export function opaque(planes, width, height) {
   });
 }
 
-/** Returns the colour of the paper behind a picture: of some, the one that makes the fewest edges. */
-function backgroundColor(planes, width, height) {
-  const scale = Math.min(Math.sqrt(SAMPLE_PIXELS / (width * height)), 1);
-  const [wide, high] = [width, height].map((side) => Math.max(1, rounded(side * scale)));
-  const [columns, rows] = [nearest(width, wide), nearest(height, high)];
+/** The colour of the paper behind a picture: of some, the one that makes the fewest edges. */
+function backgroundColor(planes, w, h) {
+  const scale = Math.min(Math.sqrt(SAMPLE_PIXELS / (w * h)), 1);
+  const [wide, high] = [w, h].map((side) => Math.max(1, rounded(side * scale)));
+  const [columns, rows] = [nearest(w, wide), nearest(h, high)];
   const sample = planes.map((plane) => {
     const values = new Float32Array(wide * high);
-    rows.forEach((row, y) => columns.forEach((column, x) => (values[y * wide + x] = plane[row * width + column])));
+    rows.forEach((row, y) => columns.forEach((column, x) => (values[y * wide + x] = plane[row * w + column])));
     return values;
   });
   const alpha = sample.pop().map((value) => value / 255);
   const candidates = [Float64Array.of(255, 255, 255), Float64Array.of(0, 0, 0)];
-  for (const holds of [(value) => value === 0, (value) => value > 0.5]) {
-    const part = alpha.map((value) => (holds(value) ? 1 : 0));
+  for (const part of [alpha.map((value) => +(value === 0)), alpha.map((value) => +(value > 0.5))]) {
     if (part.includes(1)) candidates.push(Float32Array.from(sample, (color) => median(selected(color, part))));
   }
   const edges = candidates.map((each) => edgesForContrast(sample, alpha, each, wide));
   return Array.from(candidates[edges.indexOf(Math.min(...edges))], rounded);
 }
 
-/** Returns the steps between neighbours in a picture on a colour, for its contrast; in the colour's type. */
-function edgesForContrast(colors, alpha, ground, width) {
-  const f32 = Math.fround;
-  const round = ground instanceof Float32Array ? f32 : Number;
+/** The steps between neighbours in a picture on a colour, for its contrast; in the colour's precision. */
+function edgesForContrast(colors, alpha, ground, w) {
+  const Values = ground.constructor;
+  const round = Values === Float32Array ? f32 : Number;
   const planes = colors.map((color, channel) => {
-    const mixed = new ground.constructor(color.length);
+    const mixed = new Values(color.length);
     for (let at = 0; at < mixed.length; at++) {
       mixed[at] = f32(color[at] * alpha[at]) + round(ground[channel] * f32(1 - alpha[at]));
     }
@@ -56,16 +54,14 @@ function edgesForContrast(colors, alpha, ground, width) {
   });
   const contrast = most(planes.map((plane) => round(largest(plane) - plane.reduce((a, b) => Math.min(a, b)))));
   const total = (step) => {
-    const steps = new ground.constructor(planes[0].length);
+    const steps = new Values(alpha.length);
     let count = 0;
     for (let at = step; at < steps.length; at++) {
-      if (step === 1 && at % width === 0) {
-        continue; // no neighbour in its row
-      }
-      const to = count++;
-      for (const plane of planes) steps[to] = Math.max(steps[to], Math.abs(plane[at] - plane[at - step]));
+      if (step === 1 && at % w === 0) continue; // no neighbour in its row
+      for (const plane of planes) steps[count] = Math.max(steps[count], Math.abs(plane[at] - plane[at - step]));
+      count++;
     }
     return sum(steps, 0, count);
   };
-  return contrast < MIN_CONTRAST ? Infinity : (total(width) + total(1)) / contrast;
+  return contrast < MIN_CONTRAST ? Infinity : (total(w) + total(1)) / contrast;
 }
