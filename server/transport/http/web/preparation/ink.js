@@ -62,13 +62,16 @@ export function findInk(picture) {
   };
   const [top, left] = box;
   const pixels = new Uint8Array(picture.w * picture.h);
-  for (let y = 0, at = 0; y < h; y++) {
-    for (let to = (top + y) * picture.w + left, end = to + w; to < end; to++) {
-      pixels[to] = Math.min(found.values[at++] * (255 / found.strong), 255);
-    }
-  }
+  const shown = levels(found.values, 255 / found.strong);
+  for (let y = 0; y < h; y++) pixels.set(shown.subarray(y * w, (y + 1) * w), (top + y) * picture.w + left);
   const warnings = Object.keys(conditions).filter((text) => conditions[text]);
   return { ink, left: left + found.left, top: top + found.top, warnings, pixels };
+}
+
+function levels(values, factor) {
+  const result = new Uint8Array(values.length);
+  for (let at = 0; at < result.length; at++) result[at] = values[at] * factor > 255 ? 255 : values[at] * factor;
+  return result;
 }
 
 /** The digit in distances from the paper; null where there is none. */

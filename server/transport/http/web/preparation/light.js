@@ -121,9 +121,10 @@ function hasChanged(sums, paper, terms, planes, off, limit) {
 function solved(sums) {
   const matrix = square((row, column) => sums.square[Math.max(row, column)][Math.min(row, column)]);
   const vectors = square((row, column) => +(row === column));
-  for (let turn = 0; turn < 12 * TERMS * TERMS; turn++) { // Jacobi's rotations
+  for (let turn = 0, still = 0; turn < 400 && still < TERMS * TERMS; turn++, still++) { // Jacobi's rotations
     const [p, q] = [Math.floor(turn / TERMS) % TERMS, turn % TERMS];
     if (p >= q || matrix[p][q] ** 2 <= 1e-36 * matrix[p][p] * matrix[q][q]) continue;
+    still = 0;
     const angle = 0.5 * Math.atan2(2 * matrix[p][q], matrix[q][q] - matrix[p][p]);
     const [cosine, sine] = [Math.cos(angle), Math.sin(angle)];
     const rotate = (first, second, at, to) => {

@@ -52,7 +52,7 @@ export function reduced({ planes, w, h }, pixels) {
 
 /** The pixels of the top row, the bottom row, the left and the right column. */
 export function borderOf(plane, w) {
-  const column = (x) => plane.filter((_, at) => at % w === x);
+  const column = (x) => Float32Array.from({ length: plane.length / w }, (_, y) => plane[y * w + x]);
   return Float32Array.of(...plane.subarray(0, w), ...plane.subarray(-w), ...column(0), ...column(w - 1));
 }
 

@@ -40,7 +40,7 @@ function thickened(ink, pixels) {
   const size = Math.abs(pixels);
   const work = padded(ink, pixels > 0 ? Math.ceil(size) : 1);
   for (let step = 0; step < size; step++) {
-    const following = neighbours(work, pixels > 0 ? Math.max : Math.min, step % 2 === 1);
+    const following = neighbours(work, Math.sign(pixels), step % 2 === 1);
     const share = f32(size - step);
     for (let at = 0; at < following.length && size - step < 1; at++) {
       const before = work.values[at];
@@ -58,14 +58,15 @@ function padded({ values, w, h }, margin) {
   return { values: result, w: wide, h: h + 2 * margin };
 }
 
-/** The largest, or least, of each pixel's neighbours; with corners in turn they make octagons. */
-function neighbours(ink, choose, hasCorners) {
+/** The largest, or by sign -1 the least, of each pixel's neighbours; with corners in turn they make octagons. */
+function neighbours(ink, sign, hasCorners) {
   const { values, w } = padded(ink, 1);
-  const columns = values.map((value, at) => choose(value, values[at - w] ?? 0, values[at + w] ?? 0));
-  const sides = hasCorners ? columns : values;
+  const steps = hasCorners ? [1, -1, w - 1, w, w + 1, 1 - w, -w, -1 - w] : [1, -1, w, -w];
   const result = new Float32Array(ink.values.length);
   for (let to = 0, at = w + 1; to < result.length; to++, at += to % ink.w ? 1 : 3) {
-    result[to] = choose(columns[at], sides[at - 1], sides[at + 1]);
+    let found = sign * values[at];
+    for (const step of steps) found = sign * values[at + step] > found ? sign * values[at + step] : found;
+    result[to] = sign * found;
   }
   return result;
 }
