@@ -22,6 +22,7 @@ class Served:
     process: psutil.Popen
     port: int
     metrics_port: int | None = None
+    http_port: int | None = None
 
     def url(self, path: str) -> str:
         """Return the address of a path on it."""
@@ -100,5 +101,6 @@ def _ready(process: psutil.Popen, command: Sequence[str]) -> Served:
         if isinstance(entry, int):
             return Served(process, entry)
         if isinstance(entry, dict) and entry.get("event") == "ready":
-            return Served(process, int(entry["grpc_port"]), entry.get("metrics_port"))
+            ports = (entry.get("metrics_port"), entry.get("http_port"))
+            return Served(process, int(entry["grpc_port"]), *ports)
     raise RuntimeError(f"{' '.join(command)} ended before it was ready:\n{''.join(said)}")

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -79,7 +80,7 @@ def build_app(
     ]
     handlers = {HTTPException: _on_http_error, Exception: _on_failure}
     app = Starlette(routes=routes, middleware=_cors(options), exception_handlers=handlers)
-    app.router.default = StaticFiles(directory=WEB, html=True)
+    app.router.default = GZipMiddleware(StaticFiles(directory=WEB, html=True))
     labels = _labels(routes)
     counted = metrics.register_routes(dict.fromkeys((FILES_ROUTE, *labels.values())))
     return Requests(app, labels, counted, lambda: state.is_draining)

@@ -1,7 +1,7 @@
 // The pad: drawing with mouse, touch, pen or keys; pictures from files.
 
 import { element } from "./elements.js";
-import { drawGray, drawImage, onColours, palette } from "./pictures.js";
+import { drawImage, onColours, palette } from "./pictures.js";
 import { isBlank } from "./sheets.js";
 import { drawStroke, PAD_SIDE } from "./strokes.js";
 
@@ -25,10 +25,9 @@ export function mount(place, { store, sheets }) {
   const file = element("input.visually-hidden", { type: "file", accept: "image/*", id: "picture-file" });
   const fileLabel = element("label.button", { htmlFor: "picture-file" }, "Picture…");
   place.append(
-    element("div.pad", {}, canvas, invitation, cursor),
+    element("div.pad", {}, canvas, invitation, cursor, failure),
     element("p.visually-hidden", { id: "pad-help" }, "Draw with mouse, finger or pen. With keys: the arrows move the pen, Space puts it down and lifts it. Or take a sample below."),
     element("div.pad-tools", {}, undo, clear, element("span.file", {}, file, fileLabel)),
-    failure,
   );
 
   const pen = createPen(store, sheets, (stroke, from) => drawStroke(canvas.getContext("2d"), stroke, from));
@@ -148,8 +147,7 @@ function followFiles(target, input, sheets, complain) {
   async function take(file) {
     if (!file) return;
     try {
-      const { gray, width, height } = await readPicture(file);
-      complain(sheets.usePicture(gray, width, height) ?? "");
+      complain(sheets.usePicture(await readPicture(file)) ?? "");
     } catch {
       complain(`${file.name} is not a picture that this browser can read.`);
     }
@@ -168,23 +166,17 @@ function followFiles(target, input, sheets, complain) {
   target.addEventListener("drop", (event) => take(event.dataTransfer.files[0]));
 }
 
-/** Return a picture as gray bytes; what is transparent is white. */
+/** Return a picture as RGBA bytes; a large one is made smaller. */
 async function readPicture(file) {
   const bitmap = await createImageBitmap(file);
   const scale = Math.min(1, Math.sqrt(MAX_PICTURE_PIXELS / (bitmap.width * bitmap.height)));
   const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
   const context = Object.assign(document.createElement("canvas"), { width, height })
     .getContext("2d", { willReadFrequently: true });
-  context.fillStyle = "white";
-  context.fillRect(0, 0, width, height);
+  context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, width, height);
   bitmap.close();
-  const { data } = context.getImageData(0, 0, width, height);
-  const gray = new Uint8Array(width * height);
-  for (let i = 0; i < gray.length; i += 1) {
-    gray[i] = Math.round(0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2]);
-  }
-  return { gray, width, height };
+  return context.getImageData(0, 0, width, height);
 }
 
 function paint(canvas, sheet) {
@@ -199,10 +191,10 @@ function paint(canvas, sheet) {
   for (const stroke of sheet.strokes) drawStroke(context, stroke);
 }
 
-function paintPicture(context, { gray, width, height, isInk }, side) {
+function paintPicture(context, { image, ink, width, height }, side) {
   const layer = document.createElement("canvas");
-  if (isInk) drawImage(layer, gray, width, 255);
-  else drawGray(layer, gray, width);
+  if (ink) drawImage(layer, ink, width, 255);
+  else Object.assign(layer, { width, height }).getContext("2d").putImageData(image, 0, 0);
   const scale = side / Math.max(width, height);
   context.imageSmoothingEnabled = scale < 1;
   context.drawImage(layer, (side - width * scale) / 2, (side - height * scale) / 2, width * scale, height * scale);

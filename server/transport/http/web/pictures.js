@@ -62,7 +62,6 @@ function colourTables() {
   tables ??= {
     ink: Uint32Array.from({ length: LEVELS }, (_, i) => pixelOf(inkColour(i / (LEVELS - 1)))),
     diverging: Uint32Array.from({ length: 2 * LEVELS - 1 }, (_, i) => pixelOf(divergingColour(i / (LEVELS - 1) - 1))),
-    gray: Uint32Array.from({ length: LEVELS }, (_, i) => pixelOf([i, i, i])),
     blank: pixelOf(palette().blank),
   };
   return tables;
@@ -106,16 +105,6 @@ function paint(canvas, values, width, pixel) {
  */
 export function drawImage(canvas, values, width, full = 1) {
   drawLevels(canvas, values, width, colourTables().ink, (LEVELS - 1) / full, 0);
-}
-
-/**
- * Draw a photograph as it is.
- * @param {HTMLCanvasElement} canvas
- * @param {ArrayLike<number>} values 0..255, row-major
- * @param {number} width
- */
-export function drawGray(canvas, values, width) {
-  drawLevels(canvas, values, width, colourTables().gray, 1, 0);
 }
 
 /**

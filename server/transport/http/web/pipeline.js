@@ -25,7 +25,7 @@ export function mount(place, app) {
   const { store } = app;
   const note = element("p.hint");
   const figures = element("p.hint.figures");
-  const legend = element("div.legend");
+  const legend = element("div.key");
   const list = element("ol.stages");
   const program = element("figure.program-figure.card");
   place.append(
@@ -77,8 +77,8 @@ function legendOf({ stages }) {
   const trained = stages.filter((stage) => stage.parameterCount);
   return [
     element("p", {}, element("b", {}, "Colours of the pictures")),
-    element("p.scale", {}, "0", element("i.is-ink"), "1"),
-    element("p.scale", {}, "negative", element("i"), "positive"),
+    element("p.key-scale", {}, "0", element("i.is-ink"), "1"),
+    element("p.key-scale", {}, "negative", element("i"), "positive"),
     element("p", {}, "Zero is pale. The strongest colour is the largest value of the stage."),
     ...trained.map((stage) => {
       const outputs = stage.shape.at(-1);

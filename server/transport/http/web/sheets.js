@@ -4,8 +4,8 @@ import { prepare } from "./preparation.js";
 import { createRaster, PAD_SIDE } from "./strokes.js";
 
 /**
- * A drawing: `strokes` (each x0, y0, x1, y1, ... in units of the pad) or a `picture` ({gray, width,
- * height, isInk: whether high values are ink}), the image's `pixels`, the `steps` and `warnings` of its preparation, why it
+ * A drawing: `strokes` (each x0, y0, x1, y1, ... in units of the pad) or a `picture` ({width,
+ * height} and its `image`, RGBA, or `ink`, a byte for each pixel), the image's `pixels`, the `steps` and `warnings` of its preparation, why it
  * `failed` (or null), whether it `isExample`, and `past`, the sheet before the last change.
  */
 const EMPTY = { strokes: [], picture: null, steps: [], warnings: [], failed: null, isExample: false, past: null };
@@ -40,9 +40,9 @@ export function createSheets(store, shape, limit) {
     return { ...EMPTY, pixels: new Uint8Array(size), past: shortened(past) };
   }
 
-  function prepared(sheet, gray, width, height) {
+  function prepared(sheet, bytes, width, height, channels) {
     try {
-      return { ...sheet, ...prepareFor(shape, gray, width, height), failed: null };
+      return { ...sheet, ...prepareFor(shape, bytes, width, height, channels), failed: null };
     } catch (error) {
       return { ...sheet, pixels: new Uint8Array(size), steps: [], warnings: [], failed: error.message };
     }
@@ -50,12 +50,12 @@ export function createSheets(store, shape, limit) {
 
   function drawn(strokes, past) {
     const sheet = { ...blank(past), strokes };
-    return strokes.length ? prepared(sheet, rasterise(strokes), PAD_SIDE, PAD_SIDE) : sheet;
+    return strokes.length ? prepared(sheet, rasterise(strokes), PAD_SIDE, PAD_SIDE, 1) : sheet;
   }
 
   function untouched(pixels, past = null) {
     const [height, width] = shape;
-    const picture = { gray: pixels, width, height, isInk: true };
+    const picture = { ink: pixels, width, height };
     return { ...blank(past), picture, pixels, steps: [{ name: "centred", width, height, pixels }] };
   }
 
@@ -73,9 +73,10 @@ export function createSheets(store, shape, limit) {
     clear() {
       if (!isBlank(current())) change(blank(current()));
     },
-    /** Take a picture: gray, row-major. @returns {string|null} why that was not possible */
-    usePicture(gray, width, height) {
-      const sheet = prepared({ ...blank(current()), picture: { gray, width, height } }, gray, width, height);
+    /** Take a picture, an ImageData. @returns {string|null} why that was not possible */
+    usePicture(image) {
+      const { data, width, height } = image;
+      const sheet = prepared({ ...blank(current()), picture: { image, width, height } }, data, width, height, 4);
       if (!sheet.failed) change(sheet);
       return sheet.failed;
     },
@@ -109,8 +110,9 @@ export function createSheets(store, shape, limit) {
 }
 
 /** MNIST's form for a network of MNIST's; for another the whole picture, scaled to its shape. */
-function prepareFor(shape, gray, width, height) {
-  if (String(shape) === String(MNIST_SHAPE)) return prepare(gray, width, height);
+function prepareFor(shape, bytes, width, height, channels) {
+  if (String(shape) === String(MNIST_SHAPE)) return prepare(bytes, width, height, channels);
+  const gray = channels === 1 ? bytes : bytes.filter((_, i) => i % channels === 1);
   const pixels = new Uint8Array(shape[0] * shape[1]);
   for (let i = 0; i < pixels.length; i += 1) {
     const [row, column] = [Math.floor(i / shape[1]), i % shape[1]];
