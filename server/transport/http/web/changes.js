@@ -48,12 +48,7 @@ export function describeChange(intervention) {
   return `${which} of ${stage} ${read(intervention, WORDS)}${where}`;
 }
 
-/**
- * @param {string} text positions and ranges of them: "3, 17, 40..49"; empty for all
- * @param {number} size how many positions there are
- * @returns {number[]}
- * @throws {Error} with what is wrong
- */
+/** @returns {number[]} the positions below `size` that a text like "3, 17, 40..49" names; throws what is wrong with it */
 export function parsePositions(text, size) {
   const found = new Set();
   for (const part of text.split(",").filter((each) => each.trim())) {

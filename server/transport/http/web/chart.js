@@ -16,10 +16,7 @@ function shape(name, attributes = {}, ...children) {
   return made;
 }
 
-/**
- * @param {{epochs: object[], servedEpoch: number}} history
- * @returns {{node: HTMLElement, mark: (epoch: number) => void}} `mark` shows the epoch that is looked at
- */
+/** @returns {{node: HTMLElement, mark: (epoch: number) => void}} `mark` shows the epoch that is looked at */
 export function historyChart(history) {
   const { servedEpoch } = history;
   const charts = CHARTS.map(({ title }) => element("figure.chart", {}, element("figcaption", {}, title), element("div")));

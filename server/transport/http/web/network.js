@@ -19,12 +19,7 @@ function linear(inputs, { weight, bias }) {
   });
 }
 
-/**
- * @param {object[]} stages of GetModel
- * @param {object} parameters of each stage: {weight: Float32Array [outputs, inputs], bias: Float32Array [outputs]}
- * @param {Float32Array} pixels of one image, 0..1
- * @returns {Map<string, Float32Array>} the output of each stage
- */
+/** @returns {Map<string, Float32Array>} the output of each stage, of parameters {[stage]: {weight [outputs, inputs], bias}} and pixels 0..1 */
 export function forward(stages, parameters, pixels) {
   const outputs = new Map();
   let values = pixels;
@@ -39,12 +34,7 @@ export function forward(stages, parameters, pixels) {
 /** @returns {Float32Array} pixels 0..255 as 0..1, to the bit as the server divides them */
 export const pixelsOf = (image) => Float32Array.from(image, (value) => value / 255);
 
-/**
- * @param {Float32Array} weight [outputs, inputs]
- * @param {number} unit one of the outputs
- * @param {Float32Array} inputs
- * @returns {Float64Array} each input times its weight: exact, for a double holds the product of two floats
- */
+/** @returns {Float64Array} each input times its weight to the unit: exact, for a double holds the product of two floats */
 export function products(weight, unit, inputs) {
   return Float64Array.from(inputs, (input, i) => weight[unit * inputs.length + i] * input);
 }
@@ -54,5 +44,4 @@ export function largestDifference(one, other) {
   return one.reduce((most, value, i) => Math.max(most, Math.abs(value - other[i])), 0);
 }
 
-/** @returns {number} */
 export const sumOf = (values) => values.reduce((sum, value) => sum + value, 0);

@@ -3,17 +3,11 @@
 import { element } from "./elements.js";
 import { shownOf } from "./traces.js";
 
-/**
- * Build a panel for each model that is served while the page is open.
- * @param {object} store
- * @param {(model: object, subscribe: Function) => void} build `subscribe` is the store's, until the next model
- */
+/** Call build(model, subscribe) for each model that is served while the page is open; `subscribe` is the store's until the next one. */
 export function onModel(store, build) {
-  let seal = null;
   let ends = [];
   store.subscribe(["model"], ({ model }) => {
-    if (!model || model.manifestSha256 + model.model.runtime === seal) return;
-    seal = model.manifestSha256 + model.model.runtime;
+    if (!model) return;
     for (const end of ends) end();
     ends = [];
     build(model, (keys, listener) => ends.push(store.subscribe(keys, listener)));
@@ -42,13 +36,7 @@ export function lazily(node, render) {
   return ask;
 }
 
-/**
- * Render what the trace and the parameters say of the selected image, lazily.
- * @param {{store: object, subscribe: Function}} panel
- * @param {Element} node
- * @param {(shown: object) => void} render told of what shownOf returns
- * @returns {() => void} asks for it
- */
+/** Call render(what shownOf returns) after each trace, lazily. @returns {() => void} asks for it */
 export function onTrace({ store, subscribe }, node, render) {
   const ask = lazily(node, () => {
     const shown = shownOf(store.get());
@@ -61,10 +49,9 @@ export function onTrace({ store, subscribe }, node, render) {
 /**
  * A card with a button for each unit. The mouse shows the one that it points at, a click, a tap or
  * the arrow keys choose one, and so does the pipeline.
- * @param {{store: object, subscribe: Function}} panel
- * @param {{kind: string, label: string, texts: (string|Node)[], hint: string, stages: string[],
- *   parts: Node[], render: (shown: object, unit: number|null) => number}} card `stages` have these
- *   units; `render` returns the unit that it shows where none is chosen
+ * @param {object} panel
+ * @param {object} card `texts` of the buttons; `stages` that have these units; `parts`, the nodes below; `render(shown, unit)`
+ *   returns the unit that it shows where none (null) is chosen
  * @returns {{node: HTMLElement, title: HTMLElement, buttons: HTMLElement[], ask: () => void}}
  */
 export function unitCard(panel, { kind, label, texts, hint, stages, parts, render }) {

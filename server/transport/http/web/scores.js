@@ -14,10 +14,6 @@ const SHOWN_TERMS = 8;
 const DELAY = 200; // milliseconds without a new trace: not each step of a stroke is attributed
 const UNDER = 0.15; // ink of the digit that shines through where a pixel adds nothing
 
-/**
- * @param {{api: object, store: object, model: object, subscribe: Function, parts: object}} panel
- * @returns {HTMLElement}
- */
 export function scoreCard(panel) {
   const { model, parts } = panel;
   const { inputs, linear, output } = parts.score;

@@ -55,13 +55,8 @@ export function scoreTable(caption, heads, labels, scores, cells) {
 }
 
 /**
- * A sum, each term with a bar that starts where the one before ends. All is rounded to millionths
- * first, so that what is shown adds up; the rest is what float32 rounded, and the rounding here.
- * @param {string} caption
- * @param {[string|Node, number][]} terms name and value
- * @param {string} restName
- * @param {string} name of the total
- * @param {number} total
+ * A sum of terms [name, value], each with a bar that starts where the one before ends. All is
+ * rounded to millionths first, so that what is shown adds up; the rest is what that and float32 rounded.
  * @returns {HTMLTableElement}
  */
 export function sumTable(caption, terms, restName, name, total) {

@@ -28,11 +28,7 @@ export function toggleUnit(interventions, stage, unit) {
   return others.length < interventions.length ? others : [...interventions, { stage, units: [unit], zero: true }];
 }
 
-/**
- * The stages that the arithmetic of a hidden unit and of a score is about.
- * @param {object[]} stages of GetModel
- * @returns {{hidden: {inputs, linear, relu}|null, score: {inputs, linear, output}}} null without hidden units
- */
+/** @returns {{hidden: {inputs, linear, relu}|null, score: {inputs, linear, output}}} the stages that the arithmetic of a unit, and of a score, is about */
 export function partsOf(stages) {
   const at = (stage, step) => stages[stages.indexOf(stage) + step];
   const linears = stages.filter(({ operation }) => operation === "Linear");

@@ -24,17 +24,13 @@ export function mount(place, app) {
       try {
         show(content, decodeHistory(await app.api.getTrainingHistory()), { ...app, model, subscribe });
       } catch (error) {
-        const isMissing = error.code === "not_found";
-        const again = element("button", { type: "button", onclick: () => {
-          isAsked = false;
-          ask();
-        } }, "Try again");
-        content.replaceChildren(element("p.card", {}, isMissing
+        isAsked = error.code === "not_found"; // else once more when the server is back
+        content.replaceChildren(element("p.card", {}, isAsked
           ? "This network was published without a record of its training, so there is none to show."
-          : `The record of the training could not be loaded: ${error.message}`), ...(isMissing ? [] : [again]));
+          : `The record of the training could not be loaded: ${error.message}`));
       }
     });
-    ask();
+    subscribe(["connection"], ask);
   });
 }
 

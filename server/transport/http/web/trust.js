@@ -58,8 +58,8 @@ function certificateOf(labels, { predictedClass, nearestClass, gap, bound, certi
     element(certified ? "p.verdict.certified" : "p.verdict", {}, certified ? `Certified: ${best}` : `Not certified: ${best} or ${next}`),
     element("dl.lengths", {}, ...line(`Lead of ${best} over ${next}`, gap, "above"), ...line("Most that rounding can take from it", bound, "below")),
     element("p.hint", {}, certified
-      ? "The lead is larger than anything rounding can do, on any computer and in any order of adding: every runtime answers the same. That does not make the answer right; it makes the arithmetic sure."
-      : "The lead is so small that another computer, which adds in another order, could answer otherwise. The answer may still be right."),
+      ? "No rounding, on any computer and in any order of adding, can take that lead: every runtime answers the same. The arithmetic is sure; the answer may still be wrong."
+      : "The lead is so small that a computer that adds in another order could answer otherwise."),
   ];
 }
 
@@ -78,7 +78,7 @@ function whiskers(labels, trace, row, mine) {
   const times = Number((largest(values) / bound).toPrecision(1)).toLocaleString("en");
   return [
     element("p", {}, "Each score is exact to ", numberOf(bound, `±${formatSmall(bound)}`),
-      `. To scale that is thinner than a hair beside the scores, so the whiskers are drawn about ${times} times as long. The dots are your browser's results. They sit in the middle: real rounding is far smaller than what could happen.`),
+      `. To scale that is thinner than a hair, so the whiskers are drawn about ${times} times as long. The dots are your browser's results. They sit in the middle: real rounding is far smaller than what could happen.`),
     scoreTable("The whisker goes from −bound to +bound", ["Score", "Whisker", "Your browser"], labels, values, cells),
   ];
 }
@@ -112,7 +112,7 @@ function runtimes({ api, store }, model) {
   } }, "Compare the runtimes");
   return element(
     "article.card", {}, element("h3", {}, "Other programs, the same network"),
-    element("p", {}, "A runtime is a program that computes the network. The server runs your digits in each one that it has, and measures how far it is from the exact forward pass (float64)."),
+    element("p", {}, "A runtime is a program that computes the network. The server runs your digits in each that it has, and compares it with the exact forward pass (float64)."),
     button, status, result,
   );
 }
