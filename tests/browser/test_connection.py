@@ -35,7 +35,7 @@ def test_a_lost_server_is_told_and_recovered_from(visit: Visit, http_port: str) 
         drawn = page.images()
         assert server.stop() == 0
     page.page.locator(".pad-canvas").focus()
-    for key in ["ArrowLeft"] * 8 + ["Space"]:
+    for key in ["ArrowLeft"] * 8 + ["Space"] + ["ArrowDown"] * 8:
         page.page.keyboard.press(key)
     page.page.get_by_text("The server does not answer. Trying again").wait_for()
     assert page.state["connection"] == "lost"

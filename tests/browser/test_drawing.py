@@ -56,7 +56,7 @@ def check_number(number: tuple[str, str], expected: float) -> None:
         step /= 100
     if "e" in text:
         step *= 10 ** np.floor(np.log10(abs(expected)))
-    assert shown(text) == pytest.approx(float(expected), abs=0.5001 * step)
+    assert shown(text) == pytest.approx(float(expected), abs=float(0.5001 * step))
 
 
 def check_prediction(page: OpenPage, logits: np.ndarray) -> None:
