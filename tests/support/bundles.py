@@ -1,10 +1,12 @@
 """Bundles made for a test."""
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from export.architecture import Precision, Stage, mlp
 from export.bundle import Bundle, open_bundle
@@ -29,14 +31,17 @@ def publish_random_bundle(
     labels: tuple[str, ...] = TINY_LABELS,
     hidden: Sequence[int] = (TINY_HIDDEN,),
 ) -> Bundle:
-    """Publish the next version of a small network with random weights, without parity."""
-    network = Network(mlp(shape, hidden, len(labels)))
+    """Publish the next version of a small network with random weights, without parity.
+
+    Each version has weights of its own, the same in every folder.
+    """
+    stages = mlp(shape, hidden, len(labels))
     with staged_bundle(models_dir, name) as (folder, version):
         manifest = Manifest(
             name=name,
             version=version,
             architecture="MLP",
-            stages=network.stages,
+            stages=stages,
             input_min=0,
             input_max=1,
             labels=labels,
@@ -53,8 +58,21 @@ def publish_random_bundle(
             parity=(),
             tools={},
         )
-        write_bundle(folder, manifest, write_all(network.stages, weights_of(network), 0, 1))
+        contents = _written(shape, tuple(hidden), len(labels), version)
+        write_bundle(folder, manifest, contents)
     return open_bundle(models_dir / name / str(version))
+
+
+@functools.cache  # torch takes half a second to write them
+def _written(
+    shape: tuple[int, int], hidden: tuple[int, ...], classes: int, version: int
+) -> Mapping[str, bytes]:
+    """Return the model files of random weights, a version's own."""
+    stages = mlp(shape, hidden, classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(version)
+        weights = weights_of(Network(stages))
+    return write_all(stages, weights, 0, 1)
 
 
 def republish(bundle: Bundle, models_dir: Path, contents: Mapping[str, bytes]) -> Bundle:
