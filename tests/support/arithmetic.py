@@ -24,20 +24,27 @@ class Format:
 
     def round(self, value: Fraction) -> Fraction:
         """Return the number of this format that the value becomes."""
-        if self.flushes_subnormals and abs(value) < Fraction(2) ** SMALLEST_EXPONENT:
+        if self.flushes_subnormals and abs(value) < Fraction(1, 2**-SMALLEST_EXPONENT):
             return Fraction(0)
-        last_place = self.last_place(value)
-        steps = value / last_place
-        return last_place * (int(steps) if self.truncates else round(steps))  # half to even
+        exponent = self.last_exponent(value)
+        numerator = value.numerator << max(0, -exponent)
+        steps = Fraction(numerator, value.denominator << max(0, exponent))
+        return times_power(int(steps) if self.truncates else round(steps), exponent)  # half to even
 
-    def last_place(self, value: Fraction) -> Fraction:
-        """Return what one step of the last bit is worth in a number of this size."""
+    def last_exponent(self, value: Fraction) -> int:
+        """Return the e of 2**e, what one step of the last bit is worth in a number of this size."""
         exponent = SMALLEST_EXPONENT
         if value:
-            exponent = abs(value.numerator).bit_length() - value.denominator.bit_length()
-            if abs(value) < Fraction(2) ** exponent:
+            size, denominator = abs(value.numerator), value.denominator
+            exponent = size.bit_length() - denominator.bit_length()
+            if size << max(0, -exponent) < denominator << max(0, exponent):
                 exponent -= 1  # now 2**exponent <= |value| < 2**(exponent + 1)
-        return Fraction(2) ** (max(exponent, SMALLEST_EXPONENT) - self.bits + 1)
+        return max(exponent, SMALLEST_EXPONENT) - self.bits + 1
+
+
+def times_power(steps: int, exponent: int) -> Fraction:
+    """Return steps · 2**exponent."""
+    return Fraction(steps << exponent) if exponent >= 0 else Fraction(steps, 1 << -exponent)
 
 
 FLOAT32 = Format(24)
@@ -49,7 +56,7 @@ class Device:
 
     factors: Format | None
     products: Format | None
-    sums: Format
+    sums: Format | None
     block: int = 0  # of a tensor core: how many products it adds in one go, if it does
 
     def linear(
@@ -65,22 +72,24 @@ class Device:
 
     def _sum(self, terms: list[Fraction], random: Random) -> Fraction:
         """Add the terms pair by pair, any two of what is there: every tree can come."""
+        if self.sums is None:
+            return sum(terms, Fraction(0))
         if self.block:
-            return self._sum_in_blocks(terms, random)
+            return self._sum_in_blocks(self.sums, terms, random)
         while len(terms) > 1:
             random.shuffle(terms)
             terms.append(self.sums.round(terms.pop() + terms.pop()))
         return terms[0]
 
-    def _sum_in_blocks(self, terms: list[Fraction], random: Random) -> Fraction:
+    def _sum_in_blocks(self, sums: Format, terms: list[Fraction], random: Random) -> Fraction:
         """Add k terms and the sum so far at a time, each cut to the last place of the largest."""
         random.shuffle(terms)
         total = Fraction(0)
         for start in range(0, len(terms), self.block):
             together = [total, *terms[start : start + self.block]]
-            last_place = self.sums.last_place(max(map(abs, together)))
+            last_place = times_power(1, sums.last_exponent(max(map(abs, together))))
             cut = [last_place * int(term / last_place) for term in together]
-            total = self.sums.round(sum(cut, Fraction(0)))
+            total = sums.round(sum(cut, Fraction(0)))
         return total
 
 
@@ -100,7 +109,7 @@ DEVICES = {
     "bfloat16 tensor core": Device(Format(8), None, TRUNCATED, block=2),
     "bfloat16 flushing": Device(Format(8, flushes_subnormals=True), FLUSHING, FLUSHING),
 }
-EXACT = Device(None, None, Format(100_000))
+EXACT = Device(None, None, None)
 
 
 def fractions(array: np.ndarray) -> list[Fraction]:

@@ -44,7 +44,9 @@ def change(device: Device, values: list[Fraction], changes: StageChanges) -> lis
         product = scale[0] * values[source]
         if device.products:
             product = device.products.round(product)
-        moved = device.sums.round(product + shift[0])
+        moved = product + shift[0]
+        if device.sums:
+            moved = device.sums.round(moved)
         if np.isfinite(changes.low[k]):
             moved = max(moved, Fraction(float(changes.low[k])))
         if np.isfinite(changes.high[k]):
