@@ -18,7 +18,7 @@ serve: .venv/.serve ## serve the bundled model: gRPC on 8001, metrics on 8002 (f
 	@exec $(BIN)/python -m server $(ARGS)
 
 # A worker for each processor, up to four: each has torch and a server, and takes whole files, whose
-# fixtures are made once. In the order of the folders: the long ones come first.
+# fixtures are made once. The long files come first (tests/conftest.py): xdist's own order is by count.
 test: .venv/.develop .venv-tritonclient/.done ## run all tests (flags: ARGS="-k codec"; in one process: ARGS="-n 0")
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -20,7 +20,28 @@ from training.config import TrainingSettings
 from training.data import Data, load
 from training.errors import DatasetError
 
+TESTS_DIR = Path(__file__).parent
 INSTALL_SECONDS = 280
+# They start first, the longest before the others, so that no worker ends alone for minutes.
+LONG_FILES = (
+    "integration/test_training.py",
+    "unit/training/test_trainer.py",
+    "unit/export/parity/test_bounds.py",
+    "packaging/test_doc_examples.py",
+    "packaging/test_image.py",
+    "unit/training/test_artifacts.py",
+    "integration/test_resume.py",
+    "unit/export/bundle/test_bundle.py",
+    "unit/client/test_picture_forms.py",
+    "integration/test_reload.py",
+    "unit/export/parity/test_negative_controls.py",
+    "integration/test_output.py",
+    "conformance/test_processors.py",
+    "integration/test_server.py",
+    "unit/training/test_originals.py",
+    "robustness/test_memory.py",
+    "unit/training/test_publish.py",
+)
 
 # A noisy machine is no reason to fail, nor one that runs other tests at the same time.
 hypothesis.settings.register_profile(
@@ -41,6 +62,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--screenshots", metavar="FOLDER", help="write screenshots of the page into this folder"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first; the others keep their order."""
+    places = {TESTS_DIR / name: place for place, name in enumerate(LONG_FILES)}
+    for path in places:
+        assert path.is_file(), f"{path} of LONG_FILES is not there"
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.hookimpl(wrapper=True)
