@@ -2,11 +2,12 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, PercentFormatter
 from PIL import Image
@@ -15,6 +16,7 @@ from training.data import IMAGE_SIDE, Split
 from training.evaluate import Evaluation
 from training.history import Epoch
 
+DOTS_PER_INCH = 110
 TRAIN, HELD_OUT, OTHER = "tab:blue", "tab:red", "tab:green"
 SHOWN_MISTAKES = 24
 SHOWN_UNITS, UNIT_COLUMNS = 256, 16  # of the first layer
@@ -216,8 +218,11 @@ def weights_picture(weight: torch.Tensor, outgoing: torch.Tensor, labels: Sequen
 
 
 def _png(figure: Figure) -> bytes:
-    drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
+    small = io.BytesIO()
+    figure.set_dpi(DOTS_PER_INCH)
+    canvas: Any = FigureCanvasAgg(figure)  # its methods have no annotations
+    canvas.draw()  # once: savefig would draw all of it before, too, for the layout
     # 256 colours are enough, and a third of the bytes.
-    Image.open(drawn).convert("RGB").quantize(256).save(small, format="png", optimize=True)
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    drawn.quantize(256).save(small, format="png", optimize=True)
     return small.getvalue()
