@@ -37,7 +37,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 # Of docker, pip, mypy, pytest and the benchmarks.
 OTHERS_FLAGS = {
     *("--target", "--tag", "--file", "--read-only", "--cap-drop", "--publish", "--volume", "--env"),
-    *("--editable", "--exclude-editable", "--strict", "--require-all", "--before"),
+    *("--editable", "--exclude-editable", "--strict", "--require-all", "--screenshots", "--before"),
 }
 CODE = re.compile(r"^```.*?^```$", re.M | re.S)
 
