@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference import open_inference_pb2 as oip
+from server import errors
 from server.api.open_inference.requests import TEXT_VALUE_BYTES, RestRequest
 from server.api.open_inference.rest import infer_request
 from server.api.open_inference.rest_responses import infer_body
 from server.errors import InvalidArgumentError
+from server.transport.http.errors import HTTP_STATUS
 
 TYPES = {"FP32": "<f4", "UINT8": "u1"}
 PIXELS = st.integers(0, 255)
@@ -197,6 +199,17 @@ def test_binary_data_of_another_size_are_refused(size: object, sent: bytes, expe
 def test_thousands_of_faults_give_bounded_errors() -> None:
     inputs = [{"name": index} for index in range(900)]
     assert len(refused({"inputs": inputs, "outputs": [[]] * 10**5})) < 3000
+
+
+def test_every_error_of_a_service_has_an_http_status() -> None:
+    kinds = (each for each in vars(errors).values() if isinstance(each, type))
+    statuses = {
+        vars(kind)["status"]
+        for kind in kinds
+        if issubclass(kind, errors.ServiceError) and "status" in vars(kind)
+    }
+    assert statuses
+    assert statuses <= set(HTTP_STATUS)
 
 
 JSON = st.recursive(
