@@ -22,7 +22,9 @@ WATCH = """async () => {
   const { app } = await import('/main.js');
   const pad = document.querySelector('.pad-canvas');
   const times = { last: 0, isDown: false, found: null };
-  pad.addEventListener('pointerdown', () => Object.assign(times, { isDown: true, found: null }), true);
+  pad.addEventListener('pointerdown', () => {
+    Object.assign(times, { isDown: true, found: null });
+  }, true);
   pad.addEventListener('pointermove', (event) => { times.last = event.timeStamp; }, true);
   pad.addEventListener('pointerup', () => { times.isDown = false; look(); });
   function look() {
