@@ -12,7 +12,7 @@ from export.bundle import Bundle
 from forward_client import Intervention
 from tests.support.bundles import republish
 from tests.support.pages import SEVEN, OpenPage, float32s, trace_of
-from tests.support.panels import column, look, rows, serving, state, wait
+from tests.support.panels import column, look, rows, serving, state, take_refusal, wait
 from tests.support.servers import RunningServer
 
 SHAPE = (28, 28)
@@ -191,4 +191,5 @@ def test_a_server_that_makes_no_changes_says_so(
         section = look(page, "interventions")
         section.get_by_text("cannot change its network").wait_for()
         assert section.get_by_role("button").count() == 0
-        page.console.clear()  # Chromium logs the status 400
+        take_refusal(page, 400)
+        page.page.close()  # it would miss the server

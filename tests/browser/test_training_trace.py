@@ -21,6 +21,7 @@ from tests.support.panels import (
     sequential_pass,
     serving,
     signs,
+    take_refusal,
     wait,
 )
 from tests.support.servers import RunningServer
@@ -163,7 +164,8 @@ def test_a_network_without_a_record_says_so(
         page = visit(server)
         page.open()
         look(page, "training").get_by_text("without a record of its training").wait_for()
-        page.console.clear()  # Chromium logs the status 404
+        take_refusal(page, 404)
+        page.page.close()  # it would miss the server
     history = republish(tiny, tmp_path / "history", {HISTORY_FILE: history_of(4)})
     with serving(history) as server:
         page = visit(server)
@@ -172,3 +174,19 @@ def test_a_network_without_a_record_says_so(
         section.get_by_text("without the weights of its earlier epochs").wait_for()
         assert len(rows(section, RECORD)) == 4
         assert section.locator("#epoch").count() == 0
+        page.page.close()  # it would miss the server
+
+
+def test_the_bundled_model_shows_its_own_training(page: OpenPage, web: RunningServer) -> None:
+    page.draw(SEVEN)
+    section = look(page, "training")
+    section.locator("#epoch").scroll_into_view_if_needed()
+    with calls(web) as stub:
+        record = stub.GetTrainingHistory(pb.GetTrainingHistoryRequest())
+    served = f"After epoch {record.served_epoch} (served)"
+    expect(section.locator("output")).to_have_text(served)
+    assert section.locator("#epoch").get_attribute("max") == str(len(record.snapshot_epochs) - 1)
+    wait(page)
+    assert section.locator(".verdict").text_content() == "It reads your drawing as 7."
+    then, now = (column(section, SCORES, index) for index in (2, 3))
+    np.testing.assert_allclose(then, now, atol=0.1)  # of half precision

@@ -117,3 +117,4 @@ def test_a_decision_that_is_not_certain_is_told(
         page.open()
         section = look(page, "trust")
         assert section.get_by_text("Not certified: cat or dog").count() == 1
+        page.page.close()  # it would miss the server

@@ -258,3 +258,4 @@ def test_another_network_is_looked_into(visit: Callable[..., OpenPage], tiny: Bu
         assert adds_up(rows(section, CONTRIBUTIONS))
         section.get_by_text("speak for").wait_for()
         assert adds_up(rows(section, BY_PIXELS))
+        page.page.close()  # it would miss the server

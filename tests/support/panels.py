@@ -68,6 +68,16 @@ def wait(page: OpenPage) -> None:
     page.page.evaluate(_FRAMES)
 
 
+def take_refusal(page: OpenPage, status: int) -> None:
+    """Wait for what Chromium logs of a refused call, and forget it: the page told it in words."""
+    for _ in range(1000):
+        if any(str(status) in text for text in page.console):
+            page.console = [text for text in page.console if str(status) not in text]
+            return
+        page.page.wait_for_timeout(10)
+    raise AssertionError(f"no call was refused with {status}")
+
+
 def rows(place: Locator, caption: str) -> list[list[Cell]]:
     """Return the body of the table whose caption starts so."""
     table = place.locator("table", has=place.page.locator(f"caption:text('{caption}')"))

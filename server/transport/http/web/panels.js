@@ -75,7 +75,7 @@ export function unitCard(panel, { kind, label, texts, hint, stages, parts, rende
     event.preventDefault();
     buttons[buttons.indexOf(document.activeElement) + step]?.focus();
   }
-  const title = element("h3", {}, "Not drawn yet");
+  const title = element("h3", {}, "The weights of the network are not here yet");
   const group = element(`div.choice.${kind}`, { role: "group", aria: { label }, onkeydown, onpointerleave: () => point(null) }, ...buttons);
   const told = element("div.told", { hidden: true }, ...parts);
   const node = element("article.card", {}, title, element("p.hint", {}, hint), group, told);
