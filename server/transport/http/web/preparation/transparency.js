@@ -53,15 +53,15 @@ function edgesForContrast(colors, alpha, ground, w) {
     return mixed;
   });
   const contrast = most(planes.map((plane) => round(largest(plane) - plane.reduce((a, b) => Math.min(a, b)))));
-  const total = (step) => {
+  const total = (step, isInRow) => {
     const steps = new Values(alpha.length);
     let count = 0;
     for (let at = step; at < steps.length; at++) {
-      if (step === 1 && at % w === 0) continue; // no neighbour in its row
+      if (isInRow && at % w === 0) continue; // the first of its row
       for (const plane of planes) steps[count] = Math.max(steps[count], Math.abs(plane[at] - plane[at - step]));
       count++;
     }
     return sum(steps, 0, count);
   };
-  return contrast < MIN_CONTRAST ? Infinity : (total(w) + total(1)) / contrast;
+  return contrast < MIN_CONTRAST ? Infinity : (total(w, false) + total(1, true)) / contrast;
 }
