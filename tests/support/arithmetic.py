@@ -1,14 +1,17 @@
 """Floating-point arithmetic of any precision, simulated with exact fractions.
 
-It knows nothing of export/: it rounds as the formats are defined.
+It takes no arithmetic from export/: it rounds as the formats are defined.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from random import Random
+from typing import get_args
 
 import numpy as np
+
+from export.architecture import Precision
 
 Rows = Sequence[Sequence[Fraction]]
 SMALLEST_EXPONENT = -126  # of a normal number; float32, TF32 and bfloat16 share it
@@ -110,6 +113,11 @@ DEVICES = {
     "bfloat16 flushing": Device(Format(8, flushes_subnormals=True), FLUSHING, FLUSHING),
 }
 EXACT = Device(None, None, None)
+
+
+def precision_of(device: str) -> Precision:
+    """Return the precision whose bound a device must keep: its name begins with that."""
+    return next(precision for precision in get_args(Precision) if device.startswith(precision))
 
 
 def fractions(array: np.ndarray) -> list[Fraction]:

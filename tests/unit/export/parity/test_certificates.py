@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings, target
 from hypothesis import strategies as st
 
-from export.architecture import Precision, Runtime, Stage, mlp
+from export.architecture import Runtime, Stage, mlp
 from export.bundle import Bundle
 from export.bundle.weights import read_weights
 from export.parity.certificates import Prover
 from export.runtimes import open_runner
 from export.runtimes.changes import Changes, StageChanges
-from tests.support.arithmetic import DEVICES, EXACT
+from tests.support.arithmetic import DEVICES, EXACT, precision_of
 from tests.support.bundles import publish_random_bundle, random_images
 from tests.support.simulation import Weights, simulate
 
@@ -51,26 +51,25 @@ def undecided(draw: st.DrawFn) -> tuple[tuple[Stage, ...], Weights, np.ndarray]:
     return stages, weights, image
 
 
-@pytest.mark.parametrize("device", ["float32", "float32 fused", "tf32 tensor core", "bfloat16"])
 @settings(max_examples=150)
 @given(network=undecided(), random=st.randoms(use_true_random=False))
 def test_no_arithmetic_decides_otherwise_where_certified(
-    device: str, network: tuple[tuple[Stage, ...], Weights, np.ndarray], random: Random
+    network: tuple[tuple[Stage, ...], Weights, np.ndarray], random: Random
 ) -> None:
     stages, weights, image = network
-    precision: Precision = next(p for p in ("float32", "tf32", "bfloat16") if p in device)
-    found = Prover(stages, weights).prove(image, precision).certificates
-    logits = simulate(DEVICES[device], stages, weights, image, random)["output"]
     exact = simulate(EXACT, stages, weights, image, random)["output"]
-    best, rival = found.predicted[0], found.nearest[0]
-    moved = (exact[best] - exact[rival]) - (logits[best] - logits[rival])
-    if np.isfinite(found.bound[0]) and found.bound[0] > 0:
-        assert abs(moved) <= Fraction(float(found.bound[0]))
-        target(float(abs(moved)) / found.bound[0])
-    if found.certified[0]:
-        for other in set(range(CLASSES)) - {best}:
-            assert logits[best] > logits[other]
-            assert exact[best] > exact[other]
+    for device in ("float32", "float32 fused", "tf32 tensor core", "bfloat16"):
+        found = Prover(stages, weights).prove(image, precision_of(device)).certificates
+        logits = simulate(DEVICES[device], stages, weights, image, random)["output"]
+        best, rival = found.predicted[0], found.nearest[0]
+        moved = (exact[best] - exact[rival]) - (logits[best] - logits[rival])
+        if np.isfinite(found.bound[0]) and found.bound[0] > 0:
+            assert abs(moved) <= Fraction(float(found.bound[0])), device
+            target(float(abs(moved)) / found.bound[0], label=device)
+        if found.certified[0]:
+            for other in set(range(CLASSES)) - {best}:
+                assert logits[best] > logits[other], device
+                assert exact[best] > exact[other], device
 
 
 def test_the_certificate_is_its_formula(bundle: Bundle, weights: Weights) -> None:
