@@ -1,5 +1,6 @@
 """Compare every runtime of a bundle with the float64 oracle on the same images."""
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,7 +14,7 @@ from export.bundle.manifest import Manifest, Record, RuntimeParity
 from export.bundle.reading import Bundle
 from export.errors import ExportError, ImagesError, ParityError, RuntimeUnavailableError
 from export.parity.certificates import Proof, Prover
-from export.parity.intervened import check_interventions
+from export.parity.intervened import Probe, check_interventions, probes_of
 from export.parity.probes import probe_images
 from export.parity.tally import Tally, Tier, Violation, first_divergence
 from export.runtimes.runner import InterveningRunner, Runner, open_runner
@@ -155,12 +156,17 @@ def compare(
             reason = f"{type(error).__name__}: {error}"
             ended[variant] = _ended(variant, "fails", reason)
             del running[variant]
+    few = images.pixels[:INTERVENED_IMAGES]
+
+    @functools.cache  # the oracle takes longer than a runtime
+    def probes(precision: Precision) -> list[Probe]:
+        return probes_of(bundle.manifest.stages, weights, few, precision)
+
     for variant, tally in running.items():
         ended[variant] = _judge(variant, tally, images)
         if ended[variant].status == "holds" and runners[variant].can_intervene:
-            few = images.pixels[:INTERVENED_IMAGES]
             try:
-                check_interventions(bundle, weights, runners[variant], few)
+                check_interventions(bundle, probes(variant.precision), runners[variant], few)
             except ParityError as error:
                 ended[variant] = _ended(variant, "fails", str(error))
     return Report(

@@ -1,13 +1,14 @@
 """Interventions of a runtime beside the oracle: random changes of every stage."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from export.architecture import Stage
+from export.architecture import Precision, Stage
 from export.bundle.reading import Bundle
 from export.errors import ParityError
-from export.parity.bounds import Changed, bounded
+from export.parity.bounds import Changed, Reference, bounded
 from export.parity.tally import StageTally
 from export.runtimes.changes import Changes, StageChanges
 from export.runtimes.numpy import NumpyRunner
@@ -17,11 +18,31 @@ PROBED_SHARE = 0.25  # of the elements of a stage
 NUMBERS = 2.0  # changes scale, shift and bound by numbers up to this
 
 
-def check_interventions(
-    bundle: Bundle,
+class Probe(NamedTuple):
+    """Changes of images, and what the oracle makes of them."""
+
+    changes: Changes
+    reference: Reference
+
+
+def probes_of(
+    stages: Sequence[Stage],
     weights: Mapping[str, np.ndarray],
-    runner: InterveningRunner,
     images: np.ndarray,
+    precision: Precision,
+) -> list[Probe]:
+    """Return what every runtime of a precision is asked, for images [N, H, W]."""
+    oracle = NumpyRunner(stages, weights)
+    probes = []
+    for changes in probe_changes(stages, len(images)):
+        values, before = oracle.trace_both(images, changes)
+        reference = bounded(stages, weights, values, precision, Changed(changes, before))
+        probes.append(Probe(changes, reference))
+    return probes
+
+
+def check_interventions(
+    bundle: Bundle, probes: Sequence[Probe], runner: InterveningRunner, images: np.ndarray
 ) -> None:
     """Check that a runtime changes what it is told to, and without changes not a bit.
 
@@ -35,8 +56,8 @@ def check_interventions(
         if plain[name].tobytes() != same[name].tobytes():
             text = f"stage {name!r} has other bits without changes than in a trace"
             raise _error(bundle, runner, text)
-    for changes in probe_changes(stages, len(images)):
-        divergence = _divergence(stages, weights, runner, images, changes)
+    for probe in probes:
+        divergence = _divergence(stages, runner, images, probe)
         if divergence is not None:
             raise _error(bundle, runner, divergence)
 
@@ -63,16 +84,11 @@ def _random_changes(generator: np.random.Generator, size: int, images: int) -> S
 
 
 def _divergence(
-    stages: Sequence[Stage],
-    weights: Mapping[str, np.ndarray],
-    runner: InterveningRunner,
-    images: np.ndarray,
-    changes: Changes,
+    stages: Sequence[Stage], runner: InterveningRunner, images: np.ndarray, probe: Probe
 ) -> str | None:
     """Return at which stage, and how, a run with changes diverges; None if it does not."""
-    values, before = NumpyRunner(stages, weights).trace_both(images, changes)
-    reference = bounded(stages, weights, values, runner.precision, Changed(changes, before))
-    outputs = runner.intervene(images, [stage.name for stage in stages], changes)
+    reference = probe.reference
+    outputs = runner.intervene(images, [stage.name for stage in stages], probe.changes)
     for stage in stages:
         exact, bound = reference.values[stage.name], reference.bounds[stage.name]
         if text := StageTally(stage).add(outputs[stage.name], exact, bound, 0):

@@ -15,7 +15,7 @@ from export.bundle.reading import Bundle
 from export.bundle.weights import read_weights
 from export.errors import BundleError, ExportError, ParityError
 from export.parity.bounds import Reference, bounded
-from export.parity.intervened import check_interventions
+from export.parity.intervened import check_interventions, probes_of
 from export.parity.probes import vector_images
 from export.parity.tally import Tally, first_divergence
 from export.runtimes.numpy import NumpyRunner
@@ -61,7 +61,8 @@ def check_vectors(bundle: Bundle, runner: InterveningRunner) -> int:
             f"{violation.text}; restore the bundle, train again, or serve with another --runtime"
         )
     if runner.can_intervene:
-        check_interventions(bundle, read_weights(bundle), runner, images)
+        probes = probes_of(manifest.stages, read_weights(bundle), images, runner.precision)
+        check_interventions(bundle, probes, runner, images)
     return len(images)
 
 
