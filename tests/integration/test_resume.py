@@ -34,9 +34,9 @@ from training.errors import CheckpointError
 from training.train import train as train_here
 from training.trainer import Trainer
 
-EPOCHS, BATCH_IMAGES = 100, 512
+EPOCHS, BATCH_IMAGES, HIDDEN = 100, 512, 16
 ARGUMENTS = (
-    *("--dataset", "digits"),
+    *("--dataset", "digits", "--hidden", str(HIDDEN)),
     *("--epochs", str(EPOCHS), "--batch-images", str(BATCH_IMAGES)),
 )
 # A training waits when nobody reads what it prints: it can't end before it is interrupted.
@@ -83,7 +83,7 @@ class Unbroken(NamedTuple):
 @pytest.fixture(scope="module")
 def unbroken(digits: Data) -> Unbroken:
     """A training of this process."""
-    trainer = fitted(digits, epochs=EPOCHS, batch_images=BATCH_IMAGES)
+    trainer = fitted(digits, epochs=EPOCHS, batch_images=BATCH_IMAGES, hidden=(HIDDEN,))
     return Unbroken(
         run_of(trainer.average.folded(), digits).weights_sha256,
         write_snapshots(Snapshots(trainer.snapshots, EPOCHS)),
@@ -155,12 +155,12 @@ def test_a_checkpoint_is_locked_until_the_end(tmp_path: Path, digits: Data) -> N
 def test_without_resume_a_checkpoint_is_not_read(
     tmp_path: Path,
 ) -> None:
-    arguments = ("--dataset", "digits", "--epochs", "2", "--models-dir", tmp_path)
+    arguments = ("--dataset", "digits", "--epochs", "2", "--hidden", "4", "--models-dir", tmp_path)
     done = train(*arguments, "--resume")
     assert done.returncode == 0, done.stderr
     assert "no checkpoint to continue" in done.stdout
-    data, recipe = load("digits", Path(), None), Recipe(dataset="digits", epochs=2)
-    Checkpoint(tmp_path, recipe, data).save(fitted(data, batch_images=256))
+    data, recipe = load("digits", Path(), None), Recipe(dataset="digits", epochs=2, hidden=(4,))
+    Checkpoint(tmp_path, recipe, data).save(fitted(data, batch_images=256, hidden=recipe.hidden))
     done = train(*arguments)
     assert done.returncode == 0, done.stderr
     assert "--resume would have continued it" in done.stdout
@@ -174,7 +174,7 @@ def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path: Path, digit
     other = trainer.recipe.model_copy(update={"epochs": 9, "hidden": (64,)})
     with pytest.raises(CheckpointError) as refused:
         Checkpoint(tmp_path, other, digits).restore(Trainer(other, digits))
-    for text in ("hidden [128] then, [64] now", "epochs 2 then, 9 now", "leave out --resume"):
+    for text in ("hidden [16] then, [64] now", "epochs 2 then, 9 now", "leave out --resume"):
         assert text in str(refused.value)
 
 

@@ -62,7 +62,8 @@ def test_the_same_recipe_gives_the_same_bits(base: Trainer, digits: Data) -> Non
 
 def test_a_restored_training_ends_with_the_same_bits(digits: Data) -> None:
     whole, broken, resumed = (
-        Trainer(Recipe(dataset="digits", epochs=3, batch_images=32), digits) for _ in range(3)
+        Trainer(Recipe(dataset="digits", hidden=(16,), epochs=3, batch_images=32), digits)
+        for _ in range(3)
     )
     with deterministic(1):
         list(whole.train())
@@ -146,7 +147,7 @@ def test_a_dead_unit_is_counted(digits: Data) -> None:
 
 
 def test_the_learning_rate_rises_then_falls_to_0(digits: Data) -> None:
-    rates = [epoch.learning_rate for epoch in fitted(digits, epochs=20).epochs]
+    rates = [epoch.learning_rate for epoch in fitted(digits, epochs=20, batch_images=128).epochs]
     assert rates[0] < rates[1]
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert max(rates) <= Recipe().learning_rate
