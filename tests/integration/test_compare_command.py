@@ -25,6 +25,7 @@ from export.parity.heatmap import NOTHING, heatmap
 from export.parity.report import print_report
 from export.writers import write_onnx
 from tests.support.bundles import REPOSITORY, random_images, republish
+from tests.support.commands import run_here
 
 STAGES = ["input", "flatten", "linear1", "relu", "linear2", "output"]
 
@@ -73,7 +74,7 @@ def test_compare_prints_every_runtime_and_stage(bundle: Bundle) -> None:
 
 
 def test_a_diverging_runtime_ends_it_with_1(faulty: Bundle) -> None:
-    done = run(faulty.path, "--device", "cpu")
+    done = run_here(main, "compare", faulty.path, "--device", "cpu")
     assert done.returncode == 1
     assert "not all hold" in done.stdout
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if " cpu " in line}
@@ -129,7 +130,7 @@ def test_runtimes_devices_and_precisions_are_as_requested(
 
 
 def test_a_missing_device_is_no_success(bundle: Bundle) -> None:
-    done = run(bundle.path, "--runtime", "onnx-reference", "--device", "cuda")
+    done = run_here(main, "compare", bundle.path, "--runtime", "onnx-reference", "--device", "cuda")
     assert done.returncode == 1
     assert "nothing was compared" in done.stdout
     assert "not run: onnx-reference cuda float32: " in done.stdout

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +27,7 @@ from export.errors import BundleError, ExportError
 from export.parity.vectors import check_vectors
 from export.runtimes import open_runner
 from export.writers import write_torchscript
+from server.engine.model import load_verified
 from tests.support.bundles import REPOSITORY, publish_random_bundle, republish
 from tests.support.commands import run_here
 from tests.support.servers import run_server_until_it_ends, start_server
@@ -78,8 +78,7 @@ def flip_a_byte(path: Path, share: float = 0.5) -> None:
 def test_verify_accepts_the_bundled_model_in_every_runtime(
     bundle: Bundle,
 ) -> None:
-    command = [sys.executable, "-W", "error", "-m", "export", "verify", str(bundle.path)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = verify(bundle.path)
     assert done.returncode == 0, done.stderr
     assert "manifest.json and 14 files match their hashes" in done.stdout
     for runtime in get_args(Runtime):
@@ -102,10 +101,18 @@ def test_these_are_all_files_of_the_bundled_model(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("name", [*FILES, MANIFEST_NAME])
-def test_verify_and_server_name_a_flipped_byte(bundle: Bundle, tmp_path: Path, name: str) -> None:
+def test_verify_and_loading_name_a_flipped_byte(bundle: Bundle, tmp_path: Path, name: str) -> None:
     path = republish(bundle, tmp_path, {}).path / name
     flip_a_byte(path)
     assert str(path) in verify(path.parent).stderr
+    with pytest.raises(BundleError, match=f"^{re.escape(str(path))}: "):
+        load_verified(open_bundle(path.parent), "onnx", "cpu", threads=1)  # as a server does
+
+
+@pytest.mark.parametrize("name", ["model.onnx", MANIFEST_NAME])
+def test_a_server_names_a_flipped_byte(bundle: Bundle, tmp_path: Path, name: str) -> None:
+    path = republish(bundle, tmp_path, {}).path / name
+    flip_a_byte(path)
     done = run_server_until_it_ends("--models-dir", str(tmp_path))
     assert done.returncode == 1
     assert f"can't start: {path}: " in done.stderr

@@ -1,7 +1,6 @@
 """ONNX is data, and a bundle's model has all of its data in itself: it names no other file."""
 
-import subprocess
-import sys
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +9,14 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from export.__main__ import main
 from export.architecture import Runtime
 from export.bundle import Bundle
 from export.bundle.manifest import ONNX_FILE, ONNX_INTERVENTIONS_FILE, ONNX_TRACE_FILE
 from export.errors import BundleError
 from export.runtimes import open_runner
-from tests.support.bundles import REPOSITORY, random_images, republish
+from tests.support.bundles import random_images, republish
+from tests.support.commands import run_here
 from tests.support.servers import run_server_until_it_ends
 
 OUTSIDE = "holds all its data itself and names no other file"
@@ -94,14 +95,8 @@ def test_verify_and_compare_refuse_external_data(
 ) -> None:
     outside = pointing_outside(tiny, tmp_path, "near.bin")
     for runtime in ("onnx", "onnx-reference"):
-        done = subprocess.run(
-            [sys.executable, "-m", "export", command, str(outside.path), "--runtime", runtime],
-            cwd=tmp_path / "working",
-            env={"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'proto'}"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        with contextlib.chdir(tmp_path / "working"):
+            done = run_here(main, command, outside.path, "--runtime", runtime)
         assert done.returncode == 1
         said = "".join((done.stdout + done.stderr).split())  # a table breaks lines
         assert "".join(OUTSIDE.split()) in said, done
@@ -113,8 +108,7 @@ def test_data_in_a_hidden_file_are_refused(tiny: Bundle, tmp_path: Path) -> None
     outside = pointing_outside(tiny, tmp_path, ".near.bin")
     (tmp_path / "working" / ".near.bin").rename(outside.path / ".near.bin")
     assert outside.unlisted_files() == []
-    command = [sys.executable, "-m", "export", "verify", str(outside.path), "--runtime", "onnx"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = run_here(main, "verify", outside.path, "--runtime", "onnx")
     assert done.returncode == 1
     assert OUTSIDE in done.stderr
 
