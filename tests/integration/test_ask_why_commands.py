@@ -1,11 +1,8 @@
 """The commands that ask why, against real servers; what these can't show, against given answers."""
 
-import io
 import json
-import signal
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +13,14 @@ from export.bundle import Bundle
 from export.bundle.weights import read_weights
 from forward.v1 import forward_pb2 as pb
 from forward_client import ForwardClient, Intervention
-from forward_client.__main__ import main
 from forward_client.pictures import read_images
 from tests.support.bundles import REPOSITORY, publish_random_bundle
 from tests.support.canned import Answer, start_canned
+from tests.support.commands import run_client
 from tests.support.servers import RunningServer, start_server
 
 DIGIT = REPOSITORY / "docs" / "digit.png"
 LABELS = tuple("0123456789")
-
-
-def run_client(
-    *arguments: str | Path,
-    address: str,
-    encoding: str = "utf-8",
-    columns: int = 80,
-    variables: Mapping[str, str] | None = None,
-) -> subprocess.CompletedProcess[str]:
-    """Run the command in this process, with standard output of an encoding and a width."""
-    output, error = io.TextIOWrapper(io.BytesIO(), encoding), io.StringIO()
-    words = [str(argument) for argument in (*arguments, "--address", address)]
-    at_pipes = signal.getsignal(signal.SIGPIPE)  # which the command changes
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        redirect_stdout(output),
-        redirect_stderr(error),
-    ):
-        for name, value in {"COLUMNS": str(columns), **(variables or {})}.items():
-            patch.setenv(name, value)
-        try:
-            status = main(words)
-        except SystemExit as ended:  # of argparse
-            status = int(str(ended.code))
-        finally:
-            signal.signal(signal.SIGPIPE, at_pipes)
-    output.seek(0)
-    return subprocess.CompletedProcess(words, status, output.read(), error.getvalue())
 
 
 def records_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:

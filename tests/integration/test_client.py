@@ -20,16 +20,11 @@ from export.runtimes import Runner
 from forward_client import ForwardClient, ForwardError
 from forward_client import __main__ as command_line
 from tests.support.bundles import REPOSITORY, random_images
+from tests.support.commands import run_client
 from tests.support.servers import RunningServer, start_held_server, start_server
 from training.data import Data
 
 STAGES = ["input", "flatten", "linear1", "relu", "linear2", "output"]
-
-
-def run_client(*arguments: str | Path, address: str = "") -> subprocess.CompletedProcess[str]:
-    where = ("--address", address) if address else ()
-    command = [sys.executable, "-W", "error", "-m", "client", *arguments, *where]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -145,8 +140,9 @@ def test_a_warning_stands_beside_the_answer(served: RunningServer, tmp_path: Pat
 
 
 def test_health_is_printed_and_is_the_exit_status(served: RunningServer, bundle: Bundle) -> None:
-    done = run_client("health", address=served.address)
-    assert (done.returncode, done.stdout) == (0, "SERVING\n")
+    command = [sys.executable, "-W", "error", "-m", "client", "health", "--address", served.address]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "SERVING\n", "")
     done = run_client("health", "--service", "x", address=served.address)
     assert done.returncode == 1
     assert "no service 'x'" in done.stderr

@@ -22,6 +22,7 @@ import forward_client.output
 from export.bundle import Bundle, open_bundle
 from export.output import make_console
 from tests.support.bundles import MODELS_DIR, REPOSITORY, random_images
+from tests.support.commands import run_client
 from tests.support.servers import RunningServer
 from tests.support.trainings import epoch, training_command
 from training.config import Recipe
@@ -234,12 +235,13 @@ def test_control_characters_of_file_names_are_escaped(
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(DIGIT.read_bytes())
-    done = run(calling(served, "predict", path), COLUMNS="200", FORCE_COLOR="1")
+    colored = {"FORCE_COLOR": "1"}
+    done = run_client("predict", path, address=served.address, columns=200, variables=colored)
     assert done.returncode == 0, done.stderr
-    assert f"{tmp_path}/{NAMES[name]}: " in done.stdout.decode()
+    assert f"{tmp_path}/{NAMES[name]}: " in done.stdout
     path.write_bytes(b"no picture")
-    done = run(calling(served, "predict", path))
-    assert f"{tmp_path}/{NAMES[name]}: can't be read as a picture" in done.stderr.decode()
+    done = run_client("predict", path, address=served.address)
+    assert f"{tmp_path}/{NAMES[name]}: can't be read as a picture" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["[red]x.npy", "[b].npy", ":warning:.npy"])
@@ -247,9 +249,9 @@ def test_the_title_of_a_table_is_no_markup(
     served: RunningServer, tmp_path: Path, name: str
 ) -> None:
     np.save(tmp_path / name, random_images(2, (28, 28)))
-    done = run(calling(served, "predict", tmp_path / name))
+    done = run_client("predict", tmp_path / name, address=served.address)
     assert done.returncode == 0, done.stderr
-    assert name in done.stdout.decode().replace("\n", "")  # a title breaks at the table's width
+    assert name in done.stdout.replace("\n", "")  # a title breaks at the table's width
 
 
 @pytest.mark.parametrize("printable", [forward_client.output.printable, export.output.printable])

@@ -1,10 +1,7 @@
 """TLS on the gRPC port, by real certificates: who gets a connection, and with which of them."""
 
-import os
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from forward_client import CredentialsError, ForwardClient, ForwardError, Tls
 from server.security.tls import TlsFiles, read_credentials
-from tests.support.bundles import REPOSITORY, random_images
+from tests.support.bundles import random_images
 from tests.support.certificates import Authority, Pair
+from tests.support.commands import run_client
 from tests.support.servers import (
     RunningServer,
     metric,
@@ -114,17 +112,6 @@ def refusal(server: RunningServer, tls: Tls | None) -> str:
             caller.predict(IMAGE)
         assert refused.value.code == "UNAVAILABLE"
         return str(refused.value)
-
-
-def run_client(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "client", *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_tls_gives_the_responses_of_plaintext(
@@ -362,9 +349,10 @@ def test_the_command_uses_tls_by_flags_and_environment(
         f"FORWARD_CLIENT_{flag.strip('-').replace('-', '_').upper()}": value
         for flag, value in flags.items()
     }
-    done = run_client("health", **variables)
+    done = run_client("health", variables=variables)
     assert (done.returncode, done.stdout) == (0, "SERVING\n"), done.stderr
-    done = run_client("health", **variables, FORWARD_CLIENT_TLS_SERVER_NAME="forward.example")
+    variables["FORWARD_CLIENT_TLS_SERVER_NAME"] = "forward.example"
+    done = run_client("health", variables=variables)
     assert done.returncode == 1
     assert "certificate of the CA for this name" in done.stderr
 
@@ -383,7 +371,7 @@ def test_the_command_uses_tls_by_flags_and_environment(
 def test_wrong_settings_of_the_client_are_named(
     arguments: tuple[str, ...], environment: dict[str, str], said: str
 ) -> None:
-    done = run_client("health", *arguments, **environment)
+    done = run_client("health", *arguments, variables=environment)
     assert done.returncode
     assert said in done.stderr
     assert "Traceback" not in done.stderr
