@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import numpy as np
@@ -17,8 +18,10 @@ from forward_client import ForwardClient
 from tests.support.bundles import MODELS_DIR, REPOSITORY, publish_random_bundle
 from tests.support.servers import RunningServer, start_server
 from training.config import TrainingSettings
-from training.data import Data, load
 from training.errors import DatasetError
+
+if TYPE_CHECKING:
+    from training.data import Data
 
 TESTS_DIR = Path(__file__).parent
 INSTALL_SECONDS = 280
@@ -84,8 +87,10 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session")
-def mnist() -> Data:
+def mnist() -> "Data":
     """The real MNIST, from FORWARD_TRAINING_MIRROR or torchvision's own mirrors."""
+    from training.data import load  # noqa: PLC0415 (the process that gives out the tests needs no torch)
+
     settings = read_settings(TrainingSettings, [])
     try:
         return load("mnist", settings.data_dir, settings.mirror)
@@ -94,7 +99,7 @@ def mnist() -> Data:
 
 
 @pytest.fixture(scope="session")
-def test_pixels(mnist: Data) -> np.ndarray:
+def test_pixels(mnist: "Data") -> np.ndarray:
     """The 10,000 test images, float32 [10000, 28, 28]."""
     return mnist.test.pixels().numpy()
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from export.architecture import Precision, Stage, mlp
 from export.bundle import Bundle, open_bundle
@@ -14,10 +13,8 @@ from export.bundle.manifest import HISTORY_FILE, SNAPSHOTS_FILE, Dataset, Manife
 from export.bundle.publishing import staged_bundle, write_bundle
 from export.bundle.snapshots import Snapshots, half_precision, write_snapshots
 from export.bundle.weights import read_weights
-from export.network import Network, weights_of
 from export.parity.bounds import Reference, bounded
 from export.runtimes.numpy import NumpyRunner
-from export.writers import write_all
 
 REPOSITORY = Path(__file__).parent.parent.parent
 MODELS_DIR = REPOSITORY / "models"
@@ -68,6 +65,12 @@ def _written(
     shape: tuple[int, int], hidden: tuple[int, ...], classes: int, version: int
 ) -> Mapping[str, bytes]:
     """Return the model files of random weights, a version's own."""
+    # Not above: conftest.py imports this module, in processes that need no torch, too.
+    import torch  # noqa: PLC0415
+
+    from export.network import Network, weights_of  # noqa: PLC0415
+    from export.writers import write_all  # noqa: PLC0415
+
     stages = mlp(shape, hidden, classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(version)
