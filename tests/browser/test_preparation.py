@@ -56,9 +56,9 @@ def drawings(draw: st.DrawFn) -> np.ndarray:
         color = np.array(draw(st.sampled_from(COLORS)), np.uint8)
         return np.dstack([np.broadcast_to(color, (*ink.shape, 3)), ink])
     if kind == "colors":
-        color, paper = draw(st.permutations(COLORS))[:2]
-        share = ink[..., None] / 255
-        return np.rint(share * color + (1 - share) * paper).astype(np.uint8)
+        stroke, paper = (np.array(each) for each in draw(st.permutations(COLORS))[:2])
+        covered = ink[..., None] / 255
+        return np.rint(covered * stroke + (1 - covered) * paper).astype(np.uint8)
     return ink if kind == "light" else 255 - ink
 
 
