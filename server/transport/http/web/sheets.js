@@ -1,7 +1,7 @@
 // The drawings of the batch, and the images that they make.
 
 import { prepare } from "./preparation.js";
-import { createRaster, PAD_SIDE } from "./strokes.js";
+import { createRaster, RASTER_SIDE } from "./strokes.js";
 
 /**
  * A drawing: `strokes` (each x0, y0, x1, y1, ... in units of the pad) or a `picture` ({width,
@@ -50,7 +50,7 @@ export function createSheets(store, shape, limit) {
 
   function drawn(strokes, past) {
     const sheet = { ...blank(past), strokes };
-    return strokes.length ? prepared(sheet, rasterise(strokes), PAD_SIDE, PAD_SIDE, 1) : sheet;
+    return strokes.length ? prepared(sheet, rasterise(strokes), RASTER_SIDE, RASTER_SIDE, 1) : sheet;
   }
 
   function untouched(pixels, past = null) {

@@ -1,7 +1,9 @@
 // Strokes of a pen, and the gray picture that they make.
 
-/** Side of the pad in its own units, and of the picture in pixels. */
+/** Side of the pad in its own units. */
 export const PAD_SIDE = 280;
+/** Side of the picture in pixels: seven for one of the 20 that it is scaled to; more would only cost time. */
+export const RASTER_SIDE = 140;
 const PEN_WIDTH = 22;
 
 /**
@@ -25,14 +27,15 @@ export function drawStroke(context, stroke, from = 0) {
 
 /**
  * @returns {(strokes: number[][]) => Uint8Array} what makes strokes a picture, light ink on dark,
- *   [PAD_SIDE, PAD_SIDE]; strokes that follow on those of the last call are only added
+ *   [RASTER_SIDE, RASTER_SIDE]; strokes that follow on those of the last call are only added
  */
 export function createRaster() {
   const canvas = document.createElement("canvas");
-  canvas.width = PAD_SIDE;
-  canvas.height = PAD_SIDE;
+  canvas.width = RASTER_SIDE;
+  canvas.height = RASTER_SIDE;
   const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
   context.strokeStyle = "white";
+  context.scale(RASTER_SIDE / PAD_SIDE, RASTER_SIDE / PAD_SIDE);
   let drawn = [];
 
   function follows(strokes) {
@@ -50,8 +53,8 @@ export function createRaster() {
       drawStroke(context, stroke, drawn[i]?.points ?? 0);
     });
     drawn = strokes.map((stroke) => ({ stroke, points: stroke.length / 2 }));
-    const { data } = context.getImageData(0, 0, PAD_SIDE, PAD_SIDE);
-    const gray = new Uint8Array(PAD_SIDE * PAD_SIDE);
+    const { data } = context.getImageData(0, 0, RASTER_SIDE, RASTER_SIDE);
+    const gray = new Uint8Array(RASTER_SIDE * RASTER_SIDE);
     for (let i = 0; i < gray.length; i += 1) gray[i] = data[4 * i];
     return gray;
   };
