@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -130,6 +130,7 @@ def test_very_many_kept_epochs_are_named_in_short(plain: Bundle, tmp_path: Path)
     assert text.endswith(" 98, 99 and 101 more up to 200")
 
 
+@settings(max_examples=30)
 @given(
     st.lists(st.text(max_size=40), max_size=4),
     st.floats(),
@@ -150,7 +151,7 @@ def test_the_size_of_a_history_is_never_underestimated(
             observation=text,
         )
         for text in observations
-    ]
+    ] * 100  # else what a response has beside its epochs would hide what one takes
     message = pb.GetTrainingHistoryResponse(
         model=pb.ModelIdentity(name="trained", version=2**63 - 1, runtime="torchscript"),
         epochs=[pb.Epoch(**each.model_dump()) for each in epochs],
