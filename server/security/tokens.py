@@ -12,7 +12,7 @@ from server.security.reloading import ReloadedValue, read_file, warn_if_readable
 SETTING = "--token-file"
 TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, b64token
 SCHEME = b"bearer"  # case does not matter: RFC 9110, 11.1
-EXPECTED = "send the metadata 'authorization: Bearer <token>'"
+EXPECTED = "send 'authorization: Bearer <token>' as metadata, which over HTTP is a header"
 
 
 class Tokens:

@@ -124,7 +124,7 @@ def test_every_method_is_answered_with_a_token_alone(guarded: RunningServer, ask
 @pytest.mark.parametrize(
     ("authorizations", "said"),
     [
-        ((), "the call has no token; send the metadata 'authorization: Bearer <token>'"),
+        ((), "the call has no token; send 'authorization: Bearer <token>' as metadata"),
         ((f"Bearer {WRONG}",), "the call's token is not one of the server's; send"),
         ((f"Bearer {RIGHT[:-1]}",), "not one of the server's"),
         ((f"Bearer {RIGHT}x",), "not one of the server's"),

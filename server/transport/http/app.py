@@ -159,6 +159,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     is_file = "endpoint" not in request.scope  # as is all that has no route
     if status == 404 or is_file:
         status, text = 404, f"nothing takes {request.method} at {where}; the page is at /"
+        headers.pop("Allow", None)
     elif status == 405:
         text = f"expected {headers['Allow']} for {where}, got {request.method}"
     else:
