@@ -15,9 +15,13 @@ PHONE = ViewportSize(width=390, height=844)
 USUAL: dict[str, Any] = {"viewport": DESKTOP, "reduced_motion": "reduce"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium: Playwright's own would be a download of its own."""
+    """Debian's Chromium: Playwright's own would be a download of its own.
+
+    It ends with each module: while Playwright runs, this thread has an event loop, and the tests of
+    other modules that run one of their own would fail.
+    """
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("needs Chromium: apt-get install chromium")
@@ -28,7 +32,7 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def web() -> Iterator[RunningServer]:
     """A server of the bundled model, with its page."""
     with start_server("--http-port", "0") as server:
@@ -52,7 +56,7 @@ def visit(chromium: Browser) -> Iterator[Callable[..., OpenPage]]:
         page.judge()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_page(chromium: Browser, web: RunningServer) -> Iterator[OpenPage]:
     context = chromium.new_context(**USUAL)
     context.set_default_timeout(60_000)

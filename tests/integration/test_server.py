@@ -314,7 +314,7 @@ def test_the_reference_lists_every_metric(served: RunningServer) -> None:
         for name, _ in scrape(served)
         if name.startswith(("forward_", "grpc_")) and not name.endswith("_created")
     }
-    assert len(names) == 13
+    assert len(names) == 15
     assert {name for name in names if f"`{name}`" not in reference} == set()
 
 
