@@ -16,9 +16,9 @@ def test_mutated_requests_are_answered_as_numpy_and_protobuf_do(
     served: RunningServer, bundle: Bundle
 ) -> None:
     judge = PredictJudge(open_runner(bundle, "onnx", "cpu"), "mnist", 1)
-    findings = asyncio.run(fuzz(served.address, 1, 4200, judge))
+    findings = asyncio.run(fuzz(served.address, 1, 4500, judge))
     assert findings.wrong == []
-    assert findings.inputs == 4200
+    assert findings.inputs == 4500
     for method in seeds():
         assert findings.statuses[method, "OK"] > 20, "too few inputs stay valid to say anything"
         assert findings.statuses[method, "INVALID_ARGUMENT"] > 20
