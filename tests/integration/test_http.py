@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 
 from export.bundle import Bundle
 from server.transport.http import bodies, server
@@ -195,6 +197,19 @@ def test_a_client_that_leaves_in_its_body_holds_nothing(held: HeldServer) -> Non
         with connect(held.http_address) as connection:
             head = f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\n{JSON}content-length: 500\r\n\r\n"
             connection.sendall(head.encode() + b"{")
+    wait_until(lambda: tasks(held) == before)
+
+
+def test_an_http2_client_that_leaves_before_its_response_holds_nothing(held: HeldServer) -> None:
+    before = tasks(held)
+    for _ in range(10):
+        client = H2Connection(H2Configuration(client_side=True))
+        client.initiate_connection()
+        fields = {":method": "GET", ":path": "/v2", ":scheme": "http", ":authority": "x"}
+        client.send_headers(1, list(fields.items()), end_stream=True)
+        with connect(held.http_address) as connection:
+            connection.sendall(client.data_to_send())
+            assert connection.recv(9)  # the server has begun
     wait_until(lambda: tasks(held) == before)
 
 

@@ -9,6 +9,8 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
+from hypercorn.protocol.h2 import H2Protocol
 from starlette.types import ASGIApp
 
 from server.addresses import bind_all
@@ -29,11 +31,23 @@ log = structlog.get_logger()
 
 
 class _Connection(TCPServer):
-    """A connection; when its client has left, its idle timer does not keep it."""
+    """A connection; when its client has left, neither its idle timer nor a response keeps it."""
+
+    _has_left = False
+
+    async def protocol_send(self, event: Event) -> None:
+        """Do what the protocol says, but start no idle timer for a client that has left."""
+        if not (self._has_left and isinstance(event, Updated)):
+            await super().protocol_send(event)
 
     async def _read_data(self) -> None:
         await super()._read_data()
+        self._has_left = True
         await self.idle_task.stop()
+        if isinstance(self.protocol.protocol, H2Protocol):
+            # What waits until a stream's data have been sent would wait for ever.
+            for buffer in list(self.protocol.protocol.stream_buffers.values()):
+                await buffer.close()
 
 
 class HttpServer:
