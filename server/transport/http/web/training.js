@@ -44,7 +44,7 @@ function show(content, history, panel) {
   const chart = historyChart(history);
   content.replaceChildren(
     element("p.lead", {}, `Training showed the network all its images ${epochs.length} times; one time is an epoch. After each, it was tested on images that it never trained on: the held-out ones.` +
-      (servedEpoch ? ` The best epoch by that test, ${servedEpoch}, is served.` : "")),
+      (servedEpoch ? ` What it was after epoch ${servedEpoch} is served.` : "")),
     element("div.card", {}, chart.node, epochTable(history)),
     snapshotEpochs.length ? snapshots(history, panel, chart.mark)
       : element("p.card", {}, "This network was published without the weights of its earlier epochs, so they cannot judge your drawing."),
