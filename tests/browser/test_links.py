@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from playwright.sync_api import ViewportSize
 
+from tests.browser.conftest import DESKTOP, PHONE
 from tests.support.pages import PLUS, SEVEN, OpenPage
-from tests.support.servers import RunningServer
+from tests.support.servers import RunningServer, wait_until
 
 CHANGES = [{"stage": "relu", "units": [3, 5], "zero": True}]
 
@@ -64,6 +66,27 @@ def test_a_link_opens_at_its_section(visit: Callable[..., OpenPage], web: Runnin
     page.open(fragment(pixels, panel="trust"))
     assert page.images().tobytes() == pixels
     assert page.page.evaluate("document.activeElement.id") == "trust-heading"
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_link_stays_at_its_section_until_one_scrolls(
+    visit: Callable[..., OpenPage], web: RunningServer, size: ViewportSize
+) -> None:
+    page = visit(web, viewport=size)
+    page.open(fragment(bytes(range(196)) * 4, panel="training"))
+    page.page.wait_for_load_state("networkidle")
+    page.page.wait_for_selector("#training svg")
+    top = "document.querySelector('#training').getBoundingClientRect().top"
+    bar = "document.querySelector('.bar').getBoundingClientRect().bottom"
+    assert 0 <= page.page.evaluate(f"{top} - {bar}") <= 25
+    grow = "document.querySelector('#pipeline').style.paddingTop = '300px'"
+    before = page.page.evaluate(top)
+    page.page.evaluate(grow)
+    page.page.wait_for_timeout(100)
+    assert page.page.evaluate(top) == pytest.approx(before, abs=1)
+    page.page.mouse.move(200, 500)
+    page.page.mouse.wheel(0, -4000)
+    wait_until(lambda: bool(page.page.evaluate(top) > before + 1000))
 
 
 GOOD = bytes(784)

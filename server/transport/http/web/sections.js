@@ -9,8 +9,18 @@ export function followSections(store) {
   const sections = links.map((link) => document.querySelector(link.hash));
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
+  let held = null;
+  // Sections above fill in later and push it down: stay at it until the person moves.
+  new ResizeObserver(() => held?.scrollIntoView({ behavior: "instant", block: "start" })).observe(document.querySelector(".layout"));
+  for (const event of ["wheel", "pointerdown", "touchmove", "keydown"]) {
+    addEventListener(event, () => {
+      held = null;
+    }, { capture: true, passive: true });
+  }
+
   function show(id) {
     const section = document.getElementById(id);
+    held = section;
     section.scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "start" });
     const heading = section.querySelector("h2");
     heading.tabIndex = -1;
