@@ -4,6 +4,7 @@
 // section, base64url of UTF-8 JSON, base64url of DEFLATE of all pixels.
 
 import { deflate, inflate } from "./compression.js";
+import { formatShape } from "./numbers.js";
 import { fromBase64, toBase64 } from "./tensors.js";
 
 const VERSION = "1";
@@ -86,7 +87,7 @@ export async function startLinks(button, app) {
     const url = new URL(await writeFragment(store.get()), location.href).href;
     history.replaceState(null, "", url);
     const copied = await copy(url);
-    notices.show("link", copied ? "The link is copied. It holds your drawings and what you changed." : "The link is in the address bar.", { seconds: 5 });
+    notices.show("link", copied ? `The link is copied. It holds your drawings as ${formatShape(store.get().model.input.shape)} pixels, and what you changed.` : "The link is in the address bar.", { seconds: 5 });
   });
   addEventListener("hashchange", restore);
   return restore();
