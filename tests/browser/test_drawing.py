@@ -63,6 +63,8 @@ def check_prediction(page: OpenPage, logits: np.ndarray) -> None:
     best, following = np.argsort(-logits, kind="stable")[:2]
     labels = page.page.locator(".tower span").all_text_contents()
     assert page.page.locator(".prediction-label").text_content() == labels[best]
+    if page.page.locator(".prediction-label.is-empty").count():
+        return  # nothing is drawn: words in the place of the numbers
     assert page.page.locator(".prediction-words b").text_content() == labels[following]
     numbers = page.page.locator(".prediction-words data").evaluate_all(
         "(all) => all.map((number) => [number.value, number.textContent])"
@@ -182,6 +184,16 @@ def test_a_file_that_is_no_picture_is_refused_in_words(page: OpenPage, tmp_path:
     page.page.locator("#picture-file").set_input_files(tmp_path / "letter.txt")
     page.page.get_by_text("letter.txt is not a picture").wait_for()
     assert np.array_equal(page.images(), before)
+
+
+def test_the_scores_of_an_empty_drawing_are_no_prediction(page: OpenPage) -> None:
+    page.page.get_by_role("button", name="Clear").click()
+    page.settle()
+    words = page.page.locator(".prediction-words")
+    assert words.text_content() == "Nothing is drawn: an empty picture also gets scores."
+    assert page.page.locator(".prediction-label.is-empty").count() == 1
+    page.draw(SEVEN)
+    assert page.page.locator(".prediction-label.is-empty").count() == 0
 
 
 def test_the_prediction_is_announced_when_the_stroke_has_ended(page: OpenPage) -> None:

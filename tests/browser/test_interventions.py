@@ -193,3 +193,17 @@ def test_a_server_that_makes_no_changes_says_so(
         assert section.get_by_role("button").count() == 0
         take_refusal(page, 400)
         page.page.close()  # it would miss the server
+
+
+def test_the_prediction_tells_of_changes_and_undoes_them(page: OpenPage) -> None:
+    prediction = page.page.locator(".prediction")
+    assert not prediction.get_by_role("button", name="Undo all").is_visible()
+    section = look(page, "interventions")
+    section.get_by_role("button", name="Switch off the 10 strongest units").click()
+    prediction.get_by_text("with your change", exact=True).wait_for()
+    change_it(page, section, Units="3")
+    prediction.get_by_text("with your 2 changes", exact=True).wait_for()
+    prediction.get_by_role("button", name="Undo all").click()
+    wait(page)
+    assert state(page, "interventions") == []
+    assert not prediction.locator(".prediction-changes").is_visible()

@@ -4,6 +4,7 @@ import { element } from "./elements.js";
 import { formatNumber, showNumber } from "./numbers.js";
 import { largest } from "./pictures.js";
 
+const EMPTY = "Nothing is drawn: an empty picture also gets scores.";
 const ANNOUNCE_AFTER = 500; // milliseconds without a new answer: not each answer of a stroke is read out
 
 /**
@@ -13,10 +14,19 @@ const ANNOUNCE_AFTER = 500; // milliseconds without a new answer: not each answe
 export function mount(place, { store }) {
   const digit = element("p.prediction-label", { "aria-hidden": "true" }, "–");
   const words = element("p.prediction-words", { "aria-hidden": "true" });
+  const count = element("span");
+  const changes = element("p.prediction-changes", { hidden: true }, count, element("button.quiet", { type: "button", onclick: undoAll }, "Undo all"));
   const spoken = element("p.visually-hidden", { role: "status", id: "prediction" });
   const bars = element("div.columns", { "aria-hidden": "true" });
-  place.append(element("div.prediction", {}, digit, words, bars, spoken));
+  place.append(element("div.prediction", {}, digit, words, bars, changes, spoken));
   let timer = 0;
+
+  function undoAll() {
+    store.set({ interventions: [] });
+    const heading = place.closest("section").querySelector("h2");
+    heading.tabIndex = -1;
+    heading.focus({ preventScroll: true }); // the button goes
+  }
 
   function announce(text) {
     clearTimeout(timer);
@@ -29,12 +39,18 @@ export function mount(place, { store }) {
     if (!trace) return;
     const scores = scoresOf(trace, selected);
     const [best, next] = order(scores);
+    const isEmpty = trace.images[Math.min(selected, trace.images.length - 1)].every((pixel) => pixel === 0);
+    const changed = changesOf(trace.interventions.length);
     digit.textContent = model.labels[best];
-    words.replaceChildren(
+    digit.classList.toggle("is-empty", isEmpty);
+    words.replaceChildren(...(isEmpty ? [EMPTY] : [
       "Score ", number(scores[best]), ". Next is ", element("b", {}, model.labels[next]), " with ", number(scores[next]), ".",
-    );
+    ]));
+    changes.hidden = !changed;
+    count.textContent = changed;
     renderColumns(bars, model.labels, scores, best);
-    announce(`The network reads ${model.labels[best]}. Score ${formatNumber(scores[best])}; next is ${model.labels[next]} with ${formatNumber(scores[next])}.`);
+    const reading = changed ? `The network, ${changed}, reads` : "The network reads";
+    announce(isEmpty ? EMPTY : `${reading} ${model.labels[best]}. Score ${formatNumber(scores[best])}; next is ${model.labels[next]} with ${formatNumber(scores[next])}.`);
   }
   store.subscribe(["model", "trace", "selected"], render);
 }
@@ -56,6 +72,11 @@ export function scoresOf(trace, index) {
  */
 export function order(scores) {
   return Array.from(scores, (_, i) => i).sort((a, b) => scores[b] - scores[a] || a - b);
+}
+
+function changesOf(count) {
+  if (!count) return "";
+  return count === 1 ? "with your change" : `with your ${count} changes`;
 }
 
 function number(value) {
