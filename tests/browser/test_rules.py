@@ -109,3 +109,38 @@ def test_light_passes_through_the_stages_unless_motion_is_unwanted(page: OpenPag
     names = [stage["name"] for stage in page.stages()]
     wait_until(lambda: bool(page.page.evaluate("window.lit")[-len(names) :] == names))
     page.page.emulate_media(reduced_motion="reduce")
+
+
+_STICKS_OUT = """() => [...document.querySelectorAll('.stage > *, canvas')].filter((part) => {
+  if (!part.closest('.stage')) return false;
+  const [inner, card] = [part, part.closest('.stage')].map((each) => each.getBoundingClientRect());
+  return inner.left < card.left || inner.right > card.right
+    || part.scrollWidth > part.clientWidth + 1;
+}).map((part) => `${part.closest('.stage').dataset.stage}: ${part.className}`)"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_changed_stages_stay_within_their_cards(page: OpenPage, width: int) -> None:
+    page.page.set_viewport_size({"width": width, "height": 800})
+    page.page.evaluate(
+        "async () => { const { app } = await import('/main.js'); app.store.set({ interventions:"
+        " app.store.get().model.stages.slice(0, -1).map(({ name }) => ({ stage: name, scale: 2 }))"
+        " }); }"
+    )
+    page.settle()
+    assert page.page.locator(".badge:visible").count() > 1
+    sticks_out = page.page.evaluate(_STICKS_OUT)
+    page.page.set_viewport_size(DESKTOP)
+    assert sticks_out == []
+
+
+def test_a_phone_shows_pad_and_scores_at_once(
+    visit: Callable[..., OpenPage], web: RunningServer
+) -> None:
+    page = visit(web, viewport=PHONE, has_touch=True)
+    page.open()
+    pad, scores = (page.page.locator(each).bounding_box() for each in (".pad", ".columns"))
+    assert pad
+    assert scores
+    assert pad["y"] > 0
+    assert scores["y"] + scores["height"] <= PHONE["height"]

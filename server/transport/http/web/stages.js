@@ -113,7 +113,7 @@ function drawStrip(canvas, values, width, row) {
 }
 
 function gridPicture(count, choose) {
-  const columns = Math.ceil(Math.sqrt(count));
+  const columns = columnsOf(count);
   const rows = Math.ceil(count / columns);
   const canvas = element("canvas.is-fine.is-choosable");
   const readout = element("p.readout");
@@ -152,6 +152,13 @@ function gridPicture(count, choose) {
       render();
     },
   };
+}
+
+/** @returns {number} columns of a grid near a square, with full rows if there is such a grid */
+function columnsOf(count) {
+  const least = Math.ceil(Math.sqrt(count));
+  for (let columns = least; columns <= 2 * least; columns += 1) if (count % columns === 0) return columns;
+  return least;
 }
 
 function drawCells(canvas, values, columns, full, chosen) {
