@@ -1,6 +1,7 @@
 """The quiz asks about the reader's own trace, and keeps it while it is answered."""
 
 import numpy as np
+import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.support.pages import PLUS, SEVEN, OpenPage, float32s, trace_of
@@ -49,7 +50,7 @@ def right_answer(
     if "forward method" in legend:
         return FORWARD
     if "shape" in legend:
-        (stage,) = (stage for stage in stages if stage.name in legend)
+        (stage,) = (stage for stage in stages if f"{stage.name}'s" in legend)
         count = (
             f"is {stage.shape[0]} digit " if stage.shape[0] == 1 else f"{stage.shape[0]} digits "
         )
@@ -100,6 +101,39 @@ def test_a_wrong_answer_is_explained(
     assert answer(page, questions.nth(1), "It updates the weights").startswith("No, it is: ")
     assert look(page, "quiz").locator(".verdict").text_content() == "0 of 2 right so far."
     assert questions.nth(1).get_by_role("radio").first.is_disabled()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ([{"units": [*range(64)], "zero": True}], "switched off {more} more; {same} pass"),
+        ([{"add": 1}], "switched {below} of them on again, gave {above} of the others another"),
+        ([{"scale": 0.5}], "gave {above} of the others another value; 0 pass as they are."),
+        ([{"scale": 1}], "ReLU makes them 0. The other {above} pass as they are."),
+    ],
+)
+def test_changes_are_counted_apart_from_relu(
+    page: OpenPage, web: RunningServer, changes: list[dict[str, object]], told: str
+) -> None:
+    page.draw(SEVEN)
+    page.page.evaluate(
+        "async (all) => (await import('/main.js')).app.store.set({ interventions: all })",
+        [{"stage": "relu", **change} for change in changes],
+    )
+    stages = trace_of(web.address, page.images(), SHAPE).stages  # without the changes
+    sums = float32s(stages[2].values)[0]
+    (above,) = np.nonzero(sums > 0)
+    more = int((above < 64).sum())
+    counts = {"below": 128 - above.size, "above": above.size, "more": more}
+    page.page.wait_for_function(
+        "async () => (await import('/main.js')).app.store.get().trace.interventions.length === 1"
+    )
+    questions = begin(page)
+    while "are 0 after relu" not in str(questions.nth(2).locator("legend").text_content()):
+        questions = begin(page)
+    explained = answer(page, questions.nth(2), choices(questions.nth(2))[0])
+    assert f"{counts['below']} of the sums of linear1 are not above 0" in explained
+    assert told.format(**counts, same=above.size - more) in explained
 
 
 def test_an_answer_must_be_chosen_first(page: OpenPage) -> None:

@@ -109,7 +109,7 @@ function shapeQuestion(stages, count, round) {
   const right = formatShape([count, ...stage.shape]);
   const others = stages.map(({ shape }) => formatShape([count, ...shape]));
   return {
-    question: `There ${count === 1 ? "is 1 digit" : `are ${count} digits`} in your batch. What is the shape of what ${stage.name} makes of it?`,
+    question: `There ${count === 1 ? "is 1 digit" : `are ${count} digits`} in your batch. Which shape does ${stage.name}'s output have?`,
     ...mixed(right, [formatShape([...stage.shape, count + 1]), ...others]),
     explanation: `The first number counts the digits: ${count} here, and the same at every stage. ${stage.name} makes ${formatShape(stage.shape)} numbers of each.`,
   };
@@ -119,13 +119,27 @@ function reluQuestion({ linear, relu }, { trace, image }) {
   const [sums, outputs] = [linear, relu].map(({ name }) => valuesOf(trace, name, image));
   const count = outputs.length;
   const zeros = outputs.filter((value) => value === 0).length;
-  const below = sums.filter((value) => value <= 0).length;
   return {
     question: `How many of the ${count} hidden units of your digit are 0 after ${relu.name}?`,
     ...mixed(String(zeros), [count - zeros, count, 0, Math.round(zeros / 2), zeros + 1].map(String)),
-    explanation: `${below} of the sums of ${linear.name} are not above 0, and ReLU makes each of these 0. The other ${count - below} pass as they are.` +
-      (zeros === below ? "" : " Your changes of the network did the rest."),
+    explanation: reluExplanation(linear.name, sums, outputs),
   };
+}
+
+/** What became of the sums: counted, for a change may set an output to any value. */
+function reluExplanation(name, sums, outputs) {
+  const of = { off: 0, more: 0, on: 0, other: 0, same: 0 };
+  sums.forEach((sum, i) => {
+    if (sum <= 0) of.off += 1;
+    if (sum <= 0 && outputs[i] !== 0) of.on += 1;
+    else if (sum > 0 && outputs[i] === 0) of.more += 1;
+    else if (sum > 0) of[outputs[i] === sum ? "same" : "other"] += 1;
+  });
+  const text = `${of.off} of the sums of ${name} are not above 0, and ReLU makes them 0. `;
+  const changed = [
+    of.more && `switched off ${of.more} more`, of.on && `switched ${of.on} of them on again`, of.other && `gave ${of.other} of the others another value`,
+  ].filter(Boolean).join(", ");
+  return text + (changed ? `Your changes ${changed}; ${of.same} pass as they are.` : `The other ${of.same} pass as they are.`);
 }
 
 function contributionQuestion(labels, { inputs, linear, output }, { trace, image, parameters }) {
