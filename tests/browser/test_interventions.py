@@ -82,7 +82,7 @@ def test_the_strongest_units_are_switched_off(
 def test_every_button_makes_its_change(page: OpenPage, web: RunningServer) -> None:
     page.draw(SEVEN)
     section = look(page, "interventions")
-    for name in ("10 units by chance", "Halve all", "Erase the left half"):
+    for name in ("10 random units", "Halve all", "Erase the left half"):
         section.get_by_role("button", name=name).click()
         wait(page)
         check_scores(page, web, section)
@@ -146,7 +146,10 @@ def test_changes_are_undone_one_by_one_and_together(page: OpenPage, web: Running
     wait(page)
     assert [Intervention.parse(text).stage for text in written(section)] == ["input", "relu"]
     check_scores(page, web, section)
-    section.get_by_role("button", name="Undo all").click()
+    section.get_by_role("button", name="Undo: 392").click()
+    wait(page)
+    assert len(written(section)) == 1  # one change, too, has the button
+    section.get_by_role("button", name="Undo all changes").click()
     wait(page)
     assert written(section) == []
     check_scores(page, web, section)

@@ -73,7 +73,7 @@ function presets(panel) {
   const strong = preset(`Switch off the ${count} strongest units`, () => off(strongest(panel)));
   const buttons = [
     strong,
-    preset(`Switch off ${count} units by chance`, () => off(order(Array.from({ length: size }, Math.random)))),
+    preset(`Switch off ${count} random units`, () => off(order(Array.from({ length: size }, Math.random)))),
     preset("Halve all hidden units", () => ({ stage, scale: 0.5 })),
     patch,
   ];
@@ -168,10 +168,10 @@ function activeChanges({ store, subscribe }) {
     store.set({ interventions: store.get().interventions.filter(isKept) });
     heading.focus();
   };
-  const reset = element("button", { type: "button", onclick: () => keep(() => false) }, "Undo all");
+  const reset = element("button", { type: "button", onclick: () => keep(() => false) }, "Undo all changes");
   subscribe(["interventions"], ({ interventions }) => {
     none.hidden = interventions.length > 0;
-    reset.hidden = interventions.length < 2;
+    reset.hidden = interventions.length < 1;
     list.replaceChildren(...interventions.map((one) => {
       const undo = { type: "button", aria: { label: `Undo: ${describeChange(one)}` }, onclick: () => keep((each) => each !== one) };
       return element("li", {}, element("span", {}, describeChange(one), element("code", {}, formatChange(one))), element("button.quiet", undo, "Undo"));
