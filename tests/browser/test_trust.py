@@ -1,6 +1,7 @@
 """Trust: bounds and certificates are the server's, and the browser's own pass is float32's."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,12 @@ def test_bounds_and_certificate_are_the_servers(page: OpenPage, web: RunningServ
     assert section.locator(".verdict").text_content() == "Certified: 7"
     lengths = section.locator(".lengths data").evaluate_all("(all) => all.map((one) => one.value)")
     assert [float(one) for one in lengths] == [certificate.gap, certificate.bound]
+    best, nearest = (
+        rows(section, WHISKERS)[label][1].decimal
+        for label in (certificate.predicted_class, certificate.nearest_class)
+    )
+    lead = str(section.locator(".lengths data").first.text_content())
+    assert Decimal(lead) == best - nearest  # to the last digit that is shown
 
 
 def test_the_browser_computes_the_pass_in_float32(

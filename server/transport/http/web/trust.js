@@ -9,6 +9,8 @@ import { dataTable, formatSmall, numberOf, scoreTable } from "./sums.js";
 import { encodeImages } from "./tensors.js";
 import { rowOf } from "./traces.js";
 
+const DIGITS = 4; // of a score
+const SCALE = 10 ** DIGITS;
 const smallNumber = (value) => numberOf(value, formatSmall(value));
 
 export function mount(place, app) {
@@ -28,10 +30,10 @@ export function mount(place, app) {
         const { trace, row } = await unchanged(app, model, shown, pixels);
         if (last !== shown) return;
         const mine = forward(model.stages, shown.parameters, pixelsOf(pixels));
-        certificate.replaceChildren(element("h3", {}, "Certificate"), ...certificateOf(model.labels, trace.certificates[row]));
+        certificate.replaceChildren(element("h3", {}, "Certificate"), ...certificateOf(model.labels, trace.certificates[row], trace, row));
         scores.replaceChildren(element("h3", {}, "Every score, with its proven bound"), ...whiskers(model.labels, trace, row, mine));
         own.replaceChildren(element("h3", {}, "Computed again, in your browser"), ...comparison(trace, row, mine));
-        problem.textContent = shown.trace.interventions.length ? "All this is of the network without your changes." : "";
+        problem.textContent = shown.trace.interventions.length ? "This section shows the network without your changes." : "";
       } catch (error) {
         if (error.name !== "AbortError") problem.textContent = `The proof could not be made: ${error.message}`;
       }
@@ -46,20 +48,26 @@ async function unchanged({ api }, { input }, { trace, image }, pixels) {
   return { trace: await api.trace(request, { key: "trust" }), row: 0 };
 }
 
-function certificateOf(labels, { predictedClass, nearestClass, gap, bound, certified }) {
+function certificateOf(labels, { predictedClass, nearestClass, gap, bound, certified }, trace, row) {
+  const scores = rowOf(trace.logits, row);
+  const [high, low] = [predictedClass, nearestClass].map((label) => formatNumber(scores[label], DIGITS));
+  const fitting = gap < 1 ? formatSmall(gap) : formatNumber(Math.round(scores[predictedClass] * SCALE) / SCALE - Math.round(scores[nearestClass] * SCALE) / SCALE, DIGITS);
+  const each = trace.stages.at(-1).bound;
   const [best, next] = [labels[predictedClass], labels[nearestClass]];
   const range = Math.max(gap, bound) || 1;
-  const line = (name, value, className) => {
+  const line = (name, value, className, text = formatSmall(value)) => {
     const fill = element(`i.${className}`);
     fill.style.width = `${(100 * value) / range}%`;
-    return [element("dt", {}, name), element("dd", {}, element("span.length", { aria: { hidden: "true" } }, fill), smallNumber(value))];
+    return [element("dt", {}, name), element("dd", {}, element("span.length", { aria: { hidden: "true" } }, fill), numberOf(value, text))];
   };
   return [
     element(certified ? "p.verdict.certified" : "p.verdict", {}, certified ? `Certified: ${best}` : `Not certified: ${best} or ${next}`),
-    element("dl.lengths", {}, ...line(`Lead of ${best} over ${next}`, gap, "above"), ...line("Most that rounding can take from it", bound, "below")),
+    element("dl.lengths", {}, ...line(`Lead of ${best} over ${next}: ${high} − ${scores[nearestClass] < 0 ? `(${low})` : low}`, gap, "above", fitting), ...line("Most that rounding can take from it", bound, "below")),
     element("p.hint", {}, certified
-      ? "No rounding, on any computer and in any order of adding, can take that lead: every runtime answers the same. The arithmetic is sure; the answer may still be wrong."
+      ? "No rounding, on any computer and in any order of adding, can take that lead: every runtime (a program that computes the network) answers the same. The arithmetic is sure; the answer may still be wrong."
       : "The lead is so small that a computer that adds in another order could answer otherwise."),
+    element("p.hint", {}, bound < 2 * each
+      ? `Each score may be off by ${formatSmall(each)}, the lead by less than twice that: an error that both scores share cancels in the difference.` : ""),
   ];
 }
 
@@ -71,14 +79,14 @@ function whiskers(labels, trace, row, mine) {
     const dot = element("i");
     dot.style.left = `${50 + 45 * Math.max(-1, Math.min(1, difference / bound))}%`;
     return [
-      numberOf(values[i], formatNumber(values[i], 4)), element("span.whisker", { aria: { hidden: "true" } }, dot),
+      numberOf(values[i], formatNumber(values[i], DIGITS)), element("span.whisker", { aria: { hidden: "true" } }, dot),
       numberOf(difference, (difference > 0 ? "+" : "") + formatSmall(difference)),
     ];
   };
   const times = Number((largest(values) / bound).toPrecision(1)).toLocaleString("en");
   return [
     element("p", {}, "Each score is exact to ", numberOf(bound, `±${formatSmall(bound)}`),
-      `. To scale that is thinner than a hair, so the whiskers are drawn about ${times} times as long. The dots are your browser's results. They sit in the middle: real rounding is far smaller than what could happen.`),
+      `. The lines with two ends, the whiskers, show this range, about ${times} times as long as the scale of the scores would make them: otherwise you could not see them. The dots are your browser's results. They sit in the middle: real rounding is far smaller than what could happen.`),
     scoreTable("The whisker goes from −bound to +bound", ["Score", "Whisker", "Your browser"], labels, values, cells),
   ];
 }
@@ -87,8 +95,8 @@ function comparison({ stages }, row, mine) {
   const differences = stages.map((stage) => largestDifference(mine.get(stage.name), rowOf(stage, row)));
   const share = Math.max(...stages.map(({ bound }, i) => (differences[i] ? differences[i] / bound : 0)));
   return [
-    element("p", {}, "This page has the network's weights and computes the pass once more, in JavaScript: one multiplication and one addition at a time, in float32. ", share <= 2
-      ? `It differs from the server by at most ${formatSmall(100 * share)} % of the bound. Each of the two may be off by one bound, so up to 200 % would be allowed.`
+    element("p", {}, "This page has the network's weights and computes the pass once more, in JavaScript: one multiplication and one addition at a time, in float32, which keeps about 7 digits of each number. ", share <= 2
+      ? `It differs from the server by at most ${formatSmall(100 * share)} % of the bound. Each of the two may be off by one bound, in opposite directions: they may differ by two bounds, which is 200 %.`
       : "It differs from the server by more than the proof allows: one of the two is wrong."),
     dataTable("Your browser beside the server", ["Stage", "Largest difference", "Bound"], stages.map((stage, i) => (
       [element("code", {}, stage.name), smallNumber(differences[i]), smallNumber(stage.bound)]))),
@@ -112,7 +120,7 @@ function runtimes({ api, store }, model) {
   } }, "Compare the runtimes");
   return element(
     "article.card", {}, element("h3", {}, "Other programs, the same network"),
-    element("p", {}, "A runtime is a program that computes the network. The server runs your digits in each that it has, and compares it with the exact forward pass (float64)."),
+    element("p", {}, "A runtime is a program that computes the network. The server runs your digits in each that it has, and compares it with the exact forward pass (float64, about 16 digits)."),
     button, status, result,
   );
 }
