@@ -86,7 +86,7 @@ function pixelMap({ api, model, parts }) {
       const terms = [["All pixels", sumOf(values)], ["Bias term, without any pixel", Number(bias)]];
       sum.replaceChildren(sumTable("The same score, by pixels", terms, "Residual (rounding)", `${parts.score.output.name}[${label}]`, Number(score)));
       text.textContent = `Blue pixels speak for ${name}, orange ones against it. The residual is proven to be at most ${formatSmall(Number(residualBound))}.` +
-        (interventions.length ? " This map is of the network without your changes." : "");
+        (interventions.length ? " This map shows the network without your changes." : "");
     } catch (error) {
       if (error.name !== "AbortError") text.textContent = `The map could not be made: ${error.message}`;
     }

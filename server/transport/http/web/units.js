@@ -11,13 +11,15 @@ import { bar, dataTable, formatSigned, numberOf, sumTable } from "./sums.js";
 import { isChanged, partsOf, toggleUnit, valuesOf } from "./traces.js";
 
 const REST = "Rounding of float32";
+const SUM_HINT = "Each bar starts where the one above ended. The bias is a number that training found and that is added whatever you draw. " +
+  "Rounding: a computer keeps about 7 digits of a number (float32), so its sum is a little off.";
 
 export function mount(place, app) {
   onModel(app.store, (model, subscribe) => {
     const parts = partsOf(model.stages);
     const panel = { ...app, model, subscribe, parts };
     place.replaceChildren(
-      element("p.lead", {}, "A network is only arithmetic, and you can check it. Point at a hidden unit or at a score, here or in the pipeline."),
+      element("p.lead", {}, "A network is only arithmetic, and you can check it. Point at or tap a hidden unit or a score, here or in the pipeline."),
       element("div.pair", {}, ...(parts.hidden ? [hiddenCard(panel)] : []), scoreCard(panel)),
     );
   });
@@ -34,9 +36,9 @@ function hiddenCard(panel) {
     kind: "units",
     label: `${count} hidden units: choose one to look into`,
     texts: Array.from({ length: count }, (_, unit) => element("span.visually-hidden", {}, `unit ${unit}`)),
-    hint: "Each square is a hidden unit. The fuller its colour, the larger its output; an empty square is off (0). Point at one to see it, click to keep it.",
+    hint: "Each square is a hidden unit. The fuller its colour, the larger its output; an empty square is off (0). Point at a unit to see it; click or tap it to keep it.",
     stages: [linear.name, relu.name],
-    parts: [equation.node, sum, rule, off, next],
+    parts: [equation.node, element("p.hint", {}, SUM_HINT), sum, rule, off, next],
     render({ trace, image, parameters }, asked) {
       const { interventions } = trace;
       const [before, sums, outputs] = [inputs, linear, relu].map(({ name }) => valuesOf(trace, name, image));
