@@ -114,6 +114,14 @@ def test_the_parameters_of_each_epoch_judge_the_drawing(
         np.testing.assert_array_equal(column(section, SCORES, 2).astype(np.float32), scores)
         verdict = f"It reads your drawing as {np.argmax(scores)}."
         assert section.locator(".verdict").text_content() == verdict
+        for row in rows(section, SCORES):
+            assert "e" not in row[2].text + row[3].text
+        widths = section.locator(".amount i").evaluate_all(
+            "(bars) => bars.map((bar) => parseFloat(bar.style.width))"
+        )
+        assert max(widths) == pytest.approx(
+            50 if scores.any() else 0, abs=0.1
+        )  # of the epoch's own scale
         check_grid(signs(section.locator("canvas.weights")), weights["linear1.weight"])
 
 
@@ -125,6 +133,22 @@ def check_grid(drawn: np.ndarray, weight: np.ndarray) -> None:
         picture = weight[unit].reshape(28, 28)
         clear = abs(picture) > 0.05 * abs(weight).max()
         assert (drawn[top : top + 28, left : left + 28] == np.sign(picture))[clear].all()
+
+
+def test_weights_are_drawn_on_whole_pixels(lesson: OpenPage) -> None:
+    section = look(lesson, "training")
+    canvas = section.locator("canvas.weights")
+    for width in (1440, 1100, 390, 320):
+        lesson.page.set_viewport_size({"width": width, "height": 900})
+        canvas.scroll_into_view_if_needed()
+        section.locator("#epoch").scroll_into_view_if_needed()
+        lesson.page.wait_for_function(
+            """() => {
+              const canvas = document.querySelector('canvas.weights');
+              const size = canvas.getBoundingClientRect().width * devicePixelRatio / canvas.width;
+              return canvas.width > 1 && size >= 1 && Math.abs(size - Math.round(size)) < 1e-3;
+            }"""
+        )
 
 
 def test_the_slider_is_moved_by_the_mouse(lesson: OpenPage) -> None:

@@ -12,6 +12,8 @@ import { bar, dataTable, numberOf, scoreTable } from "./sums.js";
 const FEW_EPOCHS = 10;
 const STEP = 900; // milliseconds that an epoch is shown for when they play
 const formatPercent = (share) => `${(100 * share).toFixed(2)} %`;
+const formatScore = (score) => formatNumber(Math.abs(score) < 0.005 ? 0 : score);
+const formatObservation = (text) => text.replace(/(\d)%/g, "$1 %"); // as the accuracy beside it
 
 export function mount(place, app) {
   onModel(app.store, (model, subscribe) => {
@@ -60,9 +62,9 @@ function epochTable({ epochs, snapshotEpochs, servedEpoch }) {
   button.onclick = () => {
     isWhole = !isWhole;
     button.textContent = isWhole ? "Show fewer" : `Show all ${epochs.length} epochs`;
-    holder.replaceChildren(dataTable("On held-out images, after the epoch", ["Epoch", "Loss", "Accuracy", "Observation"], (isWhole ? epochs : few).map((each) => [
+    holder.replaceChildren(dataTable("On held-out images, after the epoch. Observations compare the accuracy with the best before, and the loss on the training images (in the chart, not here) with the epoch just before, which may not be in the table.", ["Epoch", "Loss", "Accuracy", "Observation"], (isWhole ? epochs : few).map((each) => [
       each.epoch === servedEpoch ? element("strong", {}, `${each.epoch} (served)`) : String(each.epoch),
-      numberOf(each.heldOutLoss, formatNumber(each.heldOutLoss, 4)), numberOf(each.heldOutAccuracy, formatPercent(each.heldOutAccuracy)), each.observation,
+      numberOf(each.heldOutLoss, formatNumber(each.heldOutLoss, 4)), numberOf(each.heldOutAccuracy, formatPercent(each.heldOutAccuracy)), formatObservation(each.observation),
     ])));
   };
   button.onclick();
@@ -106,7 +108,7 @@ function snapshots({ epochs, snapshotEpochs, servedEpoch }, { api, store, model,
     heading.textContent = epoch ? `After epoch ${epoch}${epoch === servedEpoch ? " (served)" : ""}` : "Before training";
     slider.ariaValueText = heading.textContent;
     figures.textContent = record
-      ? `Loss ${formatNumber(record.heldOutLoss, 4)}, accuracy ${formatPercent(record.heldOutAccuracy)}: ${record.observation}.`
+      ? `Loss ${formatNumber(record.heldOutLoss, 4)}, accuracy ${formatPercent(record.heldOutAccuracy)}: ${formatObservation(record.observation)}.`
       : "The weights are still random: nothing has been learned.";
     const { images, selected, parameters: served } = store.get();
     const judge = (weights) => forward(model.stages, weights, pixelsOf(images[selected])).get(model.stages.at(-1).name);
@@ -142,6 +144,7 @@ function snapshots({ epochs, snapshotEpochs, servedEpoch }, { api, store, model,
   slider.value = servedEpoch && snapshotEpochs.includes(servedEpoch) ? snapshotEpochs.indexOf(servedEpoch) : last;
   subscribe(["images", "selected", "parameters"], ask);
   onColours(ask);
+  new ResizeObserver(ask).observe(caption);
   return element(
     "div.card", {}, element("h3", {}, element("label", { htmlFor: "epoch" }, "Its earlier selves judge your drawing")),
     element("p.hint", {}, "Move the slider: your browser computes your digit with the weights of that epoch, as they were kept in half precision (float16)."),
@@ -151,15 +154,16 @@ function snapshots({ epochs, snapshotEpochs, servedEpoch }, { api, store, model,
 }
 
 function judgement(labels, then, served) {
-  const full = Math.max(largest(then), largest(served));
-  return scoreTable("Scores with the weights of that epoch, and with the served ones", ["", "Then", "Served"], labels, then, (i) => (
-    [bar(0, then[i], -full, full), ...[then, served].map((scores) => numberOf(scores[i], formatNumber(scores[i])))]));
+  const full = largest(then);
+  return scoreTable("Scores with the weights of that epoch, and with the served ones. The longest bar is the score of that epoch that is furthest from 0.", ["", "Then", "Served"], labels, then, (i) => (
+    [bar(0, then[i], -full, full), ...[then, served].map((scores) => numberOf(scores[i], formatScore(scores[i])))]));
 }
 
-/** The weights of all units on one canvas, with a line between them. */
+/** The weights of all units on one canvas, with a line between them; each value on whole pixels of the screen, or some lines would be wider. */
 function drawGrid(canvas, weight, [units, inputs], width) {
   const height = inputs / width;
-  const columns = Math.ceil(Math.sqrt(2 * units));
+  const room = Math.floor(canvas.parentElement.clientWidth * devicePixelRatio);
+  const columns = Math.max(1, Math.min(Math.ceil(Math.sqrt(2 * units)), Math.floor((room + 1) / (width + 1))));
   const line = columns * (width + 1) - 1;
   const values = new Float32Array(line * (Math.ceil(units / columns) * (height + 1) - 1)).fill(NaN);
   for (let row = 0; row < units * height; row += 1) {
@@ -170,4 +174,5 @@ function drawGrid(canvas, weight, [units, inputs], width) {
   const full = largest(weight) || 1;
   const { blank } = palette();
   drawArray(canvas, values, line, (value) => (Number.isNaN(value) ? blank : divergingColour(value / full)));
+  canvas.style.width = `${(Math.max(1, Math.floor(room / line)) * line) / devicePixelRatio}px`;
 }
