@@ -60,6 +60,10 @@ def test_no_phone_has_to_scroll_sideways(
 ) -> None:
     page = visit(web, viewport={"width": 320, "height": 640}, has_touch=True)
     page.open()
+    for name in ("units", "interventions", "trust", "training", "quiz"):
+        page.page.locator(f"#{name}").scroll_into_view_if_needed()  # which fills it
+        page.page.locator(f"#{name} :is(table, button)").first.wait_for()
+        page.settle()
     assert page.page.evaluate("document.documentElement.scrollWidth") == 320
 
 
