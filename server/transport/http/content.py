@@ -15,8 +15,7 @@ JSON_TYPE = (b"content-type", b"application/json")
 class ContentTypes:
     """Lets a request of a method through if its content type is one of the protocol's.
 
-    What `curl -d` sends without a header is taken as JSON. Not so if the request names an
-    origin: a browser sends that type to any server, for any page, without asking the server first.
+    What `curl -d` sends without a header is taken as JSON.
     """
 
     def __init__(self, app: ASGIApp, *, is_stream: bool) -> None:
@@ -31,7 +30,7 @@ class ContentTypes:
             return
         sent = header(scope, "content-type") or ""
         content_type = sent.partition(";")[0].strip().lower()
-        if self._takes_forms and content_type == FORM_TYPE and header(scope, "origin") is None:
+        if self._takes_forms and is_curls_form(scope, content_type):
             others = [pair for pair in scope["headers"] if pair[0] != JSON_TYPE[0]]
             scope = {**scope, "headers": [*others, JSON_TYPE]}
         elif content_type not in (*self._types, *WEB_TYPES):
@@ -43,6 +42,15 @@ class ContentTypes:
             await refusal(scope, 415, text, accepted)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+def is_curls_form(scope: Scope, content_type: str) -> bool:
+    """Tell if a request has the type of `curl -d` without a header, and is of no page.
+
+    A browser sends that type to any server, for any page, without asking the server first; but it
+    names the page's origin.
+    """
+    return content_type == FORM_TYPE and header(scope, "origin") is None
 
 
 def _undecodable(scope: Scope) -> str | None:

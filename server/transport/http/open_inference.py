@@ -32,6 +32,7 @@ from server.transport.http.compression import (
     compress,
     decompress,
 )
+from server.transport.http.content import is_curls_form
 from server.transport.http.errors import error_response
 from server.transport.http.refusals import refusal
 
@@ -39,7 +40,6 @@ PREFIX = "/v2"
 MODEL_PATHS = (f"{PREFIX}/models/{{model}}", f"{PREFIX}/models/{{model}}/versions/{{version}}")
 DOCUMENT_PATH = f"{PREFIX}/openapi.json"
 JSON_TYPE, BINARY_TYPE = "application/json", "application/octet-stream"
-FORM_TYPE = "application/x-www-form-urlencoded"  # of `curl -d` without a header
 TYPES = (JSON_TYPE, BINARY_TYPE, "binary/octet-stream")
 
 
@@ -144,14 +144,10 @@ class _Inference:
 
 
 def _refused_type(request: Request) -> Response | None:
-    """Return the error of a content type that is none of the protocol's.
-
-    A browser sends a form to any server, for any page, without asking the server first: so
-    what `curl -d` sends without a header is taken only if it comes from no page.
-    """
+    """Return the error of a content type that is none of the protocol's."""
     sent = request.headers.get("content-type", JSON_TYPE)
     content_type = sent.partition(";")[0].strip().lower()
-    if content_type in TYPES or (content_type == FORM_TYPE and "origin" not in request.headers):
+    if content_type in TYPES or is_curls_form(request.scope, content_type):
         return None
     text = f"expected Content-Type {JSON_TYPE} or {BINARY_TYPE}, got {quote(sent)}"
     return refusal(request.scope, 415, text, {"accept-post": ", ".join(TYPES)})

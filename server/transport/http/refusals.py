@@ -14,7 +14,6 @@ CONNECT_CODES = {
     408: "deadline_exceeded",
     413: "resource_exhausted",
     415: "invalid_argument",
-    431: "resource_exhausted",
     500: "internal",
 }
 
