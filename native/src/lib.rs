@@ -1,4 +1,18 @@
 //! The native gRPC transport: sockets, HTTP/2 and the lane of `Predict`, without the interpreter lock.
+//!
+//! One thread, `forward-io`, owns the sockets; it never takes the lock and never calls Python.
+//! Python's event loop takes events and answers through `Server`, the one class here.
+
+mod body;
+mod call;
+mod clock;
+mod connection;
+mod events;
+mod grpc;
+mod io;
+mod python;
+mod server;
+mod tls;
 
 use pyo3::prelude::*;
 
@@ -8,5 +22,5 @@ const CONTRACT: u32 = 1;
 #[pymodule]
 fn forward_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("CONTRACT", CONTRACT)?;
-    Ok(())
+    module.add_class::<python::Server>()
 }

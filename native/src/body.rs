@@ -1,0 +1,137 @@
+//! The messages of a call, out of the frames of its stream.
+
+use std::task::{ready, Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::RecvStream;
+
+use crate::grpc::{too_large, Encoding, Status, INTERNAL, PREFIX_BYTES};
+
+// Memory is taken as bytes arrive, not as a prefix announces them.
+const MIN_RESERVE: usize = 64 * 1024;
+
+pub enum BodyError {
+    /// The call ends with it.
+    Status(Status),
+    /// The stream was reset, or its connection was lost.
+    Lost,
+}
+
+pub struct Body {
+    stream: RecvStream,
+    chunk: Bytes,      // received and not looked at
+    partial: BytesMut, // the begin of a message that came in several chunks
+    encoding: Encoding,
+    max: usize, // bytes of a message
+    pub ended: bool,
+}
+
+impl Body {
+    pub fn new(stream: RecvStream, encoding: Encoding, max: usize) -> Self {
+        let (chunk, partial) = (Bytes::new(), BytesMut::new());
+        Self { stream, chunk, partial, encoding, max, ended: false }
+    }
+
+    /// Whether the client has ended the stream and everything was read.
+    pub fn is_at_end(&self) -> bool {
+        self.chunk.is_empty() && self.partial.is_empty() && self.stream.is_end_stream()
+    }
+
+    /// Return the next message; None at the end of the stream.
+    pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+        loop {
+            if let Some(message) = self.next_message().map_err(BodyError::Status)? {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // All windows of a connection together bound what is not taken yet.
+                    if self.stream.flow_control().release_capacity(data.len()).is_err() {
+                        return Poll::Ready(Err(BodyError::Lost));
+                    }
+                    self.chunk = data;
+                }
+                Some(Err(_)) => return Poll::Ready(Err(BodyError::Lost)),
+                None => return Poll::Ready(self.end()),
+            }
+        }
+    }
+
+    fn end(&mut self) -> Result<Option<Bytes>, BodyError> {
+        self.ended = true;
+        if self.partial.is_empty() {
+            return Ok(None);
+        }
+        let text = "the stream ended within a message";
+        Err(BodyError::Status(Status::new(INTERNAL, text)))
+    }
+
+    fn next_message(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.partial.is_empty() {
+            let Some(total) = self.total(&self.chunk)? else {
+                self.keep_partial(PREFIX_BYTES);
+                return Ok(None);
+            };
+            if self.chunk.len() >= total {
+                let message = self.chunk.split_to(total);
+                return self.plain(message).map(Some);
+            }
+            self.keep_partial(total);
+            return Ok(None);
+        }
+        if self.partial.len() < PREFIX_BYTES {
+            self.keep_partial(PREFIX_BYTES);
+        }
+        let Some(total) = self.total(&self.partial)? else {
+            return Ok(None);
+        };
+        self.keep_partial(total);
+        if self.partial.len() < total {
+            return Ok(None);
+        }
+        let message = std::mem::take(&mut self.partial).freeze();
+        self.plain(message).map(Some)
+    }
+
+    /// Return the bytes of the message that begins here, with its prefix; None without a prefix.
+    fn total(&self, bytes: &[u8]) -> Result<Option<usize>, Status> {
+        if bytes.len() < PREFIX_BYTES {
+            return Ok(None);
+        }
+        let length = u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize;
+        if length > self.max {
+            return Err(too_large(length, self.max));
+        }
+        Ok(Some(PREFIX_BYTES + length))
+    }
+
+    /// Move what belongs to a message of so many bytes out of the chunk.
+    fn keep_partial(&mut self, total: usize) {
+        let missing = total.saturating_sub(self.partial.len());
+        let now = missing.min(self.chunk.len());
+        if now == 0 {
+            return;
+        }
+        if self.partial.capacity() < total {
+            let spare = self.partial.capacity() - self.partial.len();
+            if spare < now {
+                let grown = (2 * self.partial.len()).max(MIN_RESERVE).max(now);
+                self.partial.reserve(grown.min(missing));
+            }
+        }
+        self.partial.extend_from_slice(&self.chunk[..now]);
+        self.chunk.advance(now);
+    }
+
+    fn plain(&self, framed: Bytes) -> Result<Bytes, Status> {
+        let message = framed.slice(PREFIX_BYTES..);
+        match framed[0] {
+            0 => Ok(message),
+            1 => self.encoding.decompress(&message, self.max),
+            flag => {
+                let text = format!("expected a message's compression flag 0 or 1, got {flag}");
+                Err(Status::new(INTERNAL, text))
+            }
+        }
+    }
+}

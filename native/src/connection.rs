@@ -1,0 +1,190 @@
+//! One connection: its handshake, calls, keepalive, age and end.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection};
+use h2::{Ping, PingPong};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::{sleep, sleep_until, timeout, Instant};
+
+use crate::call;
+use crate::io::{Io, Options};
+
+// A message in one frame needs no copy. h2 takes the memory as bytes arrive.
+const FRAME_BYTES: u32 = 1 << 20;
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
+// h2 answers larger headers by itself, with 431; up to here they get the status of gRPC.
+const HEADERS_FACTOR: usize = 4;
+const HEADERS_SLACK: usize = 64 * 1024;
+
+/// When a server stops: None while it serves; then until when calls may go on.
+pub type Stop = watch::Receiver<Option<Instant>>;
+
+/// Serve a connection until it ends.
+pub async fn serve<S>(io: Rc<Io>, socket: S, peer: Arc<str>, mut stop: Stop)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let heard = Rc::new(Cell::new(Instant::now()));
+    let socket = Heard { socket, at: Rc::clone(&heard) };
+    let limit = Duration::from_secs_f64(io.options.handshake_seconds);
+    let handshake = builder(&io.options).handshake::<_, Bytes>(socket);
+    let Ok(Ok(mut connection)) = timeout(limit, handshake).await else {
+        return;
+    };
+    let pings = connection.ping_pong().expect("it is taken once");
+    let mut keepalive = std::pin::pin!(keepalive(&io.options, pings, heard));
+    let mut end = std::pin::pin!(end(&io.options, &mut stop));
+    let mut close = std::pin::pin!(sleep(NEVER));
+    let mut is_closing = false;
+    loop {
+        tokio::select! {
+            biased;
+            accepted = connection.accept() => {
+                let Some(Ok((request, respond))) = accepted else { return };
+                let calling = call::serve(Rc::clone(&io), Arc::clone(&peer), request, respond);
+                tokio::task::spawn_local(calling);
+            }
+            () = &mut keepalive => return,
+            at = &mut end, if !is_closing => {
+                is_closing = true;
+                connection.graceful_shutdown();
+                close.as_mut().reset(at);
+            }
+            () = &mut close => return abort(connection).await,
+        }
+    }
+}
+
+/// Reset what still runs and tell the client so.
+async fn abort<S: AsyncRead + AsyncWrite + Unpin>(mut connection: Connection<S, Bytes>) {
+    connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+    let flushed = poll_fn(|cx| connection.poll_closed(cx));
+    let _ = timeout(Duration::from_millis(100), flushed).await; // it may not read
+}
+
+fn builder(options: &Options) -> Builder {
+    let headers = options.max_metadata_bytes * HEADERS_FACTOR + HEADERS_SLACK;
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .max_concurrent_streams(options.max_concurrent_streams)
+        .max_header_list_size(u32::try_from(headers).unwrap_or(u32::MAX));
+    builder
+}
+
+/// Return when the connection is to close, when it is too old or the server stops.
+async fn end(options: &Options, stop: &mut Stop) -> Instant {
+    let age = if options.max_age_seconds > 0.0 {
+        Duration::from_secs_f64(options.max_age_seconds * jitter())
+    } else {
+        NEVER
+    };
+    let old = sleep(age);
+    tokio::select! {
+        () = old => Instant::now() + Duration::from_secs_f64(options.age_grace_seconds),
+        at = stopping(stop) => at,
+    }
+}
+
+async fn stopping(stop: &mut Stop) -> Instant {
+    let stopped = match stop.wait_for(Option::is_some).await {
+        Ok(at) => *at,
+        Err(_) => None, // the server itself is gone
+    };
+    stopped.unwrap_or_else(Instant::now)
+}
+
+/// 0.9 to 1.1, as in gRPC: connections that began together do not all end together.
+fn jitter() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    let random = RandomState::new().hash_one(0) >> 11;
+    0.9 + 0.2 * (random as f64 / (1u64 << 53) as f64)
+}
+
+/// Return when a connection that was silent does not answer a ping.
+async fn keepalive(options: &Options, mut pings: PingPong, heard: Rc<Cell<Instant>>) {
+    if options.keepalive_seconds <= 0.0 {
+        return std::future::pending().await;
+    }
+    let interval = Duration::from_secs_f64(options.keepalive_seconds);
+    let limit = Duration::from_secs_f64(options.keepalive_timeout_seconds);
+    loop {
+        let silent_since = heard.get();
+        sleep_until(silent_since + interval).await;
+        if heard.get() != silent_since {
+            continue;
+        }
+        if pings.send_ping(Ping::opaque()).is_err() {
+            return;
+        }
+        match timeout(limit, poll_fn(|cx| pings.poll_pong(cx))).await {
+            Ok(Ok(_)) => {}
+            // What the client sends counts too, though it is no answer.
+            _ if heard.get() != silent_since => {}
+            _ => return,
+        }
+    }
+}
+
+/// A socket that knows when something was last read.
+struct Heard<S> {
+    socket: S,
+    at: Rc<Cell<Instant>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let polled = Pin::new(&mut self.socket).poll_read(cx, buffer);
+        if polled.is_ready() {
+            self.at.set(Instant::now());
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}

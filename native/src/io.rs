@@ -1,0 +1,74 @@
+//! What the connections and calls of the io thread share; one thread, so no locks.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::events::{Command, Outbox, Shared, Slot};
+use crate::tls::Tls;
+
+/// The settings of a server; sizes in bytes, times in seconds.
+pub struct Options {
+    /// Paths of the methods of one request; Python gets their calls with the message.
+    pub unary_methods: HashSet<String>,
+    pub max_connections: usize,
+    pub max_concurrent_streams: u32,
+    pub max_message_bytes: usize,
+    pub max_metadata_bytes: usize,
+    pub handshake_seconds: f64,
+    /// 0: idle connections are not pinged.
+    pub keepalive_seconds: f64,
+    pub keepalive_timeout_seconds: f64,
+    /// 0: connections may be of any age.
+    pub max_age_seconds: f64,
+    pub age_grace_seconds: f64,
+    /// Clients may ping so often while no call runs.
+    pub min_ping_seconds: f64,
+}
+
+/// The state of the io thread.
+pub struct Io {
+    pub options: Options,
+    pub shared: Arc<Shared>,
+    pub outbox: Outbox,
+    pub tls: Option<Arc<Tls>>,
+    pub connections: Cell<usize>,
+    calls: RefCell<HashMap<u64, Rc<Slot>>>,
+    next_id: Cell<u64>,
+}
+
+impl Io {
+    pub fn new(options: Options, shared: Arc<Shared>, tls: Option<Arc<Tls>>) -> Self {
+        Self {
+            options,
+            outbox: Outbox::new(Arc::clone(&shared)),
+            shared,
+            tls,
+            connections: Cell::new(0),
+            calls: RefCell::default(),
+            next_id: Cell::new(0),
+        }
+    }
+
+    /// Return a new call's number and where its commands come.
+    pub fn register(&self) -> (u64, Rc<Slot>) {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        let slot = Rc::<Slot>::default();
+        self.calls.borrow_mut().insert(id, Rc::clone(&slot));
+        (id, slot)
+    }
+
+    pub fn forget(&self, id: u64) {
+        self.calls.borrow_mut().remove(&id);
+    }
+
+    /// Hand a command to its call; one that has ended gets none.
+    pub fn dispatch(&self, command: Command) {
+        let slot = command.call().and_then(|id| self.calls.borrow().get(&id).cloned());
+        if let Some(slot) = slot {
+            slot.push(command);
+        }
+    }
+}
