@@ -72,6 +72,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
         device_setting=settings.device,
         threads=loader.threads,
         host=settings.host,
+        transport=opened.grpc_name,
         grpc_port=opened.grpc_port,
         http_port=opened.http_port,
         metrics_port=metrics_port,

@@ -58,6 +58,11 @@ class ServerSettings(CommandSettings):
         description="Name or IP address to listen on, or unix:/path of a socket for gRPC; "
         "localhost for both loopbacks, 0.0.0.0 for every interface.",
     )
+    transport: Literal["auto", "python", "native"] = Field(
+        "auto",
+        description="What carries gRPC: python is grpcio, native the extension in Rust (`make "
+        "native`), which takes less CPU; auto is native if that is installed.",
+    )
     grpc_port: int = Field(8001, ge=0, le=65535, description="Port of gRPC; 0 takes a free one.")
     http_port: Annotated[int, Field(ge=0, le=65535)] | Literal["off"] = Field(
         8000,

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import grpc
+import structlog
 
 from server.addresses import is_wildcard
 from server.api.methods import Service
 from server.config import ServerSettings
 from server.descriptors import affordable_connections
+from server.errors import StartError
 from server.lifecycle.gate import CallGate
 from server.lifecycle.shutdown import Transport
 from server.lifecycle.state import ServingState
@@ -22,6 +25,18 @@ from server.transport.grpc.server import (
     listen,
     service_handlers,
 )
+from server.transport.native.extension import load_extension
+from server.transport.native.server import build_native_server
+
+log = structlog.get_logger()
+
+
+class GrpcServer(Transport, Protocol):
+    """A transport of gRPC, which answers when it has been started."""
+
+    async def start(self) -> None:
+        """Answer calls from now on."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,8 @@ class Entrance:
 class OpenTransports:
     """Transports that listen; gRPC answers when it has been started, HTTP at once."""
 
-    grpc: grpc.aio.Server
+    grpc: GrpcServer
+    grpc_name: str  # python or native
     grpc_port: int
     transports: Sequence[Transport]
     http_port: int | None = None
@@ -56,15 +72,12 @@ async def open_transports(services: Sequence[Service], entrance: Entrance) -> Op
     settings, security = entrance.settings, entrance.security
     ports = 1 if settings.http_port == "off" else 2
     max_connections = affordable_connections(settings.max_connections, ports)
-    server = build_server(
-        service_handlers(services, entrance.metrics, entrance.gate),
-        entrance.state,
-        connection_options(settings, entrance.max_request_bytes, max_connections),
-        token_interceptors(entrance),
-    )
-    grpc_port = listen(server, settings.host, settings.grpc_port, security.tls)
+    name, module = choose_transport(settings.transport)
+    entrance.metrics.set_transport(name)
+    handlers = service_handlers(services, entrance.metrics, entrance.gate, entrance.state)
+    server, grpc_port = open_grpc(module, handlers, entrance, max_connections)
     if settings.http_port == "off":
-        return OpenTransports(server, grpc_port, (server,))
+        return OpenTransports(server, name, grpc_port, (server,))
     # Imported here, for it takes a third of a second.
     from server.transport.http.app import HttpOptions, build_app  # noqa: PLC0415 (as above)
     from server.transport.http.server import HttpServer  # noqa: PLC0415 (as above)
@@ -79,7 +92,48 @@ async def open_transports(services: Sequence[Service], entrance: Entrance) -> Op
     http = HttpServer(app, max_connections, security.tls)
     http_port = await http.listen(settings.host_of_http, settings.http_port)
     page = page_url(settings.host_of_http, http_port, is_secure=security.tls is not None)
-    return OpenTransports(server, grpc_port, (server, http), http_port, page)
+    return OpenTransports(server, name, grpc_port, (server, http), http_port, page)
+
+
+def choose_transport(
+    setting: Literal["auto", "python", "native"],
+) -> tuple[Literal["python", "native"], Any]:
+    """Return the transport of gRPC, and the module of the native one.
+
+    Raises:
+        StartError: the native one is to be used, and is not there or does not fit.
+    """
+    if setting == "python":
+        return "python", None
+    try:
+        return "native", load_extension()
+    except StartError as error:
+        if setting == "native":
+            raise
+        log.info("gRPC is carried by grpcio", reason=str(error))
+    return "python", None
+
+
+def open_grpc(
+    module: Any,  # noqa: ANN401 (a module without types)
+    handlers: Sequence[grpc.GenericRpcHandler],
+    entrance: Entrance,
+    max_connections: int,
+) -> tuple[GrpcServer, int]:
+    """Listen for gRPC by the native module, None: by grpcio; return the server and the port.
+
+    Raises:
+        StartError: the port cannot be bound; the text names it.
+    """
+    settings, interceptors = entrance.settings, token_interceptors(entrance)
+    if module is not None:
+        native = build_native_server(
+            module, handlers, settings, entrance.max_request_bytes, max_connections, interceptors
+        )
+        return native, native.listen(settings.host, settings.grpc_port)
+    options = connection_options(settings, entrance.max_request_bytes, max_connections)
+    server = build_server(handlers, options, interceptors)
+    return server, listen(server, settings.host, settings.grpc_port, entrance.security.tls)
 
 
 def token_interceptors(entrance: Entrance) -> list[TokenInterceptor]:

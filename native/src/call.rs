@@ -1,7 +1,7 @@
 //! One call over the seam: its bytes to Python, and what Python answers to the client.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{poll_fn, Future};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -175,7 +175,11 @@ impl Call {
             Next::Lost | Next::Command(_) => return,
         };
         let registered = Registered::new(&self.io);
+        let is_empty = message.is_none();
         self.begin(&registered, path, peer, headers, message);
+        if is_empty {
+            self.io.outbox.push(Event::HalfClosed { id: registered.id });
+        }
         let next = poll_fn(|cx| match registered.slot.poll(cx) {
             Poll::Ready(command) => Poll::Ready(Next::Command(command)),
             Poll::Pending => self.poll_end(cx),
@@ -257,8 +261,6 @@ impl Call {
         timer.as_mut().poll(cx).map(|()| Next::Late)
     }
 }
-
-use std::future::Future;
 
 /// A call that Python knows of, until it ends.
 struct Registered {

@@ -129,6 +129,8 @@ class ServerMetrics:
         )
         self._queue_images = gauge("forward_queue_images", "Images that wait or run.")
         self._model_info = ModelInfo(registry)
+        text = "What carries gRPC, python or native; always 1."
+        self._transport_info = gauge("forward_transport_info", text, ("transport",))
         text = "Versions that took the place of another, and that failed to."
         self._reloads = counter("forward_model_reloads", text, ("result",))
         text = "Whether the version is served that should be."
@@ -217,6 +219,10 @@ class ServerMetrics:
         """Publish which model is served from now on, by what."""
         self._model_info.labels = (name, str(version), runtime, device, provider)
         self._last_reload_success.set_to_current_time()
+
+    def set_transport(self, name: str) -> None:
+        """Publish what carries gRPC: python or native."""
+        self._transport_info.labels(name).set(1)
 
     def record_poll(self, *, loaded: bool, failed: int, is_well: bool) -> None:
         """Count what a poll of the repository did."""

@@ -260,10 +260,10 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     async def start() -> tuple[Any, int, HttpServer, int]:
         current = CurrentModel(activate(instance, limits.max_batch_images))
         services = build_services(current, limits, state)
-        handlers = service_handlers(services, metrics, gate)
+        handlers = service_handlers(services, metrics, gate, state)
         settings = read_settings(ServerSettings, [])
         options = connection_options(settings, receive_limit(model, limits), max_connections=100)
-        server = build_server(handlers, state, options)
+        server = build_server(handlers, options)
         port = listen(server, "127.0.0.1", 0)
         await server.start()
         http_options = HttpOptions(receive_limit(model, limits))

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import grpc
@@ -22,27 +22,31 @@ from server.transport.grpc.handlers import generic_handler
 from server.transport.grpc.health import Health
 from server.transport.grpc.reflection import REFLECTION_SERVICES, ReflectionService
 
-SERVICES = (forward_v1.DESCRIPTOR.full_name, open_inference.DESCRIPTOR.full_name)
+DESCRIPTORS = (forward_v1.DESCRIPTOR, open_inference.DESCRIPTOR)
+SERVICES = tuple(service.full_name for service in DESCRIPTORS)
 REMEDY = "choose another with --host or --grpc-port"
-HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
+HEALTH_SERVICE = HEALTH.full_name
 
 
 def service_handlers(
-    services: Sequence[Service], metrics: ServerMetrics, gate: CallGate
+    services: Sequence[Service], metrics: ServerMetrics, gate: CallGate, state: ServingState
 ) -> Sequence[grpc.GenericRpcHandler]:
-    """Return what answers the calls of the services, and of reflection."""
+    """Return what answers the calls of the services, of reflection and of health."""
     names = (*SERVICES, HEALTH_SERVICE, *(service.full_name for service in REFLECTION_SERVICES))
     reflection = (ReflectionService(names, service).table() for service in REFLECTION_SERVICES)
-    return [generic_handler(service, metrics, gate) for service in (*services, *reflection)]
+    collected = GenericOnly()
+    health_pb2_grpc.add_HealthServicer_to_server(Health(SERVICES, state), cast(Any, collected))
+    generic = (generic_handler(service, metrics, gate) for service in (*services, *reflection))
+    return [*generic, *collected.handlers]
 
 
 def build_server(
     handlers: Sequence[grpc.GenericRpcHandler],
-    state: ServingState,
     options: Sequence[tuple[str, int]],
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> grpc.aio.Server:
-    """Return a server of the services and health; it listens nowhere yet."""
+    """Return a server; it listens nowhere yet."""
     server = grpc.aio.server(
         interceptors=interceptors or None,
         options=[
@@ -51,8 +55,6 @@ def build_server(
         ],
     )
     server.add_generic_rpc_handlers(handlers)
-    generic: Any = GenericOnly(server)
-    health_pb2_grpc.add_HealthServicer_to_server(Health(SERVICES, state), generic)
     return server
 
 
@@ -63,12 +65,12 @@ class GenericOnly:
     call of any method: health would make each Predict slower.
     """
 
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
+    def __init__(self) -> None:
+        self.handlers: list[grpc.GenericRpcHandler] = []
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Add handlers."""
-        self._server.add_generic_rpc_handlers(handlers)
+        self.handlers += handlers
 
     def add_registered_method_handlers(self, *_names_and_handlers: object) -> None:
         """Add none of them."""

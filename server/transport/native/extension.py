@@ -1,0 +1,50 @@
+"""The extension `forward_native`: whether it is there, and fits."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Protocol, TypeAlias
+
+from server.errors import StartError
+
+CONTRACT = 1  # of what this package calls; the extension has the same number
+MODULE = "forward_native"
+REMEDY = "install it with `make native`, or take --transport python"
+
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+
+
+class Extension(Protocol):
+    """A server of the extension; native/src/python.rs has what each method does."""
+
+    event_fd: int
+
+    def adopt(self, fd: int, is_unix: bool) -> None: ...  # noqa: FBT001 (the extension's form)
+    def start(self) -> None: ...
+    def take(self) -> list[tuple[Any, ...]]: ...
+    def respond(self, call: int, message: bytes) -> None: ...
+    def send(self, call: int, message: bytes) -> None: ...
+    def taken(self, call: int) -> None: ...
+    def finish(self, call: int, code: int, text: str, trailing: Metadata) -> None: ...
+    def flush(self) -> None: ...
+    def set_gate(self, closed: bool) -> None: ...  # noqa: FBT001 (the extension's form)
+    def stop(self, grace_seconds: float) -> None: ...
+    def join(self) -> None: ...
+
+
+def load_extension() -> Any:  # noqa: ANN401 (a module without types)
+    """Return the extension's module.
+
+    Raises:
+        StartError: it is not installed, or is of another release; the text says what to do.
+    """
+    try:
+        module = import_module(MODULE)
+    except ImportError as error:
+        raise StartError(f"the native transport is not installed ({error}); {REMEDY}") from error
+    found = getattr(module, "CONTRACT", None)
+    if found != CONTRACT:
+        raise StartError(
+            f"the installed native transport has contract {found}, and this server needs "
+            f"{CONTRACT}; {REMEDY}"
+        )
+    return module
