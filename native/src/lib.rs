@@ -16,6 +16,9 @@ mod tls;
 
 use pyo3::prelude::*;
 
+pub mod lane;
+pub mod wire;
+
 /// Changes with what Python may call; the server refuses an extension of another number.
 const CONTRACT: u32 = 1;
 
