@@ -115,7 +115,16 @@ mod tests {
 
     #[test]
     fn one_float_outside_of_the_range_is_seen_at_every_place() {
-        let values = [-0.0, 1.0f32.next_up(), f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1e-45, 255.0];
+        let values = [
+            -0.0,
+            1.0f32.next_up(),
+            f32::NAN,
+            -f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            -1e-45,
+            255.0,
+        ];
         for length in [1, 3, 15, 16, 17, 33, 784] {
             for at in 0..length {
                 let mut floats = vec![1.0f32; length];

@@ -75,7 +75,11 @@ pub fn decode<'a>(message: &'a [u8], model: &LaneModel) -> Option<InferRequest<'
     }
     let images = decode_input(fields.input?, fields.raw?, model)?;
     let id = text(fields.id)?;
-    Some(InferRequest { images, model_name, id })
+    Some(InferRequest {
+        images,
+        model_name,
+        id,
+    })
 }
 
 fn read(message: &[u8]) -> Option<Fields<'_>> {

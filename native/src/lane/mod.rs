@@ -7,3 +7,6 @@ pub mod images;
 pub mod infer;
 pub mod model;
 pub mod predict;
+
+#[cfg(test)]
+mod golden;
