@@ -153,8 +153,8 @@ def _tensor(shape: Sequence[int], values: np.ndarray) -> pb.Tensor:
     return pb.Tensor(dtype=dtype, shape=shape, data=values.tobytes())
 
 
-def _predict(images: pb.Tensor, **selector: str | int) -> bytes:
-    model = pb.ModelSelector(**selector) if selector else None
+def _predict(images: pb.Tensor, name: str = "", version: int = 0) -> bytes:
+    model = pb.ModelSelector(name=name, version=version) if name or version else None
     return pb.PredictRequest(images=images, model=model).SerializeToString()
 
 
