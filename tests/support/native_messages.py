@@ -232,6 +232,7 @@ def _left_predictions() -> Iterator[bytes]:
     ):
         yield _predict(_tensor(shape_of_one, BYTES))
     yield _predict(_tensor((201, 2, 3), np.tile(BYTES, 201)))
+    yield _field(1, b"\x08\x02" + _field(2, b"\x00\x02\x03") + _field(3, b""))  # no image
     yield _predict(_tensor((2, 3), FLOATS[:5]))
     for value in (-0.0, np.nextafter(np.float32(1), np.float32(2)), np.nan, np.inf, -1, 255):
         yield _predict(_tensor((2, 3), np.append(FLOATS[:5], np.float32(value))))
@@ -295,6 +296,7 @@ def _left_inferences() -> Iterator[bytes]:
     yield _infer("tiny", ONE, BYTES, raw_input_contents=[BYTES.tobytes()] * 2)
     yield _infer("tiny", (2, 3), BYTES)  # one image has N = 1
     yield _infer("tiny", (201, 2, 3), np.tile(BYTES, 201))
+    yield _infer("tiny", (0, 2, 3), BYTES[:0])
     yield _infer("tiny", ONE, np.append(FLOATS[:5], np.float32(-0.0)))
     yield whole + _field(3, b"b")  # twice: the last counts
     yield whole.replace(_field(3, b"a"), _field(3, b"\xff"))  # no UTF-8
