@@ -26,7 +26,7 @@ from server.transport.grpc.server import (
     service_handlers,
 )
 from server.transport.native.extension import load_extension
-from server.transport.native.server import build_native_server
+from server.transport.native.server import ConnectionLimits, build_native_server
 
 log = structlog.get_logger()
 
@@ -127,9 +127,8 @@ def open_grpc(
     """
     settings, interceptors = entrance.settings, token_interceptors(entrance)
     if module is not None:
-        native = build_native_server(
-            module, handlers, settings, entrance.max_request_bytes, max_connections, interceptors
-        )
+        limits = ConnectionLimits(entrance.max_request_bytes, max_connections)
+        native = build_native_server(module, handlers, settings, limits, interceptors)
         return native, native.listen(settings.host, settings.grpc_port)
     options = connection_options(settings, entrance.max_request_bytes, max_connections)
     server = build_server(handlers, options, interceptors)

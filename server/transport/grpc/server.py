@@ -36,7 +36,7 @@ def service_handlers(
     names = (*SERVICES, HEALTH_SERVICE, *(service.full_name for service in REFLECTION_SERVICES))
     reflection = (ReflectionService(names, service).table() for service in REFLECTION_SERVICES)
     collected = GenericOnly()
-    health_pb2_grpc.add_HealthServicer_to_server(Health(SERVICES, state), cast(Any, collected))
+    health_pb2_grpc.add_HealthServicer_to_server(Health(SERVICES, state), cast("Any", collected))
     generic = (generic_handler(service, metrics, gate) for service in (*services, *reflection))
     return [*generic, *collected.handlers]
 

@@ -3,8 +3,9 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -23,7 +24,12 @@ CALL, MESSAGE, HALF_CLOSED, SENT, ENDED, STOPPED, LOG = range(7)  # kinds of eve
 BACKLOG = 1024  # connections that wait to be accepted
 REMEDY = "choose another with --host or --grpc-port"
 
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # of the stubs alone generic
+Handler: TypeAlias = Any  # grpc.RpcMethodHandler, of which the stubs know the blocking form alone
+Status = tuple[grpc.StatusCode, str, Metadata]
+NO_REQUESTS = ()  # handlers of streams read from the context instead
+NOT_FOUND: Status = (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
+NO_REQUEST: Status = (grpc.StatusCode.CANCELLED, "the client sent no request", ())
+OK: Status = (grpc.StatusCode.OK, "", ())
 
 log = structlog.get_logger()
 
@@ -141,10 +147,11 @@ class NativeServer:
     async def _serve(self, context: NativeContext, message: bytes | None) -> None:
         """Answer a call. Its task ends a turn after its response was handed over."""
         with suppress(asyncio.CancelledError):  # only the client's end cancels it
+            status: Status | None
             try:
                 handler = await self._handler(context)
                 if handler is None:
-                    status = (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
+                    status = NOT_FOUND
                 else:
                     status = await self._run(handler, context, message)
             except grpc.aio.AbortError:
@@ -161,11 +168,11 @@ class NativeServer:
 
     async def _run(
         self, handler: Handler, context: NativeContext, message: bytes | None
-    ) -> tuple[grpc.StatusCode, str, Metadata] | None:
+    ) -> Status | None:
         """Run a call's handler; return the status to end with, None if it was sent."""
         context.serialize = handler.response_serializer or bytes
         if handler.request_streaming:
-            await handler.stream_stream(_no_requests(), context)
+            await handler.stream_stream(NO_REQUESTS, context)
         elif handler.response_streaming:
             request = _request(handler, await context.read())
             async with aclosing(handler.unary_stream(request, context)) as responses:
@@ -175,7 +182,7 @@ class NativeServer:
             if message is None:
                 message = await context.read()
             if message is grpc.aio.EOF:
-                return (grpc.StatusCode.CANCELLED, "the client sent no request", ())
+                return NO_REQUEST
             request = _request(handler, message)
             del message
             answering = handler.unary_unary(request, context)
@@ -183,27 +190,28 @@ class NativeServer:
             response = await answering
             self._extension.respond(context.call, context.serialize(response))
             return None
-        return (grpc.StatusCode.OK, "", ())
+        return OK
 
-    async def _handler(self, context: NativeContext) -> "Handler | None":
+    async def _handler(self, context: NativeContext) -> Handler | None:
         details = CallDetails(context.method, context.invocation_metadata())
         if not self._interceptors:
             return self._find(details)
 
-        async def find(details: CallDetails) -> "Handler | None":
+        async def find(details: CallDetails) -> Handler | None:
             return self._find(details)
 
         continuation: Any = find
         for interceptor in reversed(self._interceptors):
             continuation = partial(interceptor.intercept_service, continuation)
-        handler: "Handler | None" = await continuation(details)
+        handler: Handler | None = await continuation(details)
         return handler
 
-    def _find(self, details: CallDetails) -> "Handler | None":
+    def _find(self, details: CallDetails) -> Handler | None:
         if (known := self._found.get(details.method)) is not None:
             return known
         for generic in self._handlers:
-            if (handler := generic.service(details)) is not None:
+            handler: Handler | None = generic.service(details)  # type: ignore[arg-type] # has what it needs
+            if handler is not None:
                 self._found[details.method] = handler
                 return handler
         return None
@@ -227,18 +235,19 @@ def _tell(
         task.cancel()
 
 
-async def _no_requests() -> AsyncIterator[bytes]:
-    """Yield nothing: handlers of streams read from the context."""
-    return
-    yield b""
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What one request, and all connections, may take."""
+
+    max_request_bytes: int
+    max_connections: int
 
 
 def build_native_server(
     module: Any,  # noqa: ANN401 (a module without types)
     handlers: Sequence[grpc.GenericRpcHandler],
     settings: ServerSettings,
-    max_request_bytes: int,
-    max_connections: int,
+    limits: ConnectionLimits,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> NativeServer:
     """Return a server by the extension's module; it listens nowhere yet."""
@@ -250,9 +259,9 @@ def build_native_server(
     ]
     extension: Extension = module.Server(
         unary_methods=paths,
-        max_connections=max_connections,
+        max_connections=limits.max_connections,
         max_concurrent_streams=settings.max_concurrent_streams,
-        max_message_bytes=max_request_bytes,
+        max_message_bytes=limits.max_request_bytes,
         max_metadata_bytes=settings.max_metadata_bytes,
         handshake_seconds=HANDSHAKE_SECONDS,
         keepalive_seconds=settings.keepalive_time,
