@@ -29,6 +29,12 @@ class Observations:
         if len(self._pending) >= MAX_PENDING:
             self._sort()
 
+    def add(self, counts: Sequence[int], total: float) -> None:
+        """Count in values that were sorted into these buckets, the last of which has no bound."""
+        with self._lock:
+            self._counts += np.array(counts, np.int64)
+            self._sum += total
+
     def totals(self) -> tuple[list[tuple[str, float]], float]:
         """Return each bucket's upper bound with the number of values up to it, and the sum."""
         self._sort()

@@ -91,6 +91,24 @@ class ModelInfo(Collector):
         yield family
 
 
+class BeforeScrape(Collector):
+    """Calls back before the other metrics are collected, for it is registered before them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.callbacks: list[Callable[[], None]] = []
+        registry.register(self)
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing; the registry would collect to find out."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Call back; there is nothing to yield."""
+        for callback in self.callbacks:
+            callback()
+        return ()
+
+
 class DroppedLines(Collector):
     """The count of log lines that could not be written, which is read when it is scraped."""
 
@@ -109,6 +127,7 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._before_scrape = BeforeScrape(registry)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         counter = partial(Counter, registry=registry)
@@ -208,6 +227,10 @@ class ServerMetrics:
             self._run_seconds.labels(batcher),
             self._queue_seconds.labels(batcher),
         )
+
+    def add_scrape_callback(self, callback: Callable[[], None]) -> None:
+        """Call back, in the thread of the scrape, before the metrics are read."""
+        self._before_scrape.callbacks.append(callback)
 
     def watch_queue(self, queued_images: Callable[[], int]) -> None:
         """Read the queue's length whenever the metrics are scraped."""

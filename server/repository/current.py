@@ -1,6 +1,7 @@
 """The current model, which answers calls. Another version may replace it at any time."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,9 +49,16 @@ class CurrentModel:
         self.active = active
         self.active_since = time.time()  # seconds since 1970
         self.failure: Failure | None = None  # of a version that should be active and is not
+        self._replaced: list[Callable[[], None]] = []
 
     def replace(self, active: ActiveModel) -> ActiveModel:
         """Let another model answer from now on; return the one before."""
         before, self.active = self.active, active
         self.active_since = time.time()
+        for callback in self._replaced:
+            callback()
         return before
+
+    def add_replace_callback(self, callback: Callable[[], None]) -> None:
+        """Call back whenever another model answers."""
+        self._replaced.append(callback)
