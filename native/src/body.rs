@@ -29,7 +29,14 @@ pub struct Body {
 impl Body {
     pub fn new(stream: RecvStream, encoding: Encoding, max: usize) -> Self {
         let (chunk, partial) = (Bytes::new(), BytesMut::new());
-        Self { stream, chunk, partial, encoding, max, ended: false }
+        Self {
+            stream,
+            chunk,
+            partial,
+            encoding,
+            max,
+            ended: false,
+        }
     }
 
     /// Whether the client has ended the stream and everything was read.
@@ -46,7 +53,12 @@ impl Body {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     // All windows of a connection together bound what is not taken yet.
-                    if self.stream.flow_control().release_capacity(data.len()).is_err() {
+                    if self
+                        .stream
+                        .flow_control()
+                        .release_capacity(data.len())
+                        .is_err()
+                    {
                         return Poll::Ready(Err(BodyError::Lost));
                     }
                     self.chunk = data;

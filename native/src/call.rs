@@ -1,6 +1,5 @@
 //! One call over the seam: its bytes to Python, and what Python answers to the client.
 
-use std::collections::VecDeque;
 use std::future::{poll_fn, Future};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
+use h2::RecvStream;
 use http::header::CONTENT_TYPE;
 use http::{Method, Request, Response, StatusCode};
 use tokio::time::{sleep_until, Instant, Sleep};
@@ -20,9 +19,8 @@ use crate::clock::monotonic_seconds;
 use crate::events::{Command, Event, Slot};
 use crate::grpc::{self, Encoding, Status};
 use crate::io::Io;
-
-// Of a stream, so many messages may wait for Python.
-const MAX_AHEAD: usize = 16;
+use crate::responder::Responder;
+use crate::stream::Exchange;
 
 /// When a call is late, in both clocks.
 #[derive(Clone, Copy)]
@@ -34,7 +32,10 @@ pub struct Deadline {
 impl Deadline {
     fn after(timeout: Duration) -> Option<Self> {
         let at = Instant::now().checked_add(timeout)?;
-        Some(Self { at, seconds: monotonic_seconds() + timeout.as_secs_f64() })
+        Some(Self {
+            at,
+            seconds: monotonic_seconds() + timeout.as_secs_f64(),
+        })
     }
 }
 
@@ -50,7 +51,7 @@ pub async fn serve(
         let _ = respond.send_response(refusal, true); // the connection may be gone
         return;
     }
-    let response = Responder { respond, stream: None };
+    let response = Responder::new(respond);
     let (encoding, deadline) = match admitted(&io, &parts) {
         Ok(admitted) => admitted,
         Err(status) => return response.refuse(&status),
@@ -69,7 +70,12 @@ pub async fn serve(
 fn not_grpc(parts: &http::request::Parts) -> Option<Response<()>> {
     let status = if parts.method != Method::POST {
         StatusCode::METHOD_NOT_ALLOWED
-    } else if !is_grpc(parts.headers.get(CONTENT_TYPE).map_or(b"", |value| value.as_bytes())) {
+    } else if !is_grpc(
+        parts
+            .headers
+            .get(CONTENT_TYPE)
+            .map_or(b"", |value| value.as_bytes()),
+    ) {
         StatusCode::UNSUPPORTED_MEDIA_TYPE
     } else {
         return None;
@@ -86,66 +92,25 @@ fn is_grpc(content_type: &[u8]) -> bool {
     }
 }
 
-fn admitted(
-    io: &Io,
-    parts: &http::request::Parts,
-) -> Result<(Encoding, Option<Deadline>), Status> {
-    let authority = parts.uri.authority().map_or("", |authority| authority.as_str());
+fn admitted(io: &Io, parts: &http::request::Parts) -> Result<(Encoding, Option<Deadline>), Status> {
+    let authority = parts
+        .uri
+        .authority()
+        .map_or("", |authority| authority.as_str());
     let size = grpc::metadata_bytes(&parts.headers, parts.uri.path(), authority);
     if size > io.options.max_metadata_bytes {
-        return Err(grpc::metadata_too_large(size, io.options.max_metadata_bytes));
+        return Err(grpc::metadata_too_large(
+            size,
+            io.options.max_metadata_bytes,
+        ));
     }
     let encoding = Encoding::of(&parts.headers)?;
     let timeout = grpc::timeout(&parts.headers).unwrap_or(None);
     Ok((encoding, timeout.and_then(Deadline::after)))
 }
 
-/// Sends the response of a call.
-pub struct Responder {
-    respond: SendResponse<Bytes>,
-    stream: Option<SendStream<Bytes>>,
-}
-
-impl Responder {
-    fn refuse(self, status: &Status) {
-        self.finish(status.code, &status.text, &[]);
-    }
-
-    /// End the call with a status. Errors: the client is gone, and nothing is to be done.
-    fn finish(mut self, code: u32, text: &str, trailing: &[(String, grpc::Value)]) {
-        let trailers = grpc::trailers(code, text, trailing);
-        match self.stream.take() {
-            Some(mut stream) => drop(stream.send_trailers(trailers)),
-            None => drop(self.respond.send_response(grpc::trailers_only(trailers), true)),
-        }
-    }
-
-    /// Answer a unary call that went well with a framed message.
-    pub fn answer(mut self, message: Bytes) {
-        if let Ok(mut stream) = self.respond.send_response(grpc::response(), false) {
-            if stream.send_data(message, false).is_ok() {
-                let _ = stream.send_trailers(grpc::ok_trailers());
-            }
-        }
-    }
-
-    fn stream(&mut self) -> Result<&mut SendStream<Bytes>, h2::Error> {
-        if self.stream.is_none() {
-            self.stream = Some(self.respond.send_response(grpc::response(), false)?);
-        }
-        Ok(self.stream.as_mut().expect("set above"))
-    }
-
-    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reason, h2::Error>> {
-        match &mut self.stream {
-            Some(stream) => stream.poll_reset(cx),
-            None => self.respond.poll_reset(cx),
-        }
-    }
-}
-
 /// What ends the waiting for a message or a command.
-enum Next {
+pub enum Next {
     Message(Option<Bytes>),
     Command(Command),
     Refused(Status),
@@ -155,15 +120,21 @@ enum Next {
 
 pub struct Call {
     io: Rc<Io>,
-    response: Responder,
-    body: Body,
+    pub response: Responder,
+    pub body: Body,
     deadline: Option<Deadline>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Call {
     fn new(io: Rc<Io>, response: Responder, body: Body, deadline: Option<Deadline>) -> Self {
-        Self { io, response, body, deadline, timer: None }
+        Self {
+            io,
+            response,
+            body,
+            deadline,
+            timer: None,
+        }
     }
 
     async fn unary(mut self, path: &str, peer: Arc<str>, headers: &http::HeaderMap) {
@@ -187,7 +158,12 @@ impl Call {
         .await;
         match next {
             Next::Command(Command::Respond { message, .. }) => self.response.answer(message),
-            Next::Command(Command::Finish { code, text, trailing, .. }) => {
+            Next::Command(Command::Finish {
+                code,
+                text,
+                trailing,
+                ..
+            }) => {
                 self.response.finish(code, &text, &trailing);
             }
             Next::Late => {
@@ -203,7 +179,12 @@ impl Call {
         self.begin(&registered, path, peer, headers, None);
         let mut exchange = Exchange::default();
         match poll_fn(|cx| exchange.poll(&mut self, &registered, cx)).await {
-            Next::Command(Command::Finish { code, text, trailing, .. }) => {
+            Next::Command(Command::Finish {
+                code,
+                text,
+                trailing,
+                ..
+            }) => {
                 self.response.finish(code, &text, &trailing);
             }
             Next::Refused(status) => {
@@ -237,10 +218,11 @@ impl Call {
     }
 
     fn finish_late(self) {
-        self.response.finish(grpc::DEADLINE_EXCEEDED, "Deadline Exceeded", &[]);
+        self.response
+            .finish(grpc::DEADLINE_EXCEEDED, "Deadline Exceeded", &[]);
     }
 
-    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    pub fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         match self.body.poll_message(cx) {
             Poll::Ready(Ok(message)) => Poll::Ready(Next::Message(message)),
             Poll::Ready(Err(BodyError::Status(status))) => Poll::Ready(Next::Refused(status)),
@@ -250,29 +232,35 @@ impl Call {
     }
 
     /// Whether the client, its connection or the deadline ends the call.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         if self.response.poll_reset(cx).is_ready() {
             return Poll::Ready(Next::Lost);
         }
         let Some(deadline) = self.deadline else {
             return Poll::Pending;
         };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.at)));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline.at)));
         timer.as_mut().poll(cx).map(|()| Next::Late)
     }
 }
 
 /// A call that Python knows of, until it ends.
-struct Registered {
-    io: Rc<Io>,
-    id: u64,
-    slot: Rc<Slot>,
+pub struct Registered {
+    pub io: Rc<Io>,
+    pub id: u64,
+    pub slot: Rc<Slot>,
 }
 
 impl Registered {
     fn new(io: &Rc<Io>) -> Self {
         let (id, slot) = io.register();
-        Self { io: Rc::clone(io), id, slot }
+        Self {
+            io: Rc::clone(io),
+            id,
+            slot,
+        }
     }
 
     /// Tell Python that nobody waits for the response any more.
@@ -284,76 +272,5 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.io.forget(self.id);
-    }
-}
-
-/// Both directions of a stream.
-#[derive(Default)]
-struct Exchange {
-    sending: VecDeque<Bytes>,
-    finish: Option<Command>,
-    ahead: usize, // messages that Python has not taken
-}
-
-impl Exchange {
-    fn poll(&mut self, call: &mut Call, to: &Registered, cx: &mut Context<'_>) -> Poll<Next> {
-        loop {
-            while let Poll::Ready(command) = to.slot.poll(cx) {
-                match command {
-                    Command::Send { message, .. } => self.sending.push_back(message),
-                    Command::Taken { .. } => self.ahead -= 1,
-                    finish => self.finish = Some(finish),
-                }
-            }
-            if self.poll_send(call, to, cx).is_err() {
-                return Poll::Ready(Next::Lost);
-            }
-            if self.sending.is_empty() {
-                if let Some(finish) = self.finish.take() {
-                    return Poll::Ready(Next::Command(finish));
-                }
-            }
-            if call.body.ended || self.ahead >= MAX_AHEAD || self.finish.is_some() {
-                return call.poll_end(cx);
-            }
-            match call.poll_first(cx) {
-                Poll::Ready(Next::Message(Some(message))) => {
-                    self.ahead += 1;
-                    to.io.outbox.push(Event::Message { id: to.id, message });
-                }
-                Poll::Ready(Next::Message(None)) => {
-                    to.io.outbox.push(Event::HalfClosed { id: to.id });
-                }
-                other => return other,
-            }
-        }
-    }
-
-    /// Send as much as the client's windows take.
-    fn poll_send(
-        &mut self,
-        call: &mut Call,
-        to: &Registered,
-        cx: &mut Context<'_>,
-    ) -> Result<(), h2::Error> {
-        while let Some(message) = self.sending.front_mut() {
-            let stream = call.response.stream()?;
-            stream.reserve_capacity(message.len());
-            while stream.capacity() == 0 {
-                match stream.poll_capacity(cx) {
-                    Poll::Ready(Some(Ok(_))) => {}
-                    Poll::Ready(Some(Err(error))) => return Err(error),
-                    Poll::Ready(None) => return Err(Reason::CANCEL.into()),
-                    Poll::Pending => return Ok(()),
-                }
-            }
-            let now = stream.capacity().min(message.len());
-            stream.send_data(message.split_to(now), false)?;
-            if message.is_empty() {
-                self.sending.pop_front();
-                to.io.outbox.push(Event::Sent { id: to.id });
-            }
-        }
-        Ok(())
     }
 }

@@ -36,7 +36,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let heard = Rc::new(Cell::new(Instant::now()));
-    let socket = Heard { socket, at: Rc::clone(&heard) };
+    let socket = Heard {
+        socket,
+        at: Rc::clone(&heard),
+    };
     let limit = Duration::from_secs_f64(io.options.handshake_seconds);
     let handshake = builder(&io.options).handshake::<_, Bytes>(socket);
     let Ok(Ok(mut connection)) = timeout(limit, handshake).await else {

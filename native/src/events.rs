@@ -25,29 +25,56 @@ pub enum Event {
         deadline: Option<f64>,
         message: Option<Bytes>,
     },
-    Message { id: u64, message: Bytes },
+    Message {
+        id: u64,
+        message: Bytes,
+    },
     /// The client sends no more messages.
-    HalfClosed { id: u64 },
+    HalfClosed {
+        id: u64,
+    },
     /// A message that was sent has gone to the connection.
-    Sent { id: u64 },
+    Sent {
+        id: u64,
+    },
     /// The call ended before its response: cancelled, lost, or late for its deadline.
-    Ended { id: u64 },
+    Ended {
+        id: u64,
+    },
     /// All connections are closed, after `stop`.
     Stopped,
-    Log { level: &'static str, text: String },
+    Log {
+        level: &'static str,
+        text: String,
+    },
 }
 
 /// What Python answers.
 #[derive(Debug)]
 pub enum Command {
     /// The response of a unary call, framed.
-    Respond { id: u64, message: Bytes },
+    Respond {
+        id: u64,
+        message: Bytes,
+    },
     /// A message of a stream, framed.
-    Send { id: u64, message: Bytes },
+    Send {
+        id: u64,
+        message: Bytes,
+    },
     /// Python has taken a message of the stream: another may be read.
-    Taken { id: u64 },
-    Finish { id: u64, code: u32, text: String, trailing: Vec<(String, Value)> },
-    Stop { grace_seconds: f64 },
+    Taken {
+        id: u64,
+    },
+    Finish {
+        id: u64,
+        code: u32,
+        text: String,
+        trailing: Vec<(String, Value)>,
+    },
+    Stop {
+        grace_seconds: f64,
+    },
 }
 
 impl Command {
@@ -155,7 +182,11 @@ pub struct Outbox {
 
 impl Outbox {
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, events: RefCell::default(), has_events: Notify::new() }
+        Self {
+            shared,
+            events: RefCell::default(),
+            has_events: Notify::new(),
+        }
     }
 
     pub fn push(&self, event: Event) {

@@ -38,7 +38,10 @@ pub struct Status {
 
 impl Status {
     pub fn new(code: u32, text: impl Into<String>) -> Self {
-        Self { code, text: text.into() }
+        Self {
+            code,
+            text: text.into(),
+        }
     }
 }
 
@@ -84,8 +87,12 @@ impl Encoding {
                     "a message is marked as compressed, and grpc-encoding is identity",
                 ))
             }
-            Self::Gzip => MultiGzDecoder::new(message).take(limit).read_to_end(&mut plain),
-            Self::Deflate => ZlibDecoder::new(message).take(limit).read_to_end(&mut plain),
+            Self::Gzip => MultiGzDecoder::new(message)
+                .take(limit)
+                .read_to_end(&mut plain),
+            Self::Deflate => ZlibDecoder::new(message)
+                .take(limit)
+                .read_to_end(&mut plain),
         };
         if read.is_err() {
             return Err(Status::new(INTERNAL, "a message could not be decompressed"));
@@ -121,7 +128,9 @@ pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ()> {
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return Err(());
     }
-    let number = digits.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    let number = digits
+        .iter()
+        .fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
     let duration = match unit {
         b'H' => Duration::from_secs(number * 3600),
         b'M' => Duration::from_secs(number * 60),
@@ -167,8 +176,10 @@ pub fn metadata(headers: &HeaderMap) -> Vec<(String, Value)> {
 /// Return the bytes of a call's headers as HTTP/2 counts them: 32 more for each.
 pub fn metadata_bytes(headers: &HeaderMap, path: &str, authority: &str) -> usize {
     const PSEUDO: usize = 4 * 32 + ":method".len() + "POST".len() + ":scheme".len() + "http".len();
-    let fields: usize =
-        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    let fields: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 32)
+        .sum();
     let pseudo = PSEUDO + ":path".len() + path.len() + ":authority".len() + authority.len();
     fields + pseudo
 }
@@ -258,7 +269,10 @@ mod tests {
     #[test]
     fn timeouts_have_digits_and_a_unit() {
         assert_eq!(with_timeout("250m"), Ok(Some(Duration::from_millis(250))));
-        assert_eq!(with_timeout("99999999H"), Ok(Some(Duration::from_secs(99_999_999 * 3600))));
+        assert_eq!(
+            with_timeout("99999999H"),
+            Ok(Some(Duration::from_secs(99_999_999 * 3600)))
+        );
         for wrong in ["", "m", "1", "123456789S", "-1S", "1x", "1.5S"] {
             assert_eq!(with_timeout(wrong), Err(()), "{wrong}");
         }
@@ -267,7 +281,11 @@ mod tests {
 
     #[test]
     fn status_text_is_percent_encoded() {
-        let trailers = trailers(3, "50% of é\n", &[("x-bin".into(), Value::Binary(vec![0xff]))]);
+        let trailers = trailers(
+            3,
+            "50% of é\n",
+            &[("x-bin".into(), Value::Binary(vec![0xff]))],
+        );
         assert_eq!(trailers["grpc-message"], "50%25 of %C3%A9%0A");
         assert_eq!(trailers["x-bin"], "/w");
     }
@@ -288,7 +306,10 @@ mod tests {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(&[0; 1000]).unwrap();
         let message = encoder.finish().unwrap();
-        assert_eq!(Encoding::Gzip.decompress(&message, 1000).unwrap().len(), 1000);
+        assert_eq!(
+            Encoding::Gzip.decompress(&message, 1000).unwrap().len(),
+            1000
+        );
         let refused = Encoding::Gzip.decompress(&message, 999).unwrap_err();
         assert_eq!(refused.code, RESOURCE_EXHAUSTED);
     }

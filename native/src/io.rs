@@ -66,7 +66,9 @@ impl Io {
 
     /// Hand a command to its call; one that has ended gets none.
     pub fn dispatch(&self, command: Command) {
-        let slot = command.call().and_then(|id| self.calls.borrow().get(&id).cloned());
+        let slot = command
+            .call()
+            .and_then(|id| self.calls.borrow().get(&id).cloned());
         if let Some(slot) = slot {
             slot.push(command);
         }

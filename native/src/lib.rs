@@ -11,7 +11,9 @@ mod events;
 mod grpc;
 mod io;
 mod python;
+mod responder;
 mod server;
+mod stream;
 mod tls;
 
 use pyo3::prelude::*;

@@ -27,7 +27,10 @@ pub struct Server {
 }
 
 enum State {
-    New { options: Option<Options>, listeners: Vec<Listener> },
+    New {
+        options: Option<Options>,
+        listeners: Vec<Listener>,
+    },
     Running(JoinHandle<()>),
     Joined,
 }
@@ -67,8 +70,14 @@ impl Server {
             age_grace_seconds,
             min_ping_seconds,
         };
-        let state = State::New { options: Some(options), listeners: Vec::new() };
-        Ok(Self { shared: Arc::new(Shared::new()?), state: Mutex::new(state) })
+        let state = State::New {
+            options: Some(options),
+            listeners: Vec::new(),
+        };
+        Ok(Self {
+            shared: Arc::new(Shared::new()?),
+            state: Mutex::new(state),
+        })
     }
 
     /// Listen on a socket, from `start` on; the descriptor is the server's from now on.
@@ -89,12 +98,14 @@ impl Server {
         let options = options.take().expect("it is taken once");
         let listeners = std::mem::take(listeners);
         let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new().name(THREAD_NAME.into()).spawn(move || {
-            end_process_on_panic();
-            if let Err(error) = run(shared, options, listeners, None) {
-                panic!("the native transport could not serve: {error}");
-            }
-        })?;
+        let thread = std::thread::Builder::new()
+            .name(THREAD_NAME.into())
+            .spawn(move || {
+                end_process_on_panic();
+                if let Err(error) = run(shared, options, listeners, None) {
+                    panic!("the native transport could not serve: {error}");
+                }
+            })?;
         *state = State::Running(thread);
         Ok(())
     }
@@ -114,12 +125,18 @@ impl Server {
 
     /// Answer a unary call with its message.
     fn respond(&self, id: u64, message: &[u8]) {
-        self.shared.push_command(Command::Respond { id, message: framed(message) });
+        self.shared.push_command(Command::Respond {
+            id,
+            message: framed(message),
+        });
     }
 
     /// Send a message of a stream; the event SENT tells when it has gone.
     fn send(&self, id: u64, message: &[u8]) {
-        self.shared.push_command(Command::Send { id, message: framed(message) });
+        self.shared.push_command(Command::Send {
+            id,
+            message: framed(message),
+        });
     }
 
     /// A message of a stream was taken.
@@ -136,7 +153,12 @@ impl Server {
                 Given::Text(text) => (key, Value::Text(text)),
             })
             .collect();
-        self.shared.push_command(Command::Finish { id, code, text, trailing });
+        self.shared.push_command(Command::Finish {
+            id,
+            code,
+            text,
+            trailing,
+        });
     }
 
     /// Hand over everything since the last flush.
@@ -181,13 +203,27 @@ fn end_process_on_panic() {
 
 fn tuple(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyTuple>> {
     match event {
-        Event::Call { id, method, peer, metadata, deadline, message } => {
+        Event::Call {
+            id,
+            method,
+            peer,
+            metadata,
+            deadline,
+            message,
+        } => {
             let message = message.map(|message| PyBytes::new(py, &message));
-            (0, id, method, &*peer, listed(py, metadata)?, deadline, message).into_pyobject(py)
+            (
+                0,
+                id,
+                method,
+                &*peer,
+                listed(py, metadata)?,
+                deadline,
+                message,
+            )
+                .into_pyobject(py)
         }
-        Event::Message { id, message } => {
-            (1, id, PyBytes::new(py, &message)).into_pyobject(py)
-        }
+        Event::Message { id, message } => (1, id, PyBytes::new(py, &message)).into_pyobject(py),
         Event::HalfClosed { id } => (2, id).into_pyobject(py),
         Event::Sent { id } => (3, id).into_pyobject(py),
         Event::Ended { id } => (4, id).into_pyobject(py),

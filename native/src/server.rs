@@ -46,7 +46,10 @@ pub fn run(
     tls: Option<Arc<Tls>>,
 ) -> std::io::Result<()> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_io().enable_time().build_local(LocalOptions::default())?;
+    let runtime = builder
+        .enable_io()
+        .enable_time()
+        .build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let io = Rc::new(Io::new(options, shared, tls));
         let (stop, stopping) = watch::channel(None);
@@ -149,7 +152,10 @@ async fn accept_unix(io: Rc<Io>, listener: UnixListener, mut stop: Stop) {
 }
 
 async fn complain(io: &Io, error: &std::io::Error) {
-    io.outbox.log("warning", format!("a connection could not be accepted: {error}"));
+    io.outbox.log(
+        "warning",
+        format!("a connection could not be accepted: {error}"),
+    );
     sleep(ACCEPT_RETRY).await;
 }
 

@@ -1,0 +1,63 @@
+//! What goes back to the client of one call.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, SendStream};
+
+use crate::grpc::{self, Status, Value};
+
+/// Sends the response of a call.
+pub struct Responder {
+    respond: SendResponse<Bytes>,
+    stream: Option<SendStream<Bytes>>,
+}
+
+impl Responder {
+    pub fn new(respond: SendResponse<Bytes>) -> Self {
+        Self {
+            respond,
+            stream: None,
+        }
+    }
+
+    pub fn refuse(self, status: &Status) {
+        self.finish(status.code, &status.text, &[]);
+    }
+
+    /// End the call with a status. Errors: the client is gone, and nothing is to be done.
+    pub fn finish(mut self, code: u32, text: &str, trailing: &[(String, Value)]) {
+        let trailers = grpc::trailers(code, text, trailing);
+        match self.stream.take() {
+            Some(mut stream) => drop(stream.send_trailers(trailers)),
+            None => drop(
+                self.respond
+                    .send_response(grpc::trailers_only(trailers), true),
+            ),
+        }
+    }
+
+    /// Answer a unary call that went well with a framed message.
+    pub fn answer(mut self, message: Bytes) {
+        if let Ok(mut stream) = self.respond.send_response(grpc::response(), false) {
+            if stream.send_data(message, false).is_ok() {
+                let _ = stream.send_trailers(grpc::ok_trailers());
+            }
+        }
+    }
+
+    pub fn stream(&mut self) -> Result<&mut SendStream<Bytes>, h2::Error> {
+        if self.stream.is_none() {
+            self.stream = Some(self.respond.send_response(grpc::response(), false)?);
+        }
+        Ok(self.stream.as_mut().expect("set above"))
+    }
+
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reason, h2::Error>> {
+        match &mut self.stream {
+            Some(stream) => stream.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        }
+    }
+}
