@@ -10,6 +10,8 @@ mod connection;
 mod events;
 mod grpc;
 mod io;
+mod onnx;
+mod onnx_python;
 mod python;
 mod responder;
 mod server;
@@ -27,5 +29,6 @@ const CONTRACT: u32 = 1;
 #[pymodule]
 fn forward_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("CONTRACT", CONTRACT)?;
+    module.add_class::<onnx_python::OnnxSession>()?;
     module.add_class::<python::Server>()
 }
