@@ -3,11 +3,12 @@
 mod api;
 mod library;
 mod owned;
+mod resident;
 mod side;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::{c_char, CStr};
+use std::ffi::{c_char, c_void, CStr};
 use std::path::Path;
 use std::ptr::null;
 
@@ -91,6 +92,7 @@ impl Session {
             api,
         };
         session.try_once()?;
+        resident::release_pages(api.run as *const c_void);
         Ok(session)
     }
 

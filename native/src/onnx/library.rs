@@ -1,5 +1,6 @@
 //! The library itself: loaded once, and kept until the process ends.
 
+use std::error::Error;
 use std::ffi::CStr;
 use std::path::Path;
 
@@ -11,8 +12,13 @@ use super::api::{Api, ApiBase, API_VERSION};
 pub fn open(path: &Path) -> Result<&'static Api, String> {
     let shown = path.display();
     // SAFETY: the path names ONNX Runtime's library, whose initialisers are fit to run in any thread.
-    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
-        .map_err(|error| format!("{shown} can't be loaded: {error}"))?;
+    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| {
+        // The loader's own words are one level down.
+        let reason = error
+            .source()
+            .map_or(String::new(), |reason| format!(": {reason}"));
+        format!("{shown} can't be loaded: {error}{reason}")
+    })?;
     // SAFETY: the header's type of this function.
     let base = unsafe {
         let entry = library

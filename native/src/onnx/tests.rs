@@ -113,30 +113,34 @@ fn a_library_that_is_not_onnx_runtime_gives_a_reason() {
     let missing = Path::new("/nowhere/libonnxruntime.so");
     let missing = error(Session::open(missing, b"", 1, "a", "b"));
     assert!(missing.contains("/nowhere/libonnxruntime.so can't be loaded"));
+    assert!(missing.contains("No such file"), "{missing}");
     let other = error(Session::open(Path::new("libc.so.6"), b"", 1, "a", "b"));
     assert!(other.contains("libc.so.6 is not ONNX Runtime"), "{other}");
+}
+
+/// This process's memory that is no file's.
+fn anonymous_kib() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    kib.and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
 #[test]
 fn sessions_that_end_leave_no_memory() {
     let Some(library) = library() else { return };
-    let resident = || {
-        let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-        let line = status.lines().find(|line| line.starts_with("RssAnon:"));
-        let kib = line.and_then(|line| line.split_whitespace().nth(1));
-        kib.and_then(|kib| kib.parse::<i64>().ok())
-            .expect("a number")
+    let hundred_cycles = || {
+        let before = anonymous_kib();
+        for _ in 0..100 {
+            let mut session = open(&library, 1);
+            run(&mut session, &pixels(64));
+            drop(Session::open(&library, b"broken", 1, "images", "logits"));
+        }
+        anonymous_kib() - before
     };
-    let cycle = || {
-        let mut session = open(&library, 1);
-        run(&mut session, &pixels(64));
-        drop(Session::open(&library, b"broken", 1, "images", "logits"));
-    };
-    (0..20).for_each(|_| cycle());
-    let before = resident();
-    (0..100).for_each(|_| cycle());
-    let grown = resident() - before;
-    assert!(grown < 2048, "{grown} KiB in 100 cycles");
+    // Other tests of this process take and give back memory too; a leak shows in every hundred.
+    let grown: Vec<i64> = (0..4).map(|_| hundred_cycles()).collect();
+    assert!(grown.iter().any(|kib| *kib < 1024), "{grown:?} KiB");
 }
 
 /// For a person: `cargo test --release -- --ignored --nocapture time_of_a_run`.
