@@ -1,7 +1,7 @@
 """Prometheus metrics. Labels come from fixed sets, never from a client."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
@@ -50,6 +50,12 @@ class MethodMetrics:
 
     handled: Mapping[str, Counter]  # by status code
     seconds: Observations
+
+    def add(self, counts: Mapping[str, int], buckets: Sequence[int], seconds: float) -> None:
+        """Count in calls by their status codes, and their times by buckets and in all."""
+        for code, count in counts.items():
+            self.handled[code].inc(count)
+        self.seconds.add(buckets, seconds)
 
     def observe(self, code: str, started: float) -> None:
         """Count a call that ends now and began at `started`, a time of time.perf_counter."""
@@ -150,6 +156,8 @@ class ServerMetrics:
         self._model_info = ModelInfo(registry)
         text = "What carries gRPC, python or native; always 1."
         self._transport_info = gauge("forward_transport_info", text, ("transport",))
+        text = "Whether the native transport answers Predict itself; 0: through Python."
+        self._lane_on = gauge("forward_lane_on", text)
         text = "Versions that took the place of another, and that failed to."
         self._reloads = counter("forward_model_reloads", text, ("result",))
         text = "Whether the version is served that should be."
@@ -161,6 +169,7 @@ class ServerMetrics:
         text = "Failures of what goes on beside the calls."
         self._background_failures = counter("forward_background_failures", text, ("task",))
         self._unauthenticated: dict[str, Counter] = {}  # by "/service/method"
+        self._methods: dict[str, MethodMetrics] = {}  # as well
         self._create_series()
 
     def _create_series(self) -> None:
@@ -179,7 +188,13 @@ class ServerMetrics:
         labels = (service, method, kind)
         handled = {code: self._handled.labels(*labels, code) for code in codes}
         self._unauthenticated[f"/{service}/{method}"] = handled["UNAUTHENTICATED"]
-        return MethodMetrics(handled, self._handling_seconds.labels(*labels))
+        found = MethodMetrics(handled, self._handling_seconds.labels(*labels))
+        self._methods[f"/{service}/{method}"] = found
+        return found
+
+    def method(self, path: str) -> MethodMetrics:
+        """Return the metrics of a registered method, by "/service/method"."""
+        return self._methods[path]
 
     def register_routes(self, routes: Iterable[str]) -> HttpMetrics:
         """Return the metrics of HTTP requests to routes, whose series are there from now on."""
@@ -246,6 +261,10 @@ class ServerMetrics:
     def set_transport(self, name: str) -> None:
         """Publish what carries gRPC: python or native."""
         self._transport_info.labels(name).set(1)
+
+    def set_lane(self, *, is_on: bool) -> None:
+        """Publish whether the native transport answers Predict itself."""
+        self._lane_on.set(is_on)
 
     def record_poll(self, *, loaded: bool, failed: int, is_well: bool) -> None:
         """Count what a poll of the repository did."""

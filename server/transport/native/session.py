@@ -1,0 +1,83 @@
+"""The session of ONNX Runtime that the extension runs itself, compared with Python's before it serves."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+
+from export.bundle.manifest import ONNX_FILE
+from export.errors import ExportError
+from export.parity.vectors import recorded_images
+from server.engine.model import ServedModel
+from server.transport.native.extension import load_extension
+
+RANDOM_IMAGES = 100  # of the comparison's last batch
+
+
+class OnnxSession(Protocol):
+    """A session of the extension; native/src/onnx_python.rs."""
+
+    def run(self, pixels: bytes, images: int) -> bytes:
+        """Return the logits of images, float32 like their pixels; lets other threads run."""
+        ...
+
+
+def open_lane_session(
+    model: ServedModel, threads: int, max_batch_images: int
+) -> tuple[OnnxSession | None, str]:
+    """Return a session that answers bit by bit like the model's runner, warmed up.
+
+    Where there is none, return why: then all calls are answered through Python.
+    """
+    runner = model.runner
+    if (runner.runtime, runner.device) != ("onnx", "cpu"):
+        return None, f"it runs onnx on the cpu, and this is {runner.runtime} on {runner.device}"
+    try:
+        session = _open(model, find_library(), threads)
+        difference = _difference(session, model, max_batch_images)
+    except (ExportError, OSError, RuntimeError) as error:
+        return None, str(error)
+    return (None, difference) if difference else (session, "")
+
+
+def find_library() -> Path:
+    """Return the library of the onnxruntime package, which its Python module does not use.
+
+    Raises:
+        FileNotFoundError: the package has none.
+    """
+    found = find_spec("onnxruntime")
+    folder = Path(found.origin or "").parent / "capi" if found else Path("onnxruntime/capi")
+    for path in sorted(folder.glob("libonnxruntime.so*")):
+        return path
+    raise FileNotFoundError(f"{folder} has no libonnxruntime.so")
+
+
+def _open(model: ServedModel, library: Path, threads: int) -> OnnxSession:
+    stages = model.manifest.stages
+    data = model.bundle.read(ONNX_FILE)
+    names = stages[0].values["onnx"], stages[-1].values["onnx"]
+    session = load_extension().OnnxSession(str(library), data, threads, *names)
+    return cast("OnnxSession", session)
+
+
+def _difference(session: OnnxSession, model: ServedModel, max_batch_images: int) -> str:
+    """Return where the session's logits are not those of the runner; empty if they are the same bits."""
+    shape = model.manifest.input_shape
+    vectors = recorded_images(model.bundle)
+    random = np.random.default_rng(0)
+    # Every third pixel is dark, as most of a picture are.
+    pixels = random.integers(0, 256, (RANDOM_IMAGES, *shape)) * (random.random(shape) > 1 / 3)
+    batches = {
+        "the recorded vectors": vectors,
+        "a recorded vector alone": vectors[-1:],
+        "random images": (pixels / 255).astype(np.float32),
+        "the largest batch": np.resize(vectors, (max_batch_images, *shape)),
+        "one image": np.zeros((1, *shape), np.float32),
+    }
+    for what, images in batches.items():
+        found = session.run(images.tobytes(), len(images))
+        if found != np.ascontiguousarray(model.runner.predict(images)).tobytes():
+            return f"its logits of {what} are not those of Python's session, bit by bit"
+    return ""
