@@ -110,14 +110,14 @@ pub fn put_bytes(out: &mut BytesMut, field: u8, content: &[u8]) {
 }
 
 /// Writes a string that is not in the message at all when it is empty, as proto3 says.
-pub fn put_string(out: &mut BytesMut, field: u8, text: &str) {
+pub fn put_string(out: &mut BytesMut, field: u8, text: &[u8]) {
     if !text.is_empty() {
-        put_bytes(out, field, text.as_bytes());
+        put_bytes(out, field, text);
     }
 }
 
 /// Returns how many bytes `put_string` writes.
-pub const fn string_len(text: &str) -> usize {
+pub const fn string_len(text: &[u8]) -> usize {
     if text.is_empty() {
         0
     } else {

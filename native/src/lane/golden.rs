@@ -80,12 +80,12 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-fn decode<'a>(case: &Case, message: &'a [u8]) -> Option<(Images<'a>, &'a str, &'a str)> {
+fn decode<'a>(case: &Case, message: &'a [u8]) -> Option<(Images<'a>, &'a [u8], &'a [u8])> {
     if case.method == "ModelInfer" {
         let request = infer::decode(message, &case.model)?;
         return Some((request.images, request.model_name, request.id));
     }
-    Some((predict::decode(message, &case.model)?, "", ""))
+    Some((predict::decode(message, &case.model)?, b"", b""))
 }
 
 fn pixels(case: &Case, images: &Images) -> Vec<u8> {
@@ -186,7 +186,7 @@ proptest! {
             prop_assert!((1..=case.model.max_batch_images).contains(&images.count));
             prop_assert_eq!(data.len(), images.count * case.model.image_pixels() * size);
             prop_assert!(message.as_ptr_range().contains(&data.as_ptr()));
-            prop_assert!(name.is_empty() || name.starts_with(&case.model.name));
+            prop_assert!(name.is_empty() || name.starts_with(case.model.name.as_bytes()));
             let floats = pixels(case, &images);
             for four in floats.as_chunks().0 {
                 let pixel = f32::from_le_bytes(*four);

@@ -41,8 +41,8 @@ const UINT8: &[u8] = b"UINT8";
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InferRequest<'a> {
     pub images: Images<'a>,
-    pub model_name: &'a str,
-    pub id: &'a str,
+    pub model_name: &'a [u8],
+    pub id: &'a [u8],
 }
 
 #[derive(Default)]
@@ -58,7 +58,7 @@ struct Fields<'a> {
 /// Returns a request to that model for the logits alone, or `None` if Python is to read it.
 pub fn decode<'a>(message: &'a [u8], model: &LaneModel) -> Option<InferRequest<'a>> {
     let fields = read(message)?;
-    let model_name = text(fields.model_name)?;
+    let model_name = fields.model_name?;
     let version = fields.model_version.unwrap_or_default();
     if !version.is_empty() && version != model.version_text.as_bytes() {
         return None;
@@ -66,15 +66,24 @@ pub fn decode<'a>(message: &'a [u8], model: &LaneModel) -> Option<InferRequest<'
     let lists_logits = match fields.output {
         Some(output) => {
             is_logits(output)?;
-            model.stages_names.iter().any(|each| each == model_name)
+            model
+                .stages_names
+                .iter()
+                .any(|each| each.as_bytes() == model_name)
         }
         None => false,
     };
-    if !lists_logits && !model.logits_names.iter().any(|each| each == model_name) {
+    if !lists_logits
+        && !model
+            .logits_names
+            .iter()
+            .any(|each| each.as_bytes() == model_name)
+    {
         return None;
     }
     let images = decode_input(fields.input?, fields.raw?, model)?;
-    let id = text(fields.id)?;
+    let id = fields.id.unwrap_or_default();
+    std::str::from_utf8(id).ok()?; // protobuf refuses what is no text
     Some(InferRequest {
         images,
         model_name,
@@ -98,11 +107,6 @@ fn read(message: &[u8]) -> Option<Fields<'_>> {
         put_once(slot, reader.bytes()?)?;
     }
     Some(fields)
-}
-
-/// Returns a string; protobuf refuses one that is not UTF-8.
-fn text(bytes: Option<&[u8]>) -> Option<&str> {
-    std::str::from_utf8(bytes.unwrap_or_default()).ok()
 }
 
 fn is_logits(output: &[u8]) -> Option<()> {
@@ -135,9 +139,9 @@ fn decode_input<'a>(input: &[u8], raw: &'a [u8], model: &LaneModel) -> Option<Im
 }
 
 /// Returns how many bytes `encode` appends.
-pub fn response_len(model: &LaneModel, model_name: &str, id: &str, count: usize) -> usize {
+pub fn response_len(model: &LaneModel, model_name: &[u8], id: &[u8], count: usize) -> usize {
     string_len(model_name)
-        + string_len(&model.version_text)
+        + string_len(model.version_text.as_bytes())
         + string_len(id)
         + field_len(output_len(model, count))
         + field_len(count * model.classes * FLOAT32_BYTES)
@@ -146,15 +150,15 @@ pub fn response_len(model: &LaneModel, model_name: &str, id: &str, count: usize)
 /// Appends the response to a request of that model name and id.
 pub fn encode(
     model: &LaneModel,
-    model_name: &str,
-    id: &str,
+    model_name: &[u8],
+    id: &[u8],
     logits: &[f32],
     count: usize,
     out: &mut BytesMut,
 ) {
     debug_assert_eq!(logits.len(), count * model.classes);
     put_string(out, MODEL_NAME_FIELD, model_name);
-    put_string(out, MODEL_VERSION_FIELD, &model.version_text);
+    put_string(out, MODEL_VERSION_FIELD, model.version_text.as_bytes());
     put_string(out, ID_FIELD, id);
     put_header(out, OUTPUTS_FIELD, output_len(model, count));
     put_bytes(out, NAME_FIELD, OUTPUT_NAME.as_bytes());

@@ -1,0 +1,154 @@
+//! PredictStream in the lane: what was read of a stream and not yet answered, in order.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+
+use super::queue::Caller;
+
+/// As in server/api/forward_v1/stream.py.
+const MAX_MESSAGES: usize = 64;
+
+/// The messages that were read and not yet answered; dropped with their stream.
+#[derive(Default)]
+pub struct Ahead(Rc<RefCell<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    entries: VecDeque<Entry>,
+    first: u64, // number of the first entry; each has its own
+    images: usize,
+    is_closed: bool,
+    waker: Option<Waker>,
+}
+
+struct Entry {
+    message: Bytes,
+    images: usize,
+    state: State,
+}
+
+enum State {
+    Waiting,
+    Answered(Bytes),
+    HandedBack,
+}
+
+/// The oldest message that was not yet answered.
+pub enum First {
+    Nothing,
+    Waiting,
+    /// A response, framed, to be sent before `leave`.
+    Answered(Bytes),
+    /// It and all after it are for Python.
+    HandedBack,
+}
+
+impl Ahead {
+    /// Tells whether a message of so many images must wait; a larger one goes alone.
+    pub fn is_full(&self, images: usize, max_images: usize) -> bool {
+        let inner = self.0.borrow();
+        let count = inner.entries.len();
+        count >= MAX_MESSAGES || (count > 0 && inner.images + images > max_images)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().entries.is_empty()
+    }
+
+    /// Takes a message in; returns who waits for its answer.
+    pub fn enter(&self, message: Bytes, images: usize) -> StreamCaller {
+        let mut inner = self.0.borrow_mut();
+        let number = inner.first + inner.entries.len() as u64;
+        inner.images += images;
+        inner.entries.push_back(Entry {
+            message,
+            images,
+            state: State::Waiting,
+        });
+        StreamCaller {
+            inner: Rc::clone(&self.0),
+            number,
+        }
+    }
+
+    pub fn first(&self) -> First {
+        match self.0.borrow().entries.front().map(|entry| &entry.state) {
+            None => First::Nothing,
+            Some(State::Waiting) => First::Waiting,
+            Some(State::Answered(response)) => First::Answered(response.clone()),
+            Some(State::HandedBack) => First::HandedBack,
+        }
+    }
+
+    /// Counts the first message out: its answer was sent.
+    pub fn leave(&self) {
+        let mut inner = self.0.borrow_mut();
+        if let Some(entry) = inner.entries.pop_front() {
+            inner.first += 1;
+            inner.images -= entry.images;
+        }
+    }
+
+    /// Returns all messages that were not answered, in order, for Python.
+    pub fn take_rest(&self) -> VecDeque<Bytes> {
+        let mut inner = self.0.borrow_mut();
+        inner.is_closed = true;
+        inner.entries.drain(..).map(|entry| entry.message).collect()
+    }
+
+    /// Has the task woken when a message is answered or handed back.
+    pub fn watch(&self, cx: &Context<'_>) {
+        let mut inner = self.0.borrow_mut();
+        match &mut inner.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            empty => *empty = Some(cx.waker().clone()),
+        }
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        let mut inner = self.0.borrow_mut();
+        inner.is_closed = true;
+        inner.entries.clear();
+    }
+}
+
+/// A message of a stream in the queue.
+pub struct StreamCaller {
+    inner: Rc<RefCell<Inner>>,
+    number: u64,
+}
+
+impl StreamCaller {
+    fn set(&self, state: State) {
+        let mut inner = self.inner.borrow_mut();
+        let at = self.number - inner.first; // nothing leaves before it was set
+        if let Some(entry) = inner.entries.get_mut(at as usize) {
+            entry.state = state;
+        }
+        if at == 0 {
+            if let Some(waker) = inner.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl Caller for StreamCaller {
+    fn is_waiting(&mut self) -> bool {
+        !self.inner.borrow().is_closed
+    }
+
+    fn answer(self, response: Bytes) {
+        self.set(State::Answered(response));
+    }
+
+    fn hand_back(self) {
+        self.set(State::HandedBack);
+    }
+}
