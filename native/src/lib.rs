@@ -9,6 +9,7 @@ mod clock;
 mod connection;
 mod events;
 mod grpc;
+mod guard;
 mod io;
 mod onnx;
 mod onnx_python;
