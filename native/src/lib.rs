@@ -19,6 +19,8 @@ mod server;
 mod stream;
 mod tls;
 
+mod tls;
+
 use pyo3::prelude::*;
 
 pub mod lane;
