@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -11,6 +11,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::grpc::Value;
+use crate::lane::model::LaneModel;
+use crate::onnx::Session;
 
 /// What happens to calls, in order, for Python.
 #[derive(Debug)]
@@ -50,7 +52,6 @@ pub enum Event {
 }
 
 /// What Python answers.
-#[derive(Debug)]
 pub enum Command {
     /// The response of a unary call, framed.
     Respond {
@@ -72,6 +73,8 @@ pub enum Command {
         text: String,
         trailing: Vec<(String, Value)>,
     },
+    /// Let the lane answer by this version; None: not at all.
+    Serve(Option<Box<(LaneModel, Session)>>),
     Stop {
         grace_seconds: f64,
     },
@@ -84,7 +87,7 @@ impl Command {
             | Self::Send { id, .. }
             | Self::Taken { id }
             | Self::Finish { id, .. } => Some(*id),
-            Self::Stop { .. } => None,
+            Self::Serve(_) | Self::Stop { .. } => None,
         }
     }
 }
@@ -97,6 +100,8 @@ pub struct Shared {
     has_commands: Notify,
     /// Whether the server refuses calls, for it drains.
     pub gate_closed: AtomicBool,
+    /// Counts the versions: the lane is off while it has not seen the newest.
+    pub generation: AtomicU64,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -120,6 +125,7 @@ impl Shared {
             commands: Mutex::default(),
             has_commands: Notify::new(),
             gate_closed: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
         })
     }
 

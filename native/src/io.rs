@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::events::{Command, Outbox, Shared, Slot};
+use crate::lane::admission::Admission;
+use crate::lane::metrics::Metrics;
 use crate::tls::Tls;
 
 /// The settings of a server; sizes in bytes, times in seconds.
@@ -25,6 +27,9 @@ pub struct Options {
     pub age_grace_seconds: f64,
     /// Clients may ping so often while no call runs.
     pub min_ping_seconds: f64,
+    /// Shared with Python.
+    pub admission: Arc<Admission>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// The state of the io thread.

@@ -11,14 +11,13 @@ mod events;
 mod grpc;
 mod guard;
 mod io;
+mod lane_python;
 mod onnx;
 mod onnx_python;
 mod python;
 mod responder;
 mod server;
 mod stream;
-mod tls;
-
 mod tls;
 
 use pyo3::prelude::*;
@@ -32,6 +31,7 @@ const CONTRACT: u32 = 1;
 #[pymodule]
 fn forward_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("CONTRACT", CONTRACT)?;
+    module.add_class::<lane_python::Admission>()?;
     module.add_class::<onnx_python::OnnxSession>()?;
     module.add_class::<python::Server>()
 }

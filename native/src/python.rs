@@ -11,6 +11,9 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use crate::events::{Command, Event, Shared};
 use crate::grpc::{framed, Value};
 use crate::io::Options;
+use crate::lane::metrics::{Bounds, Metrics};
+use crate::lane_python::{Admission, GivenModel, Totals};
+use crate::onnx_python::OnnxSession;
 use crate::server::{run, Listener, THREAD_NAME};
 
 /// Metadata as Python gives it: text, or bytes of keys that end with -bin.
@@ -23,6 +26,7 @@ enum Given {
 #[pyclass(frozen, module = "forward_native")]
 pub struct Server {
     shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
     state: Mutex<State>,
 }
 
@@ -41,7 +45,8 @@ impl Server {
     #[pyo3(signature = (
         *, unary_methods, max_connections, max_concurrent_streams, max_message_bytes,
         max_metadata_bytes, handshake_seconds, keepalive_seconds, keepalive_timeout_seconds,
-        max_age_seconds, age_grace_seconds, min_ping_seconds
+        max_age_seconds, age_grace_seconds, min_ping_seconds, admission, seconds_bounds,
+        images_bounds
     ))]
     #[expect(clippy::too_many_arguments, reason = "settings, given by their names")]
     fn new(
@@ -56,7 +61,15 @@ impl Server {
         max_age_seconds: f64,
         age_grace_seconds: f64,
         min_ping_seconds: f64,
+        admission: &Admission,
+        seconds_bounds: Vec<f64>,
+        images_bounds: Vec<f64>,
     ) -> PyResult<Self> {
+        let bounds = Bounds {
+            seconds: seconds_bounds,
+            images: images_bounds,
+        };
+        let metrics = Arc::new(Metrics::new(&bounds));
         let options = Options {
             unary_methods: unary_methods.into_iter().collect(),
             max_connections,
@@ -69,6 +82,8 @@ impl Server {
             max_age_seconds,
             age_grace_seconds,
             min_ping_seconds,
+            admission: Arc::clone(&admission.shared),
+            metrics: Arc::clone(&metrics),
         };
         let state = State::New {
             options: Some(options),
@@ -76,6 +91,7 @@ impl Server {
         };
         Ok(Self {
             shared: Arc::new(Shared::new()?),
+            metrics,
             state: Mutex::new(state),
         })
     }
@@ -169,6 +185,29 @@ impl Server {
     /// Let every call go to Python from now on, which refuses it, or the lane answer again.
     fn set_gate(&self, closed: bool) {
         self.shared.gate_closed.store(closed, Ordering::Relaxed);
+    }
+
+    /// Let the lane answer by the version that a session computes; None: by none, at once.
+    #[pyo3(signature = (session, model))]
+    fn set_lane(&self, session: Option<&OnnxSession>, model: Option<GivenModel>) -> PyResult<()> {
+        let served = match (session, model) {
+            (Some(session), Some(model)) => {
+                let session = session
+                    .take()
+                    .ok_or_else(|| PyValueError::new_err("the session is in the lane already"))?;
+                Some(Box::new((model.into(), session)))
+            }
+            _ => None,
+        };
+        self.shared.generation.fetch_add(1, Ordering::Relaxed);
+        self.shared.push_command(Command::Serve(served));
+        self.shared.flush();
+        Ok(())
+    }
+
+    /// Everything that the lane has counted since the start.
+    fn lane_totals(&self) -> Totals {
+        Totals::from(&*self.metrics)
     }
 
     /// Accept no more; reset the calls that still run after so many seconds. Then STOPPED comes.

@@ -1,0 +1,120 @@
+//! The lane as Python sees it: the admission that both share, the version served, and the metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+use crate::lane::admission::Admission as Shared;
+use crate::lane::metrics::{Calls, Histogram, Metrics, CODES, PATHS};
+use crate::lane::model::LaneModel;
+use crate::lane::served::Runner;
+use crate::onnx::Session;
+
+impl Runner for Session {
+    fn run(&mut self, pixels: &[f32], images: usize, logits: &mut [f32]) -> Result<(), String> {
+        Session::run(self, pixels, images, logits)
+    }
+}
+
+/// The images that wait or run, of the lane and of Python's batchers together.
+#[pyclass(frozen, module = "forward_native")]
+pub struct Admission {
+    pub shared: Arc<Shared>,
+}
+
+#[pymethods]
+impl Admission {
+    #[new]
+    fn new(max_images: i64) -> Self {
+        Self {
+            shared: Shared::new(max_images),
+        }
+    }
+
+    #[getter]
+    fn images(&self) -> i64 {
+        self.shared.images()
+    }
+
+    /// Count images in if there is room for all of them; tell if there was.
+    fn acquire(&self, images: i64) -> bool {
+        self.shared.acquire(images)
+    }
+
+    fn release(&self, images: i64) {
+        self.shared.release(images);
+    }
+}
+
+/// A version, by the fields of server/api/lane.py.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct GivenModel {
+    name: String,
+    version: i64,
+    identity: Vec<u8>,
+    input_shape: Vec<u64>,
+    classes: usize,
+    max_batch_images: usize,
+    max_float_bits: Option<u32>,
+    logits_names: Vec<String>,
+    stages_names: Vec<String>,
+}
+
+impl From<GivenModel> for LaneModel {
+    fn from(given: GivenModel) -> Self {
+        Self {
+            name: given.name,
+            version: given.version,
+            version_text: given.version.to_string(),
+            identity: given.identity,
+            input_shape: given.input_shape,
+            classes: given.classes,
+            max_batch_images: given.max_batch_images,
+            max_float_bits: given.max_float_bits,
+            logits_names: given.logits_names,
+            stages_names: given.stages_names,
+        }
+    }
+}
+
+/// The counts of buckets, and the sum.
+type Observed = (Vec<u64>, f64);
+/// A method's path, its calls by their codes, and their times.
+type Counted = (&'static str, Vec<(&'static str, u64)>, Observed);
+
+/// Everything that was counted since the start.
+#[derive(IntoPyObject)]
+pub struct Totals {
+    images: u64,
+    run_images: Observed,
+    run_seconds: Observed,
+    queue_seconds: Observed,
+    calls: Vec<Counted>,
+}
+
+impl From<&Metrics> for Totals {
+    fn from(metrics: &Metrics) -> Self {
+        Self {
+            images: loaded(&metrics.images),
+            run_images: Histogram::totals(&metrics.run_images),
+            run_seconds: Histogram::totals(&metrics.run_seconds),
+            queue_seconds: Histogram::totals(&metrics.queue_seconds),
+            calls: PATHS
+                .iter()
+                .zip(&metrics.calls)
+                .map(|(path, calls)| counted(path, calls))
+                .collect(),
+        }
+    }
+}
+
+fn counted(path: &'static str, calls: &Calls) -> Counted {
+    let codes = CODES.into_iter().zip(calls.ended.iter().map(loaded));
+    (path, codes.collect(), calls.handling_seconds.totals())
+}
+
+fn loaded(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}
