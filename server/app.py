@@ -22,7 +22,8 @@ from server.repository.loader import ModelLoader
 from server.repository.poller import RepositoryPoller
 from server.repository.versions import ModelRepository
 from server.security.policy import open_security
-from server.transports import Entrance, open_transports
+from server.transport.native.server import NativeServer
+from server.transports import Entrance, choose_transport, open_transports
 
 # A call leaves three to five objects of grpc.aio's, and with them its metadata, up to 16 KiB: so
 # many of up to 1,700 calls wait for the collector, which then looks through them alone.
@@ -44,7 +45,10 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     limits = RequestLimits(
         settings.max_batch_images, settings.max_response_bytes, settings.max_comparisons
     )
-    admission, metrics = AdmissionControl(settings.max_queue_images), ServerMetrics()
+    native = choose_transport(settings)
+    images = native.images if native else None
+    admission = AdmissionControl(settings.max_queue_images, images)
+    metrics = ServerMetrics()
     metrics.watch_queue(lambda: admission.images)
     metrics.watch_log(lambda: lines.dropped)
     report_unhandled_failures(metrics.count_failure)
@@ -58,15 +62,19 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     stop = stop_signal()  # before this a signal ends the process at once: there is nothing to drain
     state, gate = ServingState(), CallGate()
     services = build_services(current, limits, state)
-    entrance = Entrance(settings, security, metrics, state, gate, loader.max_receive_bytes)
+    entrance = Entrance(settings, security, metrics, state, gate, loader.max_receive_bytes, native)
     opened = await open_transports(services, entrance)
     metrics_port = serve_metrics(metrics, settings.host_of_metrics, settings.metrics_port)
     await opened.grpc.start()
+    beside = []
+    if isinstance(opened.grpc, NativeServer):
+        lane = await opened.grpc.open_lane(current, limits, loader.threads, metrics)
+        beside.append(asyncio.create_task(lane.keep_updating()))
     tune_garbage_collection()
     poller = RepositoryPoller(
         current, repository, metrics, settings.reload_interval, reload_requested
     )
-    polling = asyncio.create_task(poller.keep_running())
+    beside.append(asyncio.create_task(poller.keep_running()))
     log_ready(
         current.active,
         device_setting=settings.device,
@@ -84,7 +92,8 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
         delay_seconds=settings.drain_delay,
         timeout_seconds=settings.drain_timeout,
     )
-    polling.cancel()
+    for task in beside:
+        task.cancel()
     await drain(opened.transports, state, gate, settings.drain_timeout, settings.drain_delay)
     poller.close()
     release_signals()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import grpc
 import structlog
@@ -25,7 +25,7 @@ from server.transport.grpc.server import (
     listen,
     service_handlers,
 )
-from server.transport.native.extension import load_extension
+from server.transport.native.extension import NativeModule, load_extension
 from server.transport.native.server import ConnectionLimits, build_native_server
 
 log = structlog.get_logger()
@@ -49,6 +49,7 @@ class Entrance:
     state: ServingState
     gate: CallGate
     max_request_bytes: int
+    native: NativeModule | None = None  # None: grpcio carries gRPC
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ async def open_transports(services: Sequence[Service], entrance: Entrance) -> Op
     settings, security = entrance.settings, entrance.security
     ports = 1 if settings.http_port == "off" else 2
     max_connections = affordable_connections(settings.max_connections, ports)
-    name, module = choose_transport(settings.transport)
+    name = "native" if entrance.native else "python"
     entrance.metrics.set_transport(name)
     handlers = service_handlers(services, entrance.metrics, entrance.gate, entrance.state)
-    server, grpc_port = open_grpc(module, handlers, entrance, max_connections)
+    server, grpc_port = open_grpc(handlers, entrance, max_connections)
     if settings.http_port == "off":
         return OpenTransports(server, name, grpc_port, (server,))
     # Imported here, for it takes a third of a second.
@@ -95,40 +96,36 @@ async def open_transports(services: Sequence[Service], entrance: Entrance) -> Op
     return OpenTransports(server, name, grpc_port, (server, http), http_port, page)
 
 
-def choose_transport(
-    setting: Literal["auto", "python", "native"],
-) -> tuple[Literal["python", "native"], Any]:
-    """Return the transport of gRPC, and the module of the native one.
+def choose_transport(settings: ServerSettings) -> NativeModule | None:
+    """Return the extension that is to carry gRPC; None: grpcio does.
 
     Raises:
         StartError: the native one is to be used, and is not there or does not fit.
     """
-    if setting == "python":
-        return "python", None
+    if settings.transport == "python":
+        return None
     try:
-        return "native", load_extension()
+        return load_extension(settings.max_queue_images)
     except StartError as error:
-        if setting == "native":
+        if settings.transport == "native":
             raise
         log.info("gRPC is carried by grpcio", reason=str(error))
-    return "python", None
+    return None
 
 
 def open_grpc(
-    module: Any,  # noqa: ANN401 (a module without types)
-    handlers: Sequence[grpc.GenericRpcHandler],
-    entrance: Entrance,
-    max_connections: int,
+    handlers: Sequence[grpc.GenericRpcHandler], entrance: Entrance, max_connections: int
 ) -> tuple[GrpcServer, int]:
-    """Listen for gRPC by the native module, None: by grpcio; return the server and the port.
+    """Listen for gRPC; return the server and the port.
 
     Raises:
         StartError: the port cannot be bound; the text names it.
     """
     settings, interceptors = entrance.settings, token_interceptors(entrance)
-    if module is not None:
+    if entrance.native is not None:
         limits = ConnectionLimits(entrance.max_request_bytes, max_connections)
-        native = build_native_server(module, handlers, settings, limits, interceptors)
+        native = build_native_server(entrance.native, handlers, settings, limits, interceptors)
+        entrance.gate.add_close_callback(native.close_gate)
         return native, native.listen(settings.host, settings.grpc_port)
     options = connection_options(settings, entrance.max_request_bytes, max_connections)
     server = build_server(handlers, options, interceptors)

@@ -66,6 +66,15 @@ def check_vectors(bundle: Bundle, runner: InterveningRunner) -> int:
     return len(images)
 
 
+def recorded_images(bundle: Bundle) -> np.ndarray:
+    """Return the images of the recorded vectors, FLOAT32 [N, H, W].
+
+    Raises:
+        BundleError: the file is damaged, or has not the vectors of this network.
+    """
+    return _read(bundle)[0]
+
+
 def _read(bundle: Bundle) -> tuple[np.ndarray, Reference]:
     path = bundle.path / VECTORS_FILE
     names = [stage.name for stage in bundle.manifest.stages]

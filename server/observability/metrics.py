@@ -158,6 +158,8 @@ class ServerMetrics:
         self._transport_info = gauge("forward_transport_info", text, ("transport",))
         text = "Whether the native transport answers Predict itself; 0: through Python."
         self._lane_on = gauge("forward_lane_on", text)
+        text = "Calls that the native transport answered itself; grpc_server_handled has them too."
+        self.lane_calls = counter("forward_lane_calls", text, ("grpc_path",))
         text = "Versions that took the place of another, and that failed to."
         self._reloads = counter("forward_model_reloads", text, ("result",))
         text = "Whether the version is served that should be."

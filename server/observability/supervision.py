@@ -10,9 +10,7 @@ from typing import Any, Literal, get_args
 import structlog
 
 # The background tasks, and the other places of failures that end no call.
-Task = Literal[
-    "reload", "retire", "lane", "files", "metrics", "event_loop", "thread", "destructor"
-]
+Task = Literal["reload", "retire", "lane", "files", "metrics", "event_loop", "thread", "destructor"]
 TASKS: tuple[Task, ...] = get_args(Task)
 CountFailure = Callable[[Task], None]
 

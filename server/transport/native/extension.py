@@ -1,9 +1,11 @@
 """The extension `forward_native`: whether it is there, and fits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypedDict
 
+from server.engine.admission import ImageCounter
 from server.errors import StartError
 
 CONTRACT = 1  # of what this package calls; the extension has the same number
@@ -11,6 +13,19 @@ MODULE = "forward_native"
 REMEDY = "install it with `make native`, or take --transport python"
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+
+
+Observed: TypeAlias = tuple[Sequence[int], float]  # the counts of buckets, and the sum
+
+
+class LaneTotals(TypedDict):
+    """What the lane has counted since the start."""
+
+    images: int
+    run_images: Observed
+    run_seconds: Observed
+    queue_seconds: Observed
+    calls: Sequence[tuple[str, Sequence[tuple[str, int]], Observed]]  # path, codes, times
 
 
 class Extension(Protocol):
@@ -27,15 +42,35 @@ class Extension(Protocol):
     def finish(self, call: int, code: int, text: str, trailing: Metadata) -> None: ...
     def flush(self) -> None: ...
     def set_gate(self, closed: bool) -> None: ...
+    def set_lane(self, session: object | None, model: Mapping[str, object] | None) -> None: ...
+    def lane_totals(self) -> LaneTotals: ...
     def stop(self, grace_seconds: float) -> None: ...
     def join(self) -> None: ...
 
 
-def load_extension() -> Any:  # noqa: ANN401 (a module without types)
-    """Return the extension's module.
+@dataclass(frozen=True)
+class NativeModule:
+    """The extension's module, and the images that wait or run, which it counts too."""
+
+    module: Any  # without types
+    images: ImageCounter
+
+
+def load_extension(max_queue_images: int) -> NativeModule:
+    """Return the extension.
 
     Raises:
         StartError: it is not installed, or is of another release; the text says what to do.
+    """
+    module = extension_module()
+    return NativeModule(module, module.Admission(max_queue_images))
+
+
+def extension_module() -> Any:  # noqa: ANN401 (a module without types)
+    """Return the extension's module.
+
+    Raises:
+        StartError: as above.
     """
     try:
         module = import_module(MODULE)

@@ -42,7 +42,7 @@ class LaneUpdates:
 
     def _switch_off(self) -> None:
         # At once: no answer of the version before may come after the first of the next.
-        self._extension.set_lane(None, {})
+        self._extension.set_lane(None, None)
         self._metrics.set_lane(is_on=False)
         self._replaced.set()
 

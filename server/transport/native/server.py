@@ -15,10 +15,15 @@ import structlog
 
 from server.addresses import bind_all, claim_socket, unix_path
 from server.config import ServerSettings
+from server.limits import RequestLimits
+from server.observability.metrics import IMAGES_BUCKETS, SECONDS_BUCKETS, ServerMetrics
+from server.repository.current import CurrentModel
 from server.transport.grpc.options import HANDSHAKE_SECONDS, MAX_PING_SECONDS, MIN_PING_SECONDS
 from server.transport.grpc.server import DESCRIPTORS, HEALTH
 from server.transport.native.context import NativeContext
-from server.transport.native.extension import Extension, Metadata
+from server.transport.native.extension import Extension, Metadata, NativeModule
+from server.transport.native.lane import LaneUpdates
+from server.transport.native.totals import LaneTotalsReader
 
 CALL, MESSAGE, HALF_CLOSED, SENT, ENDED, STOPPED, LOG = range(7)  # kinds of events
 BACKLOG = 1024  # connections that wait to be accepted
@@ -101,6 +106,19 @@ class NativeServer:
         await asyncio.to_thread(self._extension.join)
         if self._socket_path:
             self._socket_path.unlink(missing_ok=True)
+
+    async def open_lane(
+        self, current: CurrentModel, limits: RequestLimits, threads: int, metrics: ServerMetrics
+    ) -> LaneUpdates:
+        """Let the lane answer by the current version; return what keeps it so."""
+        metrics.add_scrape_callback(LaneTotalsReader(self._extension, metrics).read)
+        updates = LaneUpdates(self._extension, current, limits, threads, metrics)
+        await updates.update()
+        return updates
+
+    def close_gate(self) -> None:
+        """Hand every call over from now on, also those that the lane would answer."""
+        self._extension.set_gate(closed=True)
 
     def _take(self) -> None:
         for event in self._extension.take():
@@ -244,20 +262,20 @@ class ConnectionLimits:
 
 
 def build_native_server(
-    module: Any,  # noqa: ANN401 (a module without types)
+    native: NativeModule,
     handlers: Sequence[grpc.GenericRpcHandler],
     settings: ServerSettings,
     limits: ConnectionLimits,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> NativeServer:
-    """Return a server by the extension's module; it listens nowhere yet."""
+    """Return a server by the extension; it listens nowhere yet."""
     paths = [
         f"/{service.full_name}/{method.name}"
         for service in (*DESCRIPTORS, HEALTH)
         for method in service.methods
         if not method.client_streaming and not method.server_streaming
     ]
-    extension: Extension = module.Server(
+    extension: Extension = native.module.Server(
         unary_methods=paths,
         max_connections=limits.max_connections,
         max_concurrent_streams=settings.max_concurrent_streams,
@@ -269,5 +287,8 @@ def build_native_server(
         max_age_seconds=settings.max_connection_age,
         age_grace_seconds=settings.drain_timeout,
         min_ping_seconds=MIN_PING_SECONDS,
+        admission=native.images,
+        seconds_bounds=SECONDS_BUCKETS,
+        images_bounds=IMAGES_BUCKETS,
     )
     return NativeServer(extension, handlers, interceptors)

@@ -1,4 +1,4 @@
-"""The session of ONNX Runtime that the extension runs itself, compared with Python's before it serves."""
+"""The session of ONNX Runtime that the extension runs, proven equal to Python's at first."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +10,7 @@ from export.bundle.manifest import ONNX_FILE
 from export.errors import ExportError
 from export.parity.vectors import recorded_images
 from server.engine.model import ServedModel
-from server.transport.native.extension import load_extension
+from server.transport.native.extension import extension_module
 
 RANDOM_IMAGES = 100  # of the comparison's last batch
 
@@ -58,12 +58,12 @@ def _open(model: ServedModel, library: Path, threads: int) -> OnnxSession:
     stages = model.manifest.stages
     data = model.bundle.read(ONNX_FILE)
     names = stages[0].values["onnx"], stages[-1].values["onnx"]
-    session = load_extension().OnnxSession(str(library), data, threads, *names)
+    session = extension_module().OnnxSession(str(library), data, threads, *names)
     return cast("OnnxSession", session)
 
 
 def _difference(session: OnnxSession, model: ServedModel, max_batch_images: int) -> str:
-    """Return where the session's logits are not those of the runner; empty if they are the same bits."""
+    """Return where the session's logits differ from the runner's in any bit; empty: nowhere."""
     shape = model.manifest.input_shape
     vectors = recorded_images(model.bundle)
     random = np.random.default_rng(0)
