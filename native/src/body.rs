@@ -1,5 +1,6 @@
 //! The messages of a call, out of the frames of its stream.
 
+use std::collections::VecDeque;
 use std::task::{ready, Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -23,6 +24,9 @@ pub struct Body {
     partial: BytesMut, // the begin of a message that came in several chunks
     encoding: Encoding,
     max: usize, // bytes of a message
+    /// Bytes of the messages that were returned and not taken, which keep their part of the windows:
+    /// these bound what a connection makes the server hold.
+    held: VecDeque<usize>,
     pub ended: bool,
 }
 
@@ -35,6 +39,7 @@ impl Body {
             partial,
             encoding,
             max,
+            held: VecDeque::new(),
             ended: false,
         }
     }
@@ -51,21 +56,20 @@ impl Body {
                 return Poll::Ready(Ok(Some(message)));
             }
             match ready!(self.stream.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // All windows of a connection together bound what is not taken yet.
-                    if self
-                        .stream
-                        .flow_control()
-                        .release_capacity(data.len())
-                        .is_err()
-                    {
-                        return Poll::Ready(Err(BodyError::Lost));
-                    }
-                    self.chunk = data;
-                }
+                Some(Ok(data)) => self.chunk = data,
                 Some(Err(_)) => return Poll::Ready(Err(BodyError::Lost)),
                 None => return Poll::Ready(self.end()),
             }
+        }
+    }
+
+    /// Let the client send as much again as the oldest message had that was returned.
+    ///
+    /// For streams: of a unary call everything is given back when it ends, by h2.
+    pub fn message_taken(&mut self) {
+        if let Some(bytes) = self.held.pop_front() {
+            // An error says that the stream has ended, and then there is nothing to give back.
+            let _ = self.stream.flow_control().release_capacity(bytes);
         }
     }
 
@@ -135,7 +139,8 @@ impl Body {
         self.chunk.advance(now);
     }
 
-    fn plain(&self, framed: Bytes) -> Result<Bytes, Status> {
+    fn plain(&mut self, framed: Bytes) -> Result<Bytes, Status> {
+        self.held.push_back(framed.len());
         let message = framed.slice(PREFIX_BYTES..);
         match framed[0] {
             0 => Ok(message),

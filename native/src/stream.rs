@@ -26,7 +26,10 @@ impl Exchange {
             while let Poll::Ready(command) = to.slot.poll(cx) {
                 match command {
                     Command::Send { message, .. } => self.sending.push_back(message),
-                    Command::Taken { .. } => self.ahead -= 1,
+                    Command::Taken { .. } => {
+                        self.ahead -= 1;
+                        call.body.message_taken();
+                    }
                     finish => self.finish = Some(finish),
                 }
             }
