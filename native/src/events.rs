@@ -75,6 +75,8 @@ pub enum Command {
     },
     /// Let the lane answer by this version; None: not at all.
     Serve(Option<Box<(LaneModel, Session)>>),
+    /// End as a fault would: a test sees what becomes of the process.
+    Panic,
     Stop {
         grace_seconds: f64,
     },
@@ -87,7 +89,7 @@ impl Command {
             | Self::Send { id, .. }
             | Self::Taken { id }
             | Self::Finish { id, .. } => Some(*id),
-            Self::Serve(_) | Self::Stop { .. } => None,
+            Self::Serve(_) | Self::Panic | Self::Stop { .. } => None,
         }
     }
 }

@@ -220,6 +220,12 @@ impl Server {
         Ok(())
     }
 
+    /// Let the io thread panic, which ends the process; for a test of that.
+    fn panic(&self) {
+        self.shared.push_command(Command::Panic);
+        self.shared.flush();
+    }
+
     /// Wait for the io thread to end, after STOPPED.
     fn join(&self, py: Python<'_>) {
         let mut state = self.state.lock().expect("no panic holds it");

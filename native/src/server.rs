@@ -77,6 +77,7 @@ async fn commands(io: &Io) -> Duration {
                 Command::Stop { grace_seconds } => {
                     return Duration::from_secs_f64(grace_seconds);
                 }
+                Command::Panic => panic!("it was told to"),
                 command => io.dispatch(command),
             }
         }

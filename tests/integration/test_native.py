@@ -1,0 +1,143 @@
+"""What only the native transport has: its lane, its thread, its choice."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import grpc
+import numpy as np
+import pytest
+
+from forward.v1 import forward_pb2 as pb
+from forward.v1 import forward_pb2_grpc
+from forward_client.messages import tensor_of
+from tests.support.bundles import REPOSITORY
+from tests.support.servers import (
+    RunningServer,
+    metric,
+    run_server_until_it_ends,
+    scrape,
+    start_server,
+)
+
+pytest.importorskip("forward_native", reason="the native transport is not installed")
+
+PREDICT = "/forward.v1.ForwardService/Predict"
+LABELS = {
+    "grpc_service": "forward.v1.ForwardService",
+    "grpc_method": "Predict",
+    "grpc_type": "unary",
+}
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[RunningServer]:
+    with start_server("--transport", "native") as server:
+        yield server
+
+
+def stub(server: RunningServer) -> forward_pb2_grpc.ForwardServiceStub:
+    return forward_pb2_grpc.ForwardServiceStub(grpc.insecure_channel(server.address))
+
+
+def request(images: int) -> pb.PredictRequest:
+    pixels = np.random.default_rng(0).integers(0, 256, (images, 28, 28), np.uint8)
+    return pb.PredictRequest(images=tensor_of(pixels))
+
+
+def test_ready_names_the_transport(served: RunningServer) -> None:
+    assert served.ready["transport"] == "native"
+    assert metric(served, "forward_transport_info", transport="native") == 1
+
+
+def test_the_lane_answers_predict_and_counts_it_as_the_services_do(served: RunningServer) -> None:
+    before = scrape(served)
+    for images in (1, 3, 64):
+        stub(served).Predict(request(images))
+    after = scrape(served)
+
+    def grown(name: str, **labels: str) -> float:
+        key = (name, frozenset(labels.items()))
+        return after[key] - before[key]
+
+    assert grown("forward_lane_calls_total", grpc_path=PREDICT) == 3
+    assert grown("grpc_server_handled_total", **LABELS, grpc_code="OK") == 3
+    assert grown("grpc_server_handling_seconds_count", **LABELS) == 3
+    assert grown("forward_images_total", batcher="predict") == 68
+    assert grown("forward_run_images_sum", batcher="predict") == 68
+    assert grown("forward_run_images_count", batcher="predict") == 3
+    assert grown("forward_run_seconds_count", batcher="predict") == 3
+    assert grown("forward_queue_seconds_count", batcher="predict") == 3
+    assert after["forward_queue_images", frozenset()] == 0
+
+
+def test_what_the_lane_leaves_is_worded_by_the_service(served: RunningServer) -> None:
+    before = metric(served, "forward_lane_calls_total", grpc_path=PREDICT)
+    with pytest.raises(grpc.RpcError) as raised:
+        stub(served).Predict(pb.PredictRequest())
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined] # a call
+    assert metric(served, "forward_lane_calls_total", grpc_path=PREDICT) == before
+
+
+def test_python_is_chosen_when_it_is_asked_for() -> None:
+    with start_server("--transport", "python") as server:
+        stub(server).Predict(request(1))
+        assert server.ready["transport"] == "python"
+        assert metric(server, "forward_transport_info", transport="python") == 1
+        assert metric(server, "forward_lane_on") == 0
+
+
+WITHOUT_EXTENSION = """
+import sys
+sys.modules["forward_native"] = None  # as if it were not installed
+from server.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_native_without_the_extension_stops_the_start_and_says_what_to_do() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTENSION, "--transport", "native"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert "the native transport is not installed" in done.stderr
+    assert "make native" in done.stderr
+
+
+PANICKING = """
+import sys, threading
+from server.transport.native import server
+start = server.NativeServer.start
+async def started(self):
+    await start(self)
+    threading.Timer(2, self._extension.panic).start()
+server.NativeServer.start = started
+from server.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_a_panic_of_the_io_thread_ends_the_process_with_a_line() -> None:
+    ports = ["--grpc-port", "0", "--metrics-port", "0", "--http-port", "off"]
+    done = subprocess.run(
+        [sys.executable, "-c", PANICKING, "--transport", "native", *ports],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == -signal.SIGABRT
+    assert "forward-native: forward-io failed and the process ends" in done.stderr
+
+
+def test_an_unknown_transport_stops_the_start() -> None:
+    done = run_server_until_it_ends("--transport", "rust")
+    assert done.returncode != 0
+    assert "transport" in done.stderr
