@@ -124,7 +124,17 @@ def open_grpc(
     settings, interceptors = entrance.settings, token_interceptors(entrance)
     if entrance.native is not None:
         limits = ConnectionLimits(entrance.max_request_bytes, max_connections)
-        native = build_native_server(entrance.native, handlers, settings, limits, interceptors)
+        tokens = entrance.security.tokens
+        native = build_native_server(
+            entrance.native,
+            handlers,
+            settings,
+            limits,
+            interceptors,
+            needs_token=tokens is not None,
+        )
+        if tokens:
+            tokens.watched.follow(native.set_tokens)
         entrance.gate.add_close_callback(native.close_gate)
         return native, native.listen(settings.host, settings.grpc_port)
     options = connection_options(settings, entrance.max_request_bytes, max_connections)

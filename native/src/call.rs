@@ -1,5 +1,6 @@
 //! One call over the seam: its bytes to Python, and what Python answers to the client.
 
+use std::collections::VecDeque;
 use std::future::{poll_fn, Future};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,7 +12,8 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::RecvStream;
 use http::header::CONTENT_TYPE;
-use http::{Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::{sleep_until, Instant, Sleep};
 
 use crate::body::{Body, BodyError};
@@ -19,6 +21,7 @@ use crate::clock::monotonic_seconds;
 use crate::events::{Command, Event, Slot};
 use crate::grpc::{self, Encoding, Status};
 use crate::io::Io;
+use crate::laned;
 use crate::responder::Responder;
 use crate::stream::Exchange;
 
@@ -57,17 +60,23 @@ pub async fn serve(
         Err(status) => return response.refuse(&status),
     };
     let body = Body::new(stream, encoding, io.options.max_message_bytes);
-    let path = parts.uri.path();
-    let is_unary = io.options.unary_methods.contains(path);
-    let call = Call::new(io, response, body, deadline);
-    if is_unary {
-        call.unary(path, peer, &parts.headers).await;
+    let call = Call {
+        io,
+        peer,
+        parts,
+        response,
+        body,
+        deadline,
+        timer: None,
+    };
+    if call.io.options.unary_methods.contains(call.path()) {
+        call.unary().await;
     } else {
-        call.stream(path, peer, &parts.headers).await;
+        call.stream().await;
     }
 }
 
-fn not_grpc(parts: &http::request::Parts) -> Option<Response<()>> {
+fn not_grpc(parts: &Parts) -> Option<Response<()>> {
     let status = if parts.method != Method::POST {
         StatusCode::METHOD_NOT_ALLOWED
     } else if !is_grpc(
@@ -92,7 +101,7 @@ fn is_grpc(content_type: &[u8]) -> bool {
     }
 }
 
-fn admitted(io: &Io, parts: &http::request::Parts) -> Result<(Encoding, Option<Deadline>), Status> {
+fn admitted(io: &Io, parts: &Parts) -> Result<(Encoding, Option<Deadline>), Status> {
     let authority = parts
         .uri
         .authority()
@@ -119,25 +128,25 @@ pub enum Next {
 }
 
 pub struct Call {
-    io: Rc<Io>,
+    pub io: Rc<Io>,
+    peer: Arc<str>,
+    parts: Parts,
     pub response: Responder,
     pub body: Body,
-    deadline: Option<Deadline>,
+    pub deadline: Option<Deadline>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Call {
-    fn new(io: Rc<Io>, response: Responder, body: Body, deadline: Option<Deadline>) -> Self {
-        Self {
-            io,
-            response,
-            body,
-            deadline,
-            timer: None,
-        }
+    pub fn path(&self) -> &str {
+        self.parts.uri.path()
     }
 
-    async fn unary(mut self, path: &str, peer: Arc<str>, headers: &http::HeaderMap) {
+    pub fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    async fn unary(mut self) {
         let first = poll_fn(|cx| self.poll_first(cx)).await;
         let message = match first {
             Next::Message(message) => message,
@@ -145,9 +154,21 @@ impl Call {
             Next::Late => return self.finish_late(),
             Next::Lost | Next::Command(_) => return,
         };
+        match message {
+            None => self.unary_in_python(None).await,
+            Some(message) => {
+                if let Some((call, message)) = laned::take(self, message) {
+                    call.unary_in_python(Some(message)).await;
+                }
+            }
+        }
+    }
+
+    /// Let Python answer; None: the client sent no message.
+    pub async fn unary_in_python(mut self, message: Option<Bytes>) {
         let registered = Registered::new(&self.io);
         let is_empty = message.is_none();
-        self.begin(&registered, path, peer, headers, message);
+        self.begin(&registered, message);
         if is_empty {
             self.io.outbox.push(Event::HalfClosed { id: registered.id });
         }
@@ -174,10 +195,17 @@ impl Call {
         }
     }
 
-    async fn stream(mut self, path: &str, peer: Arc<str>, headers: &http::HeaderMap) {
+    async fn stream(self) {
+        if let Some((call, messages)) = laned::stream(self).await {
+            call.stream_in_python(messages).await;
+        }
+    }
+
+    /// Let Python answer the messages that were read already, and the rest.
+    async fn stream_in_python(mut self, messages: VecDeque<Bytes>) {
         let registered = Registered::new(&self.io);
-        self.begin(&registered, path, peer, headers, None);
-        let mut exchange = Exchange::default();
+        self.begin(&registered, None);
+        let mut exchange = Exchange::begun(messages, &self, &registered);
         match poll_fn(|cx| exchange.poll(&mut self, &registered, cx)).await {
             Next::Command(Command::Finish {
                 code,
@@ -199,25 +227,18 @@ impl Call {
         }
     }
 
-    fn begin(
-        &self,
-        registered: &Registered,
-        path: &str,
-        peer: Arc<str>,
-        headers: &http::HeaderMap,
-        message: Option<Bytes>,
-    ) {
+    fn begin(&self, registered: &Registered, message: Option<Bytes>) {
         self.io.outbox.push(Event::Call {
             id: registered.id,
-            method: path.to_owned(),
-            peer,
-            metadata: grpc::metadata(headers),
+            method: self.path().to_owned(),
+            peer: Arc::clone(&self.peer),
+            metadata: grpc::metadata(self.headers()),
             deadline: self.deadline.map(|deadline| deadline.seconds),
             message,
         });
     }
 
-    fn finish_late(self) {
+    pub fn finish_late(self) {
         self.response
             .finish(grpc::DEADLINE_EXCEEDED, "Deadline Exceeded", &[]);
     }

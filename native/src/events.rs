@@ -3,12 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{watch, Notify};
 
 use crate::grpc::Value;
 use crate::lane::model::LaneModel;
@@ -75,6 +75,8 @@ pub enum Command {
     },
     /// Let the lane answer by this version; None: not at all.
     Serve(Option<Box<(LaneModel, Session)>>),
+    /// Tokens of which a call in the lane needs one.
+    SetTokens(Vec<String>),
     /// End as a fault would: a test sees what becomes of the process.
     Panic,
     Stop {
@@ -89,7 +91,7 @@ impl Command {
             | Self::Send { id, .. }
             | Self::Taken { id }
             | Self::Finish { id, .. } => Some(*id),
-            Self::Serve(_) | Self::Panic | Self::Stop { .. } => None,
+            Self::Serve(_) | Self::SetTokens(_) | Self::Panic | Self::Stop { .. } => None,
         }
     }
 }
@@ -101,7 +103,7 @@ pub struct Shared {
     commands: Mutex<Vec<Command>>,
     has_commands: Notify,
     /// Whether the server refuses calls, for it drains.
-    pub gate_closed: AtomicBool,
+    gate_closed: watch::Sender<bool>,
     /// Counts the versions: the lane is off while it has not seen the newest.
     pub generation: AtomicU64,
 }
@@ -126,7 +128,7 @@ impl Shared {
             event_fd,
             commands: Mutex::default(),
             has_commands: Notify::new(),
-            gate_closed: AtomicBool::new(false),
+            gate_closed: watch::Sender::new(false),
             generation: AtomicU64::new(0),
         })
     }
@@ -177,7 +179,17 @@ impl Shared {
     }
 
     pub fn is_gate_closed(&self) -> bool {
-        self.gate_closed.load(Ordering::Relaxed)
+        *self.gate_closed.borrow()
+    }
+
+    pub fn set_gate(&self, closed: bool) {
+        self.gate_closed.send_replace(closed);
+    }
+
+    /// Return when the server refuses calls.
+    pub async fn gate_closed(&self) {
+        let mut gate = self.gate_closed.subscribe();
+        let _ = gate.wait_for(|&closed| closed).await; // the sender lives as long as this
     }
 }
 

@@ -3,12 +3,26 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use http::HeaderMap;
+
 use crate::events::{Command, Outbox, Shared, Slot};
+use crate::grpc::Value;
 use crate::lane::admission::Admission;
 use crate::lane::metrics::Metrics;
+use crate::lane::served::Served;
+use crate::lane::tokens::Tokens;
+use crate::laned::Lane;
 use crate::tls::Tls;
+
+/// A status that ends a call, with its text and trailing metadata.
+pub struct Ending {
+    pub code: u32,
+    pub text: String,
+    pub trailing: Vec<(String, Value)>,
+}
 
 /// The settings of a server; sizes in bytes, times in seconds.
 pub struct Options {
@@ -27,6 +41,10 @@ pub struct Options {
     pub age_grace_seconds: f64,
     /// Clients may ping so often while no call runs.
     pub min_ping_seconds: f64,
+    /// Whether a call needs a token.
+    pub needs_token: bool,
+    /// What a stream in the lane ends with when the server drains.
+    pub drained: Ending,
     /// Shared with Python.
     pub admission: Arc<Admission>,
     pub metrics: Arc<Metrics>,
@@ -39,13 +57,20 @@ pub struct Io {
     pub outbox: Outbox,
     pub tls: Option<Arc<Tls>>,
     pub connections: Cell<usize>,
+    pub lane: Lane,
+    generation: Cell<u64>, // of the version in the lane, or of none
+    tokens: RefCell<Tokens>,
     calls: RefCell<HashMap<u64, Rc<Slot>>>,
     next_id: Cell<u64>,
 }
 
 impl Io {
     pub fn new(options: Options, shared: Arc<Shared>, tls: Option<Arc<Tls>>) -> Self {
+        let (admission, metrics) = (&options.admission, &options.metrics);
         Self {
+            lane: Lane::new(Arc::clone(admission), Arc::clone(metrics)),
+            generation: Cell::new(0),
+            tokens: RefCell::new(Tokens::new(options.needs_token)),
             options,
             outbox: Outbox::new(Arc::clone(&shared)),
             shared,
@@ -69,8 +94,25 @@ impl Io {
         self.calls.borrow_mut().remove(&id);
     }
 
-    /// Hand a command to its call; one that has ended gets none.
+    /// Whether a call with these headers may be answered in the lane.
+    pub fn is_lane_open(&self, headers: &HeaderMap) -> bool {
+        let newest = self.shared.generation.load(Ordering::Relaxed);
+        newest == self.generation.get()
+            && !self.shared.is_gate_closed()
+            && self.tokens.borrow().allow(headers)
+    }
+
+    /// Do what a command says, or hand it to its call; one that has ended gets none.
     pub fn dispatch(&self, command: Command) {
+        let command = match command {
+            Command::Serve(version) => {
+                self.generation.set(self.generation.get() + 1);
+                let served = version.map(|version| Served::new(version.0, Box::new(version.1)));
+                return self.lane.serve(served);
+            }
+            Command::SetTokens(tokens) => return self.tokens.borrow_mut().set(tokens),
+            command => command,
+        };
         let slot = command
             .call()
             .and_then(|id| self.calls.borrow().get(&id).cloned());

@@ -12,6 +12,7 @@ mod grpc;
 mod guard;
 mod io;
 mod lane_python;
+mod laned;
 mod onnx;
 mod onnx_python;
 mod python;

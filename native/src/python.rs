@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use crate::events::{Command, Event, Shared};
 use crate::grpc::{framed, Value};
-use crate::io::Options;
+use crate::io::{Ending, Options};
 use crate::lane::metrics::{Bounds, Metrics};
 use crate::lane_python::{Admission, GivenModel, Totals};
 use crate::onnx_python::OnnxSession;
@@ -45,8 +45,8 @@ impl Server {
     #[pyo3(signature = (
         *, unary_methods, max_connections, max_concurrent_streams, max_message_bytes,
         max_metadata_bytes, handshake_seconds, keepalive_seconds, keepalive_timeout_seconds,
-        max_age_seconds, age_grace_seconds, min_ping_seconds, admission, seconds_bounds,
-        images_bounds
+        max_age_seconds, age_grace_seconds, min_ping_seconds, needs_token, drained, admission,
+        seconds_bounds, images_bounds
     ))]
     #[expect(clippy::too_many_arguments, reason = "settings, given by their names")]
     fn new(
@@ -61,6 +61,8 @@ impl Server {
         max_age_seconds: f64,
         age_grace_seconds: f64,
         min_ping_seconds: f64,
+        needs_token: bool,
+        drained: (u32, String, Vec<(String, Given)>),
         admission: &Admission,
         seconds_bounds: Vec<f64>,
         images_bounds: Vec<f64>,
@@ -70,6 +72,13 @@ impl Server {
             images: images_bounds,
         };
         let metrics = Arc::new(Metrics::new(&bounds));
+        let (code, text, trailing) = drained;
+        let trailing = values(trailing);
+        let drained = Ending {
+            code,
+            text,
+            trailing,
+        };
         let options = Options {
             unary_methods: unary_methods.into_iter().collect(),
             max_connections,
@@ -82,6 +91,8 @@ impl Server {
             max_age_seconds,
             age_grace_seconds,
             min_ping_seconds,
+            needs_token,
+            drained,
             admission: Arc::clone(&admission.shared),
             metrics: Arc::clone(&metrics),
         };
@@ -162,13 +173,7 @@ impl Server {
 
     /// End a call with a status: the number of a gRPC code, its text and trailing metadata.
     fn finish(&self, id: u64, code: u32, text: String, trailing: Vec<(String, Given)>) {
-        let trailing = trailing
-            .into_iter()
-            .map(|(key, value)| match value {
-                Given::Binary(bytes) => (key, Value::Binary(bytes)),
-                Given::Text(text) => (key, Value::Text(text)),
-            })
-            .collect();
+        let trailing = values(trailing);
         self.shared.push_command(Command::Finish {
             id,
             code,
@@ -184,7 +189,7 @@ impl Server {
 
     /// Let every call go to Python from now on, which refuses it, or the lane answer again.
     fn set_gate(&self, closed: bool) {
-        self.shared.gate_closed.store(closed, Ordering::Relaxed);
+        self.shared.set_gate(closed);
     }
 
     /// Let the lane answer by the version that a session computes; None: by none, at once.
@@ -203,6 +208,12 @@ impl Server {
         self.shared.push_command(Command::Serve(served));
         self.shared.flush();
         Ok(())
+    }
+
+    /// A call in the lane needs one of these tokens from now on.
+    fn set_tokens(&self, tokens: Vec<String>) {
+        self.shared.push_command(Command::SetTokens(tokens));
+        self.shared.flush();
     }
 
     /// Everything that the lane has counted since the start.
@@ -234,6 +245,14 @@ impl Server {
             let _ = py.detach(|| thread.join()); // a panic has ended the process
         }
     }
+}
+
+fn values(given: Vec<(String, Given)>) -> Vec<(String, Value)> {
+    let value = |(key, value)| match value {
+        Given::Binary(bytes) => (key, Value::Binary(bytes)),
+        Given::Text(text) => (key, Value::Text(text)),
+    };
+    given.into_iter().map(value).collect()
 }
 
 /// A server without its io thread would be up and answer nothing.

@@ -47,7 +47,30 @@ impl Responder {
         }
     }
 
-    pub fn stream(&mut self) -> Result<&mut SendStream<Bytes>, h2::Error> {
+    /// Send as much of a framed message as the client's windows take; tell whether that was all.
+    pub fn poll_message(
+        &mut self,
+        message: &mut Bytes,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, h2::Error> {
+        let stream = self.stream()?;
+        while !message.is_empty() {
+            stream.reserve_capacity(message.len());
+            while stream.capacity() == 0 {
+                match stream.poll_capacity(cx) {
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(Some(Err(error))) => return Err(error),
+                    Poll::Ready(None) => return Err(Reason::CANCEL.into()),
+                    Poll::Pending => return Ok(false),
+                }
+            }
+            let now = stream.capacity().min(message.len());
+            stream.send_data(message.split_to(now), false)?;
+        }
+        Ok(true)
+    }
+
+    fn stream(&mut self) -> Result<&mut SendStream<Bytes>, h2::Error> {
         if self.stream.is_none() {
             self.stream = Some(self.respond.send_response(grpc::response(), false)?);
         }

@@ -58,6 +58,11 @@ pub fn run(
         }
         let publishing = Rc::clone(&io);
         spawn_local(async move { publishing.outbox.keep_publishing().await });
+        let running = Rc::clone(&io);
+        spawn_local(async move {
+            let log = |text| running.outbox.log("error", text);
+            running.lane.keep_running(log).await;
+        });
         let grace = commands(&io).await;
         let deadline = Instant::now() + grace;
         stop.send_replace(Some(deadline));

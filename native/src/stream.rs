@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::Reason;
 
 use crate::call::{Call, Next, Registered};
 use crate::events::{Command, Event};
@@ -21,6 +20,21 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// Give Python the messages that were read before it had the stream.
+    pub fn begun(messages: VecDeque<Bytes>, call: &Call, to: &Registered) -> Self {
+        let begun = Self {
+            ahead: messages.len(),
+            ..Self::default()
+        };
+        for message in messages {
+            to.io.outbox.push(Event::Message { id: to.id, message });
+        }
+        if call.body.ended {
+            to.io.outbox.push(Event::HalfClosed { id: to.id });
+        }
+        begun
+    }
+
     pub fn poll(&mut self, call: &mut Call, to: &Registered, cx: &mut Context<'_>) -> Poll<Next> {
         loop {
             while let Poll::Ready(command) = to.slot.poll(cx) {
@@ -65,22 +79,11 @@ impl Exchange {
         cx: &mut Context<'_>,
     ) -> Result<(), h2::Error> {
         while let Some(message) = self.sending.front_mut() {
-            let stream = call.response.stream()?;
-            stream.reserve_capacity(message.len());
-            while stream.capacity() == 0 {
-                match stream.poll_capacity(cx) {
-                    Poll::Ready(Some(Ok(_))) => {}
-                    Poll::Ready(Some(Err(error))) => return Err(error),
-                    Poll::Ready(None) => return Err(Reason::CANCEL.into()),
-                    Poll::Pending => return Ok(()),
-                }
+            if !call.response.poll_message(message, cx)? {
+                return Ok(());
             }
-            let now = stream.capacity().min(message.len());
-            stream.send_data(message.split_to(now), false)?;
-            if message.is_empty() {
-                self.sending.pop_front();
-                to.io.outbox.push(Event::Sent { id: to.id });
-            }
+            self.sending.pop_front();
+            to.io.outbox.push(Event::Sent { id: to.id });
         }
         Ok(())
     }

@@ -39,6 +39,7 @@ class ReloadedValue(Generic[Value]):
         self._seen = self._state()
         self._value = read()
         self._fault = ""  # of the files as they are; none: the value is what they hold
+        self._followers: list[Callable[[Value], None]] = []
         self._again = False  # the fault is not in what the files hold: the same may be read later
 
     def is_current(self) -> bool:
@@ -48,6 +49,11 @@ class ReloadedValue(Generic[Value]):
     def current(self) -> Value:
         """Return the value, as of the last refresh."""
         return self._value
+
+    def follow(self, take: Callable[[Value], None]) -> None:
+        """Call with the value now, and with every later one in the thread that refreshes."""
+        self._followers.append(take)
+        take(self._value)
 
     def refresh(self) -> None:
         """Read the files if they have changed or could not be read; one thread at a time."""
@@ -62,6 +68,8 @@ class ReloadedValue(Generic[Value]):
                 self._seen = state
         else:
             self._value, self._seen, self._fault, self._again = value, state, "", False
+            for take in self._followers:
+                take(value)
             log.info(f"{self._name} renewed")
 
     def _fail(self, error: Exception, *, is_new: bool) -> None:

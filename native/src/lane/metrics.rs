@@ -39,10 +39,8 @@ impl Histogram {
     /// Returns the count of each bucket by itself, and the sum of all values.
     pub fn totals(&self) -> (Vec<u64>, f64) {
         let load = |each: &AtomicU64| each.load(Ordering::Relaxed);
-        (
-            self.counts.iter().map(load).collect(),
-            f64::from_bits(load(&self.sum_bits)),
-        )
+        let counts = self.counts.iter().map(load).collect();
+        (counts, f64::from_bits(load(&self.sum_bits)))
     }
 }
 

@@ -12,6 +12,7 @@ pub mod predict;
 pub mod queue;
 pub mod served;
 pub mod stream;
+pub mod tokens;
 
 #[cfg(test)]
 mod golden;

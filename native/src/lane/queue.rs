@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -40,6 +41,11 @@ impl Decoded {
     pub fn images(&self) -> usize {
         self.request.images
     }
+
+    /// Returns the most images that its version takes in a request.
+    pub fn max_images(&self) -> usize {
+        self.served.model.max_batch_images
+    }
 }
 
 struct Waiting<C> {
@@ -48,6 +54,17 @@ struct Waiting<C> {
     caller: C,
     deadline: Option<Instant>,
     arrived: Instant,
+}
+
+/// The caller's own clock may be a little ahead, as in server/transport/grpc/handlers.py.
+const CLOCK: Duration = Duration::from_millis(20);
+
+/// Returns how a call ended whose client has reset it: at its deadline, or before.
+pub fn end_of_lost(deadline: Option<Instant>, now: Instant) -> End {
+    match deadline {
+        Some(deadline) if now + CLOCK >= deadline => End::DeadlineExceeded,
+        _ => End::Cancelled,
+    }
 }
 
 pub struct Queue<C> {
@@ -148,7 +165,7 @@ impl<C: Caller> Queue<C> {
             version.get_or_insert_with(|| Rc::clone(&next.decoded.served));
             if !next.caller.is_waiting() {
                 let seconds = (now - next.arrived).as_secs_f64();
-                self.count(&next, End::Cancelled, seconds);
+                self.count(&next, end_of_lost(next.deadline, now), seconds);
             } else if next.deadline.is_some_and(|deadline| deadline <= now) {
                 let Waiting {
                     caller, _admitted, ..

@@ -53,7 +53,7 @@ impl Test {
     }
 
     fn runs(&self) -> Vec<usize> {
-        self.laned.runs.images.borrow().clone()
+        self.laned.runs.images()
     }
 
     fn ended(&self, end: End) -> u64 {
@@ -157,11 +157,11 @@ fn a_late_request_is_handed_back_without_being_computed() {
 fn all_requests_of_a_failed_run_are_handed_back_and_it_is_logged() {
     let test = Test::new();
     test.laned.test(async {
-        test.laned.runs.fail.set(true);
+        test.laned.runs.set_failing(true);
         test.submit(1, 1);
         test.submit(2, 1);
         settle().await;
-        test.laned.runs.fail.set(false);
+        test.laned.runs.set_failing(false);
         test.submit(3, 1);
         settle().await;
     });
@@ -187,10 +187,7 @@ fn what_was_decoded_for_a_version_is_run_by_it() {
         test.submit(2, 1);
         settle().await;
     });
-    assert_eq!(
-        (test.runs(), runs.images.borrow().clone()),
-        (vec![1], vec![1])
-    );
+    assert_eq!((test.runs(), runs.images()), (vec![1], vec![1]));
     for (name, got) in &*test.got.borrow() {
         let Got::Answer(response) = got else {
             panic!("{name} has no answer")
@@ -202,7 +199,7 @@ fn what_was_decoded_for_a_version_is_run_by_it() {
 #[test]
 fn a_version_goes_with_its_last_run_and_a_lane_that_is_off_takes_nothing() {
     let test = Test::new();
-    let holders = || Rc::strong_count(&test.laned.runs.images);
+    let holders = || test.laned.runs.holders();
     assert_eq!(holders(), 2);
     test.laned.test(async {
         test.submit(1, 1);

@@ -26,7 +26,7 @@ pub struct Served {
 
 /// The runner, and memory of a run, which is used again: fresh pages cost more than a copy.
 struct Work {
-    runner: Box<dyn Runner>,
+    runner: Box<dyn Runner + Send>,
     pixels: Vec<f32>,
     logits: Vec<f32>,
 }
@@ -48,7 +48,7 @@ struct Repeated {
 }
 
 impl Served {
-    pub fn new(model: LaneModel, runner: Box<dyn Runner>) -> Self {
+    pub fn new(model: LaneModel, runner: Box<dyn Runner + Send>) -> Self {
         let work = Work {
             runner,
             pixels: Vec::new(),

@@ -56,6 +56,10 @@ fn the_stream_is_woken_for_its_first_message_alone() {
     assert_eq!(answered(&ahead).unwrap(), "second");
     ahead.leave();
     assert!(matches!(ahead.first(), First::Nothing));
+    ahead
+        .enter(Bytes::new(), 1)
+        .answer(Bytes::from_static(b"third"));
+    assert_eq!(answered(&ahead).unwrap(), "third");
 }
 
 #[test]
@@ -91,7 +95,7 @@ fn what_waits_for_a_stream_that_has_ended_is_not_computed() {
         drop(ahead);
         settle().await;
     });
-    assert_eq!(*laned.runs.images.borrow(), [1]);
+    assert_eq!(laned.runs.images(), [1]);
     assert_eq!(laned.admission.images(), 0);
     let calls = &laned.metrics.calls[Method::PredictStream as usize];
     assert!(calls

@@ -1,8 +1,8 @@
 //! A small model, requests for it and callers that remember what they got.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 
@@ -52,20 +52,33 @@ pub fn byte_of(response: &[u8]) -> u8 {
     (f32::from_le_bytes(*logit) * 255.0).round() as u8
 }
 
-/// What the runs were, in images, and whether they fail.
+/// A runner that copies pixels; what the runs were, in images, and whether they fail.
 #[derive(Clone, Default)]
-pub struct Runs {
-    pub images: Rc<RefCell<Vec<usize>>>,
-    pub fail: Rc<Cell<bool>>,
+pub struct Runs(Arc<Mutex<(Vec<usize>, bool)>>);
+
+impl Runs {
+    pub fn images(&self) -> Vec<usize> {
+        self.0.lock().unwrap().0.clone()
+    }
+
+    pub fn set_failing(&self, fail: bool) {
+        self.0.lock().unwrap().1 = fail;
+    }
+
+    /// Returns how many there are, of which one is the lane's until it goes.
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
 }
 
 impl Runner for Runs {
     fn run(&mut self, pixels: &[f32], images: usize, logits: &mut [f32]) -> Result<(), String> {
         assert_eq!(pixels.len(), images * 2);
         assert_eq!(logits.len(), images * 2);
-        self.images.borrow_mut().push(images);
+        let (ran, fail) = &mut *self.0.lock().unwrap();
+        ran.push(images);
         logits.copy_from_slice(pixels);
-        if self.fail.get() {
+        if *fail {
             return Err("no memory".into());
         }
         Ok(())

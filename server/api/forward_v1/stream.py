@@ -21,6 +21,11 @@ from server.errors import (
 )
 from server.repository.current import ActiveModel, CurrentModel
 
+# Why a stream ends when the server drains.
+DRAINED = (
+    "the server is shutting down; every request up to the last response was answered, send the "
+    "rest to another server"
+)
 MAX_MESSAGES = 64  # that are read and not yet answered
 
 StreamRequest = ImageRequest[pb.PredictStreamRequest]
@@ -99,10 +104,7 @@ class PredictStream:
                     self._complete(submitted)
                 del submitted  # not to be held while the stream waits for the next
             if reader.cancelled():
-                raise UnavailableError(
-                    "the server is shutting down; every request up to the last response was "
-                    "answered, send the rest to another server"
-                )
+                raise UnavailableError(DRAINED)
             await reader  # what the transport raised
         finally:
             reader.cancel()

@@ -13,8 +13,12 @@ from typing import Any, NamedTuple, TypeAlias
 import grpc
 import structlog
 
+from grpc_status import rpc_status
+
 from server.addresses import bind_all, claim_socket, unix_path
+from server.api.forward_v1.stream import DRAINED
 from server.config import ServerSettings
+from server.errors import UnavailableError, rich_status
 from server.limits import RequestLimits
 from server.observability.metrics import IMAGES_BUCKETS, SECONDS_BUCKETS, ServerMetrics
 from server.repository.current import CurrentModel
@@ -115,6 +119,10 @@ class NativeServer:
         updates = LaneUpdates(self._extension, current, limits, threads, metrics)
         await updates.update()
         return updates
+
+    def set_tokens(self, tokens: Sequence[bytes]) -> None:
+        """Let the lane answer calls with one of these tokens; any thread may call it."""
+        self._extension.set_tokens([token.decode() for token in tokens])
 
     def close_gate(self) -> None:
         """Hand every call over from now on, also those that the lane would answer."""
@@ -267,14 +275,20 @@ def build_native_server(
     settings: ServerSettings,
     limits: ConnectionLimits,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    *,
+    needs_token: bool = False,
 ) -> NativeServer:
-    """Return a server by the extension; it listens nowhere yet."""
+    """Return a server by the extension; it listens nowhere yet.
+
+    Where calls need a token, the lane answers none before `set_tokens`.
+    """
     paths = [
         f"/{service.full_name}/{method.name}"
         for service in (*DESCRIPTORS, HEALTH)
         for method in service.methods
         if not method.client_streaming and not method.server_streaming
     ]
+    drained = rpc_status.to_status(rich_status(UnavailableError(DRAINED)))
     extension: Extension = native.module.Server(
         unary_methods=paths,
         max_connections=limits.max_connections,
@@ -287,6 +301,8 @@ def build_native_server(
         max_age_seconds=settings.max_connection_age,
         age_grace_seconds=settings.drain_timeout,
         min_ping_seconds=MIN_PING_SECONDS,
+        needs_token=needs_token,
+        drained=(drained.code.value[0], drained.details, drained.trailing_metadata),
         admission=native.images,
         seconds_bounds=SECONDS_BUCKETS,
         images_bounds=IMAGES_BUCKETS,

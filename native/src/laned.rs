@@ -1,0 +1,225 @@
+//! Calls in the lane: what it takes is answered here, the rest goes to Python as it came.
+
+use std::collections::VecDeque;
+use std::future::{poll_fn, Future};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use crate::call::{Call, Next};
+use crate::grpc;
+use crate::lane::metrics::{End, Method};
+use crate::lane::queue::{end_of_lost, Caller, Queue};
+use crate::lane::stream::{Ahead, First, StreamCaller};
+
+pub type Lane = Queue<LaneCaller>;
+
+/// Who waits for an answer of the lane.
+pub enum LaneCaller {
+    Unary(Box<UnaryCaller>),
+    Stream(StreamCaller),
+}
+
+/// A call of one request, with its message for Python.
+pub struct UnaryCaller {
+    call: Call,
+    message: Bytes,
+}
+
+impl Caller for LaneCaller {
+    fn is_waiting(&mut self) -> bool {
+        match self {
+            Self::Unary(unary) => {
+                let cx = &mut Context::from_waker(Waker::noop());
+                unary.call.response.poll_reset(cx).is_pending()
+            }
+            Self::Stream(stream) => stream.is_waiting(),
+        }
+    }
+
+    fn answer(self, response: Bytes) {
+        match self {
+            Self::Unary(unary) => unary.call.response.answer(response),
+            Self::Stream(stream) => stream.answer(response),
+        }
+    }
+
+    fn hand_back(self) {
+        match self {
+            Self::Unary(unary) => {
+                let UnaryCaller { call, message } = *unary;
+                spawn_local(call.unary_in_python(Some(message)));
+            }
+            Self::Stream(stream) => stream.hand_back(),
+        }
+    }
+}
+
+/// Answer a call of one request in the lane; what it does not take comes back.
+///
+/// Its task ends here: no run waits for anything, so no timer of the call's could be due before it.
+pub fn take(call: Call, message: Bytes) -> Option<(Call, Bytes)> {
+    let io = call.io.clone();
+    let method = Method::of(call.path()).filter(|_| io.is_lane_open(call.headers()));
+    let decoded = method.and_then(|method| io.lane.decode(method, &message));
+    let Some(decoded) = decoded else {
+        return Some((call, message));
+    };
+    let deadline = call.deadline.map(|deadline| deadline.at);
+    let caller = LaneCaller::Unary(Box::new(UnaryCaller { call, message }));
+    match io.lane.submit(decoded, caller, deadline) {
+        Err(LaneCaller::Unary(unary)) => Some((unary.call, unary.message)),
+        _ => None,
+    }
+}
+
+/// Answer a call of many requests in the lane, as far as it goes.
+///
+/// What it does not take comes back, with the messages that were read and not answered.
+pub async fn stream(mut call: Call) -> Option<(Call, VecDeque<Bytes>)> {
+    let io = call.io.clone();
+    if Method::of(call.path()) != Some(Method::PredictStream) || !io.is_lane_open(call.headers()) {
+        return Some((call, VecDeque::new()));
+    }
+    let started = Instant::now();
+    let mut laned = LanedStream::default();
+    let mut draining = pin!(io.shared.gate_closed());
+    let ended = poll_fn(|cx| {
+        laned.is_draining = laned.is_draining || draining.as_mut().poll(cx).is_ready();
+        laned.poll(&mut call, cx)
+    })
+    .await;
+    let deadline = call.deadline.map(|deadline| deadline.at);
+    let end = match ended {
+        Ended::ForPython(messages) => return Some((call, messages)),
+        Ended::Done => {
+            call.response.finish(grpc::OK, "", &[]);
+            End::Ok
+        }
+        Ended::Drained => {
+            let drained = &io.options.drained;
+            call.response
+                .finish(drained.code, &drained.text, &drained.trailing);
+            End::Unavailable
+        }
+        Ended::Early(Next::Late) => {
+            call.finish_late();
+            End::DeadlineExceeded
+        }
+        Ended::Early(Next::Refused(status)) => {
+            call.response.refuse(&status);
+            End::Cancelled
+        }
+        Ended::Early(_) => end_of_lost(deadline, Instant::now()),
+    };
+    let metrics = io.lane.metrics();
+    metrics.observe_call(Method::PredictStream, end, started.elapsed().as_secs_f64());
+    None
+}
+
+/// How a stream leaves the lane.
+enum Ended {
+    Done,
+    /// The server drains, and all that was read is answered.
+    Drained,
+    ForPython(VecDeque<Bytes>),
+    Early(Next),
+}
+
+#[derive(Default)]
+struct LanedStream {
+    ahead: Ahead,
+    /// Read, and not in the lane as there was no room beside what was read before.
+    held: Option<Bytes>,
+    /// What is left of the first message's response.
+    sending: Option<Bytes>,
+    /// Nothing more is read: a message is for Python, and so is the rest.
+    is_leaving: bool,
+    is_draining: bool,
+}
+
+impl LanedStream {
+    fn poll(&mut self, call: &mut Call, cx: &mut Context<'_>) -> Poll<Ended> {
+        self.ahead.watch(cx);
+        loop {
+            if self.poll_send(call, cx).is_err() {
+                return Poll::Ready(Ended::Early(Next::Lost));
+            }
+            if matches!(self.ahead.first(), First::HandedBack) {
+                let mut rest = self.ahead.take_rest();
+                rest.extend(self.held.take());
+                return Poll::Ready(Ended::ForPython(rest));
+            }
+            let has_ended = call.body.ended && self.held.is_none();
+            if self.ahead.is_empty() && has_ended {
+                return Poll::Ready(Ended::Done);
+            }
+            if self.ahead.is_empty() && self.is_draining {
+                return Poll::Ready(Ended::Drained);
+            }
+            if self.is_draining || self.is_leaving || has_ended || self.ahead.is_full(0, usize::MAX)
+            {
+                return call.poll_end(cx).map(Ended::Early);
+            }
+            match self.held.take() {
+                Some(message) => {
+                    self.held = self.submit(call, message);
+                    if self.held.is_some() {
+                        return call.poll_end(cx).map(Ended::Early);
+                    }
+                }
+                None => match call.poll_first(cx) {
+                    Poll::Ready(Next::Message(message)) => self.held = message,
+                    other => return other.map(Ended::Early),
+                },
+            }
+        }
+    }
+
+    /// Let the lane answer a message; return it if it must wait for those before it.
+    fn submit(&mut self, call: &Call, message: Bytes) -> Option<Bytes> {
+        let lane = &call.io.lane;
+        let Some(decoded) = lane.decode(Method::PredictStream, &message) else {
+            self.leave_from(message);
+            return None;
+        };
+        let images = decoded.images();
+        if self.ahead.is_full(images, decoded.max_images()) {
+            return Some(message);
+        }
+        let caller = LaneCaller::Stream(self.ahead.enter(message, images));
+        let deadline = call.deadline.map(|deadline| deadline.at);
+        if let Err(caller) = lane.submit(decoded, caller, deadline) {
+            caller.hand_back();
+            self.is_leaving = true;
+        }
+        None
+    }
+
+    fn leave_from(&mut self, message: Bytes) {
+        self.ahead.enter(message, 0).hand_back();
+        self.is_leaving = true;
+    }
+
+    /// Send what is answered, as much as the client's windows take.
+    fn poll_send(&mut self, call: &mut Call, cx: &mut Context<'_>) -> Result<(), h2::Error> {
+        loop {
+            if self.sending.is_none() {
+                let First::Answered(response) = self.ahead.first() else {
+                    return Ok(());
+                };
+                self.sending = Some(response);
+            }
+            if let Some(response) = &mut self.sending {
+                if !call.response.poll_message(response, cx)? {
+                    return Ok(());
+                }
+            }
+            self.sending = None;
+            self.ahead.leave();
+        }
+    }
+}
