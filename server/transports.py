@@ -123,16 +123,9 @@ def open_grpc(
     """
     settings, interceptors = entrance.settings, token_interceptors(entrance)
     if entrance.native is not None:
-        limits = ConnectionLimits(entrance.max_request_bytes, max_connections)
         tokens = entrance.security.tokens
-        native = build_native_server(
-            entrance.native,
-            handlers,
-            settings,
-            limits,
-            interceptors,
-            needs_token=tokens is not None,
-        )
+        limits = ConnectionLimits(entrance.max_request_bytes, max_connections, tokens is not None)
+        native = build_native_server(entrance.native, handlers, settings, limits, interceptors)
         if tokens:
             tokens.watched.follow(native.set_tokens)
         entrance.gate.add_close_callback(native.close_gate)

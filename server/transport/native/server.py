@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 import structlog
-
 from grpc_status import rpc_status
 
 from server.addresses import bind_all, claim_socket, unix_path
@@ -263,10 +262,11 @@ def _tell(
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """What one request, and all connections, may take."""
+    """What one request, and all connections, may take, and whether a call needs a token."""
 
     max_request_bytes: int
     max_connections: int
+    needs_token: bool = False
 
 
 def build_native_server(
@@ -275,8 +275,6 @@ def build_native_server(
     settings: ServerSettings,
     limits: ConnectionLimits,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
-    *,
-    needs_token: bool = False,
 ) -> NativeServer:
     """Return a server by the extension; it listens nowhere yet.
 
@@ -301,7 +299,7 @@ def build_native_server(
         max_age_seconds=settings.max_connection_age,
         age_grace_seconds=settings.drain_timeout,
         min_ping_seconds=MIN_PING_SECONDS,
-        needs_token=needs_token,
+        needs_token=limits.needs_token,
         drained=(drained.code.value[0], drained.details, drained.trailing_metadata),
         admission=native.images,
         seconds_bounds=SECONDS_BUCKETS,
