@@ -3,6 +3,9 @@
 //! One thread, `forward-io`, owns the sockets; it never takes the lock and never calls Python.
 //! Python's event loop takes events and answers through `Server`, the one class here.
 
+// Without the classes for Python nothing calls most of it, but for its tests.
+#![cfg_attr(not(feature = "python"), allow(dead_code))]
+
 mod body;
 mod call;
 mod clock;
@@ -14,21 +17,26 @@ mod io;
 mod lane_python;
 mod laned;
 mod onnx;
+#[cfg(feature = "python")]
 mod onnx_python;
+#[cfg(feature = "python")]
 mod python;
 mod responder;
 mod server;
 mod stream;
 mod tls;
 
+#[cfg(feature = "python")]
 use pyo3::prelude::*;
 
 pub mod lane;
 pub mod wire;
 
 /// Changes with what Python may call; the server refuses an extension of another number.
+#[cfg(feature = "python")]
 const CONTRACT: u32 = 1;
 
+#[cfg(feature = "python")]
 #[pymodule]
 fn forward_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("CONTRACT", CONTRACT)?;
