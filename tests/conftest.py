@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from export.settings import read_settings
 from forward_client import ForwardClient
 from tests.support.bundles import MODELS_DIR, REPOSITORY, publish_random_bundle
 from tests.support.servers import RunningServer, start_server
+from tests.support.transports import TRANSPORTS, USUAL, extension, use_transport
 from training.config import TrainingSettings
 from training.errors import DatasetError
 
@@ -50,6 +53,10 @@ LONG_FILES = (
     "robustness/test_memory.py",
     "unit/training/test_publish.py",
 )
+# Their tests that start servers run once with each transport of gRPC, but for those with the
+# mark one_transport.
+BOTH_TRANSPORTS = ("integration", "robustness", "conformance")
+SERVERS = {"start_server", "start_held_server", "start_uncollected_server", "server_command"}
 
 # A noisy machine is no reason to fail, nor one that runs other tests at the same time.
 hypothesis.settings.register_profile(
@@ -70,6 +77,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--screenshots", metavar="FOLDER", help="write screenshots of the page into this folder"
     )
+
+
+def pytest_report_header() -> str:
+    """Say which transports are tested."""
+    module, reason = extension()
+    native = f"native (contract {module.CONTRACT})" if module else f"not native: {reason}"
+    return f"transports of gRPC: python, {native}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that speaks to a server with both transports."""
+    item = metafunc.definition
+    if item.path.parent.name not in BOTH_TRANSPORTS:
+        return
+    if SERVERS & vars(metafunc.module).keys() or "served" in metafunc.fixturenames:
+        is_one = item.get_closest_marker("one_transport")
+        chosen = (USUAL,) if is_one else TRANSPORTS
+        metafunc.parametrize("transport", chosen, indirect=True, scope="module")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -133,14 +158,39 @@ def tiny(tmp_path: Path) -> Bundle:
     return publish_random_bundle(tmp_path / "models", "tiny")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def transport(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The transport of gRPC of every server that the test starts.
+
+    Fixtures of a module give it to their servers, `--transport`: so they start again for the next.
+    """
+    name: str = getattr(request, "param", USUAL)
+    module, reason = extension()
+    if name == "native" and not module:
+        pytest.skip(reason)
+    with use_transport(name):
+        yield name
+
+
 @pytest.fixture(scope="session")
-def served() -> Iterator[RunningServer]:
+def served_by() -> Iterator[Callable[[str], RunningServer]]:
+    """What returns the server of the bundled model with a transport; it is started once."""
+    with ExitStack() as stack:
+
+        @cache
+        def start(name: str) -> RunningServer:
+            return stack.enter_context(start_server("--http-port", "0", "--transport", name))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def served(transport: str, served_by: Callable[[str], RunningServer]) -> RunningServer:
     """A server of the bundled model, as `make serve` starts it."""
-    with start_server("--http-port", "0") as server:
-        yield server
+    return served_by(transport)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(served: RunningServer) -> Iterator[ForwardClient]:
     """A client of that server."""
     with ForwardClient(served.address, timeout_seconds=60) as connected:

@@ -23,6 +23,8 @@ from tests.support.servers import (
     wait_until,
 )
 
+pytestmark = pytest.mark.one_transport
+
 FLOATS = random_images(2, (28, 28), seed=8)
 BYTES = np.round(FLOATS * 255).astype(np.uint8)
 PATH = "/v2/models/mnist/infer"

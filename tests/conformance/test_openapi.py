@@ -17,6 +17,8 @@ from server.api.open_inference.openapi import document
 from tests.support.http import request
 from tests.support.servers import RunningServer
 
+pytestmark = pytest.mark.one_transport
+
 API = schemathesis.openapi.from_dict(document("0"))
 OPERATIONS = {
     found.ok().label: found.ok() for found in API.get_all_operations() if isinstance(found, Ok)

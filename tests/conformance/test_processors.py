@@ -24,6 +24,7 @@ QEMU = shutil.which("qemu-x86_64")
 AVX2_PROCESSOR = "Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid"
 
 pytestmark = [
+    pytest.mark.one_transport,
     pytest.mark.skipif(QEMU is None, reason="needs qemu-x86_64 (Debian: qemu-user)"),
     pytest.mark.skipif(
         platform.machine() not in {"x86_64", "AMD64"}, reason="emulates an x86-64 processor"

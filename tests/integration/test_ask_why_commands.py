@@ -21,6 +21,8 @@ from tests.support.canned import Answer, start_canned
 from tests.support.commands import run_client
 from tests.support.servers import RunningServer, start_server
 
+pytestmark = pytest.mark.one_transport
+
 DIGIT = REPOSITORY / "docs" / "digit.png"
 LABELS = tuple("0123456789")
 
@@ -42,10 +44,10 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def changeable(random_bundle: Bundle) -> Iterator[RunningServer]:
+def changeable(random_bundle: Bundle, transport: str) -> Iterator[RunningServer]:
     """A server of it that takes four images in a request."""
-    models_dir = str(random_bundle.path.parent.parent)
-    with start_server("--models-dir", models_dir, "--max-batch-images", "4") as server:
+    arguments = ("--models-dir", str(random_bundle.path.parent.parent), "--transport", transport)
+    with start_server(*arguments, "--max-batch-images", "4") as server:
         yield server
 
 

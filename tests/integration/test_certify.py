@@ -28,10 +28,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
-def server(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[RunningServer]:
+def server(
+    request: pytest.FixtureRequest, bundle: Bundle, transport: str
+) -> Iterator[RunningServer]:
     models_dir = str(bundle.path.parent.parent)
     arguments = ("--models-dir", models_dir, "--model", "random", "--runtime", request.param)
-    with start_server(*arguments, "--max-response-bytes", "7000") as running:
+    limits = ("--max-response-bytes", "7000")
+    with start_server(*arguments, *limits, "--transport", transport) as running:
         yield running
 
 

@@ -93,9 +93,9 @@ def test_several_images_of_a_file_are_listed(
 
 
 @pytest.fixture(scope="module")
-def narrow() -> Iterator[RunningServer]:
+def narrow(transport: str) -> Iterator[RunningServer]:
     """A server that takes four images in a request."""
-    with start_server("--max-batch-images", "4") as server:
+    with start_server("--max-batch-images", "4", "--transport", transport) as server:
         yield server
 
 

@@ -42,11 +42,10 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def server(faulty: Bundle) -> Iterator[RunningServer]:
+def server(faulty: Bundle, transport: str) -> Iterator[RunningServer]:
     models_dir = str(faulty.path.parent.parent)
-    with start_server(
-        "--models-dir", models_dir, "--model", "random", "--compare-programs"
-    ) as running:
+    arguments = ("--models-dir", models_dir, "--model", "random", "--transport", transport)
+    with start_server(*arguments, "--compare-programs") as running:
         yield running
 
 

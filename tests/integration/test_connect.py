@@ -24,6 +24,8 @@ from tests.support.bundles import random_images
 from tests.support.http import SERVICE, ConnectCaller, connect_caller, post, request
 from tests.support.servers import RunningServer, start_held_server
 
+pytestmark = pytest.mark.one_transport
+
 IMAGES = random_images(3, (28, 28), seed=16)
 TIMES = ("queue_seconds", "run_seconds")
 

@@ -21,6 +21,8 @@ from tests.support.bundles import REPOSITORY
 from tests.support.servers import start_server
 from training.config import TrainingSettings
 
+pytestmark = pytest.mark.one_transport
+
 COMMANDS = (ServerSettings, TrainingSettings)
 CLIENT_VARIABLES = re.findall(r"\[(FORWARD_CLIENT_\w+)\]", _connection_parser().format_help())
 

@@ -29,6 +29,8 @@ from tests.support.servers import (
     wait_until,
 )
 
+pytestmark = pytest.mark.one_transport
+
 PREDICT = f"/{SERVICE.full_name}/Predict"
 JSON = "content-type: application/json\r\n"
 

@@ -15,6 +15,8 @@ from tests.support.certificates import Authority, Pair
 from tests.support.http import connect_caller, post, request
 from tests.support.servers import RunningServer, start_server, wait_until
 
+pytestmark = pytest.mark.one_transport
+
 TOKEN = "a-token-of-the-tests"  # noqa: S105 (no secret)
 MODEL = pb.GetModelRequest()
 

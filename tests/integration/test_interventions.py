@@ -28,10 +28,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
-def server(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[RunningServer]:
+def server(
+    request: pytest.FixtureRequest, bundle: Bundle, transport: str
+) -> Iterator[RunningServer]:
     models_dir = str(bundle.path.parent.parent)
     arguments = ("--models-dir", models_dir, "--model", "random", "--runtime", request.param)
-    with start_server(*arguments) as running:
+    with start_server(*arguments, "--transport", transport) as running:
         yield running
 
 

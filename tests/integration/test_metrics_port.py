@@ -10,6 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.servers import RunningServer, scrape
 
+pytestmark = pytest.mark.one_transport
+
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
 

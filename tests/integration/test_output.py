@@ -30,6 +30,8 @@ from training.data import Data, load
 from training.progress import Terminal
 from training.trainer import Trainer
 
+pytestmark = pytest.mark.one_transport
+
 VERIFY = [sys.executable, "-m", "export", "verify", str(MODELS_DIR / "mnist/1"), "--runtime=onnx"]
 DIGIT = REPOSITORY / "docs" / "digit.png"
 # None of them has the blocks of which bars, charts and pictures are made.

@@ -24,6 +24,8 @@ from tests.support.servers import RunningServer, start_server
 from training.data import load
 from training.errors import DatasetError
 
+pytestmark = pytest.mark.one_transport
+
 # A name of this machine that is no "localhost": a call that takes no proxy stays here, too. Nothing
 # listens on port 1 of it, so that what is answered came by the proxy.
 HOST = socket.gethostname() if socket.gethostname() != "localhost" else "host.invalid"

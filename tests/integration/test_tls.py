@@ -55,16 +55,16 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture(scope="module")
-def secured(authority: Authority) -> Iterator[RunningServer]:
+def secured(authority: Authority, transport: str) -> Iterator[RunningServer]:
     """A server that speaks TLS and asks clients for no certificate."""
-    with start_server(*authority.issue().arguments()) as server:
+    with start_server(*authority.issue().arguments(), "--transport", transport) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def mutual(authority: Authority) -> Iterator[RunningServer]:
+def mutual(authority: Authority, transport: str) -> Iterator[RunningServer]:
     """A server that wants a certificate of every client."""
-    arguments = authority.issue().arguments()
+    arguments = (*authority.issue().arguments(), "--transport", transport)
     with start_server(*arguments, "--tls-client-ca", str(authority.ca)) as server:
         yield server
 

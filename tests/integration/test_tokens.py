@@ -53,9 +53,9 @@ def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def guarded(token_file: Path) -> Iterator[RunningServer]:
+def guarded(token_file: Path, transport: str) -> Iterator[RunningServer]:
     """A server that wants a token, but not of health checks."""
-    with start_server("--token-file", str(token_file)) as server:
+    with start_server("--token-file", str(token_file), "--transport", transport) as server:
         yield server
 
 

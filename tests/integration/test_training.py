@@ -40,6 +40,8 @@ from training.publish import publish
 from training.train import train as train_here
 from training.trainer import Trainer
 
+pytestmark = pytest.mark.one_transport
+
 STAGES = mlp((28, 28), [16], 10)
 # A small network: what is written of it is compared and drawn in a fraction of the time.
 ARGUMENTS = (

@@ -38,8 +38,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def server(recorded: Bundle) -> Iterator[RunningServer]:
-    with serving(recorded) as running:
+def server(recorded: Bundle, transport: str) -> Iterator[RunningServer]:
+    with serving(recorded, "--transport", transport) as running:
         yield running
 
 

@@ -46,9 +46,9 @@ PREDICT = frame(pb.PredictRequest(images=tensor_of(ONE)).SerializeToString())
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
+def server(transport: str) -> Iterator[RunningServer]:
     """A server that nobody is connected to before a test."""
-    with start_server() as running:
+    with start_server("--transport", transport) as running:
         yield running
 
 

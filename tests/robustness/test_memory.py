@@ -52,8 +52,8 @@ HEALTH_LIST = "/grpc.health.v1.Health/List"  # grpcio answers it with UNIMPLEMEN
 
 
 @pytest.fixture(scope="module")
-def uncollected_server() -> Iterator[UncollectedServer]:
-    with start_uncollected_server() as server:
+def uncollected_server(transport: str) -> Iterator[UncollectedServer]:
+    with start_uncollected_server("--transport", transport) as server:
         for way in WAYS.values():  # what the first calls make is there to stay
             for rpc in RPCS:
                 way(server.running, rpc, 1)

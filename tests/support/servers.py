@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,13 @@ from server.limits import RequestLimits
 from server.observability.metrics import ServerMetrics
 from server.repository.current import CurrentModel, activate
 from server.repository.loader import receive_limit
-from server.transport.grpc.options import connection_options
-from server.transport.grpc.server import build_server, listen, service_handlers
+from server.security.policy import Security
+from server.transport.grpc.server import service_handlers
 from server.transport.http.app import HttpOptions, build_app
 from server.transport.http.server import HttpServer
+from server.transports import Entrance, open_grpc
 from tests.support.bundles import REPOSITORY
+from tests.support.transports import chosen_transport, counted, extension
 
 START_SECONDS = 240  # of a machine with much else to do; below the 300 s of a test
 HELD_BATCH_IMAGES = 8
@@ -101,9 +103,13 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def server_command(arguments: Sequence[str]) -> list[str]:
-    """Return the command of a server; without HTTP, but for `--http-port`."""
+    """Return the command of a server with the transport that is tested now.
+
+    Without `--http-port` it has no HTTP.
+    """
     http = () if "--http-port" in arguments else ("--http-port", "off")
-    return [sys.executable, "-W", "error", "-m", "server", *http, *arguments]
+    transport = () if "--transport" in arguments else ("--transport", chosen_transport())
+    return [sys.executable, "-W", "error", "-m", "server", *http, *transport, *arguments]
 
 
 @contextmanager
@@ -115,6 +121,7 @@ def start_server(
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "log"
         with (
+            nullcontext() if "--transport" in arguments else counted(),
             log_path.open("wb") as log,
             subprocess.Popen(
                 [*prefix, *server_command([*ports, *arguments])],
@@ -245,7 +252,7 @@ def threaded_instance(
 
 @contextmanager
 def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[HeldServer]:
-    """Serve a bundle through a HeldRunner."""
+    """Serve a bundle through a HeldRunner, with the transport that is tested now."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -256,15 +263,21 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     limits = RequestLimits(max_batch_images=HELD_BATCH_IMAGES, max_response_bytes=1 << 20)
     instance = threaded_instance(model, admission, metrics, limits.max_batch_images)
     state, gate = ServingState(), CallGate()
+    module = extension()[0] if chosen_transport() == "native" else None
 
     async def start() -> tuple[Any, int, HttpServer, int]:
         current = CurrentModel(activate(instance, limits.max_batch_images))
         services = build_services(current, limits, state)
         handlers = service_handlers(services, metrics, gate, state)
-        settings = read_settings(ServerSettings, [])
-        options = connection_options(settings, receive_limit(model, limits), max_connections=100)
-        server = build_server(handlers, options)
-        port = listen(server, "127.0.0.1", 0)
+        entrance = Entrance(
+            read_settings(ServerSettings, ["--grpc-port", "0"]),
+            Security(tls=None, tokens=None),
+            metrics,
+            state,
+            gate,
+            receive_limit(model, limits),
+        )
+        server, port = open_grpc(module, handlers, entrance, max_connections=100)
         await server.start()
         http_options = HttpOptions(receive_limit(model, limits))
         http = HttpServer(build_app(services, state, gate, metrics, http_options), 20)
