@@ -1,12 +1,14 @@
 """Measure the server beside what limits it: `python -m bench`.
 
-Without a command: the speed of every kind of request, beside a bare echo, the
-server of gRPC's tutorial and one without batching.
+Without a command: the speed of every kind of request by each transport, beside a bare
+echo, the server of gRPC's tutorial and one without batching.
 """
 
 import argparse
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench.reports.speed import report
@@ -26,28 +28,33 @@ from bench.scenarios.measure import FailedRequestsError
 from bench.scenarios.overload import overload
 from bench.scenarios.reload import report as reload_report
 from bench.scenarios.soak import soak
-from bench.scenarios.speed import run
+from bench.scenarios.speed import run, say
+from bench.servers.forward import CHOICES, Transport, chosen
 
 
 def main() -> int:
     """Print the tables, and keep those of a full run."""
     options = _options()
     try:
-        heading, text = _measure(options)
+        for heading, measure in _sections(options):
+            _report(heading, measure(), options)
     except (FailedRequestsError, WrongAnswerError, RuntimeError) as error:
         print(f"python -m bench: {error}", file=sys.stderr)
         return 1
     except subprocess.TimeoutExpired as error:
         print(f"python -m bench: a server hangs under load: {error}", file=sys.stderr)
         return 1
-    print(text)
+    return 0
+
+
+def _report(heading: str, text: str, options: argparse.Namespace) -> None:
+    print(f"## {heading}\n\n{text}\n", flush=True)
     path: Path | None = options.results
     if path is None and not (options.quick or options.only):
         path = RESULTS
     if path is not None:
         keep(heading, text, path)
-        print(f"\nkept in {path}", file=sys.stderr)
-    return 0
+        print(f"kept in {path}", file=sys.stderr)
 
 
 def _options() -> argparse.Namespace:
@@ -56,9 +63,14 @@ def _options() -> argparse.Namespace:
     shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     for each in (parser, shared):
         each.add_argument("--quick", action="store_true", help="short, and kept nowhere")
+        each.add_argument(
+            "--transport",
+            choices=CHOICES,
+            help="what carries gRPC (without a command both, with one auto: native if installed)",
+        )
         each.add_argument("--results", type=Path, help=f"file to keep it in ({RESULTS})")
     parser.add_argument("--rounds", type=int, default=3, help="rounds (%(default)s)")
-    parser.add_argument("--seconds", type=int, default=2, help="of each figure (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.2, help="of each figure (%(default)s)")
     parser.add_argument("--only", help="cases whose name has this in it, and what they refer to")
     commands = parser.add_subparsers(dest="command")
     overloaded = commands.add_parser("overload", parents=[shared], help="at twice the capacity")
@@ -75,20 +87,36 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure(options: argparse.Namespace) -> tuple[str, str]:
-    if options.command == "overload":
-        return "Overload", overload(5 if options.quick else options.seconds, options.images)
-    if options.command == "soak":
-        return "Soak", soak(0.5 if options.quick else options.minutes)
-    if options.command == "reload":
-        return "Reload", reload_report(
-            5 if options.quick else options.reloads, closes_log=options.close_log
-        )
-    if options.command == "drain":
-        return "Drain", drains(2 if options.quick else options.drains, closes_log=options.close_log)
-    rounds, seconds = (1, 1) if options.quick else (options.rounds, options.seconds)
+def _sections(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield the headings of what is to be measured, and what measures it."""
+    transports = chosen(options.transport or ("auto" if options.command else "both"))
+    if options.command is None:
+        yield "Speed", partial(_speed, options, transports)
+        return
+    for transport in transports:
+        say(f"{options.command}: gRPC is carried by the {transport} transport")
+        heading = f"{options.command.capitalize()}, {transport} transport"
+        yield heading, partial(_long, options, transport)
+
+
+def _speed(options: argparse.Namespace, transports: Sequence[Transport]) -> str:
+    rounds, seconds = (1, 1.0) if options.quick else (options.rounds, options.seconds)
     cases = _chosen(options.only)
-    return "Speed", report(run(cases, rounds, seconds), cases, rounds, seconds)
+    results = run(cases, transports, rounds, seconds, rests=options.only is None)
+    return report(results, cases, transports, rounds, seconds)
+
+
+def _long(options: argparse.Namespace, transport: Transport) -> str:
+    quick = options.quick
+    if options.command == "overload":
+        return overload(transport, 5 if quick else options.seconds, options.images)
+    if options.command == "soak":
+        return soak(transport, 0.5 if quick else options.minutes)
+    if options.command == "reload":
+        reloads = 5 if quick else options.reloads
+        return reload_report(transport, reloads, closes_log=options.close_log)
+    count = 2 if quick else options.drains
+    return drains(transport, count, closes_log=options.close_log)
 
 
 def _chosen(name: str | None) -> list[Case]:

@@ -23,6 +23,7 @@ class Served:
     port: int
     metrics_port: int | None = None
     http_port: int | None = None
+    transport: str | None = None  # of Forward: what carries gRPC
 
     def url(self, path: str) -> str:
         """Return the address of a path on it."""
@@ -39,6 +40,10 @@ class Served:
     def resident_mebibytes(self) -> float:
         """Return the memory that it and its children hold."""
         return sum(each.memory_info().rss for each in self._family()) / 2**20
+
+    def proportional_mebibytes(self) -> float:
+        """Return the same, with only its share of what other processes have in memory too."""
+        return sum(each.memory_full_info().pss for each in self._family()) / 2**20
 
     def _family(self) -> list[psutil.Process]:
         return [psutil.Process(self.process.pid), *self.process.children(recursive=True)]
@@ -101,6 +106,6 @@ def _ready(process: psutil.Popen, command: Sequence[str]) -> Served:
         if isinstance(entry, int):
             return Served(process, entry)
         if isinstance(entry, dict) and entry.get("event") == "ready":
-            ports = (entry.get("metrics_port"), entry.get("http_port"))
-            return Served(process, int(entry["grpc_port"]), *ports)
+            names = ("metrics_port", "http_port", "transport")
+            return Served(process, int(entry["grpc_port"]), *map(entry.get, names))
     raise RuntimeError(f"{' '.join(command)} ended before it was ready:\n{''.join(said)}")

@@ -1,14 +1,33 @@
 """What is measured: requests, and the callers that send them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.load.h2load import Shape
 from bench.load.requests import Request
+from bench.servers.forward import Transport
 
 STREAM_MESSAGES = 2000
-ECHO, TUTORIAL, INLINE, OURS, TRACED = "echo", "tutorial", "inline", "ours", "ours, traced"
-UNARY_SERVERS = (ECHO, TUTORIAL, INLINE, OURS)
+ECHO, NATIVE_ECHO, TUTORIAL, INLINE = "echo", "native echo", "tutorial", "inline"
+OURS: Mapping[Transport, str] = {"python": "Python", "native": "native"}
+TRACED: Mapping[Transport, str] = {"python": "Python, traced", "native": "native, traced"}
+ECHOES = (ECHO, NATIVE_ECHO)
+BOTH, BOTH_TRACED = tuple(OURS.values()), tuple(TRACED.values())
+UNARY_SERVERS = (*ECHOES, *BOTH)
+OTHERS = (TUTORIAL, INLINE)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Other requests that are sent at the same time; of these nothing is measured."""
+
+    request: Request
+    shape: Shape
+
+    @property
+    def note(self) -> str:
+        """Say what it is, in a table."""
+        return f" beside {self.shape.callers} callers of {self.request.title}"
 
 
 @dataclass(frozen=True)
@@ -19,11 +38,12 @@ class Case:
     shape: Shape
     servers: tuple[str, ...]
     note: str = ""
+    beside: Beside | None = None
 
     @property
     def title(self) -> str:
         """Say what it is, in a table."""
-        return f"{self.request.title}{self.note}"
+        return f"{self.request.title}{self.note}{self.beside.note if self.beside else ''}"
 
     @property
     def callers(self) -> str:
@@ -41,40 +61,44 @@ class Case:
 
 SINGLE_CALLER, EIGHT_CALLERS, CONCURRENT_CALLERS = Shape(1, 1), Shape(8, 8), Shape(64, 8)
 PREDICT_ONE = Request("Predict", 1)
-SINGLE = Case(PREDICT_ONE, SINGLE_CALLER, UNARY_SERVERS)
-CONCURRENT = Case(PREDICT_ONE, CONCURRENT_CALLERS, UNARY_SERVERS)
+SINGLE = Case(PREDICT_ONE, SINGLE_CALLER, (*UNARY_SERVERS, *OTHERS))
+EIGHT = Case(PREDICT_ONE, EIGHT_CALLERS, (*UNARY_SERVERS, *OTHERS))
+CONCURRENT = Case(PREDICT_ONE, CONCURRENT_CALLERS, (*UNARY_SERVERS, *OTHERS))
 LARGE = tuple(
     Case(Request("Predict", images, dtype), EIGHT_CALLERS, UNARY_SERVERS)
     for images in (64, 512)
     for dtype in ("uint8", "float32")
 )
-TRACE_SINGLE = Case(Request("Trace", 1), SINGLE_CALLER, (TRACED,))
-TRACE_CONCURRENT = Case(Request("Trace", 1), CONCURRENT_CALLERS, (TRACED,))
-STREAM = Case(Request("PredictStream", 1), Shape(1, 1, STREAM_MESSAGES), (OURS,))
+TRACE_SINGLE = Case(Request("Trace", 1), SINGLE_CALLER, BOTH_TRACED)
+TRACE_CONCURRENT = Case(Request("Trace", 1), CONCURRENT_CALLERS, BOTH_TRACED)
+STREAM = Case(Request("PredictStream", 1), Shape(1, 1, STREAM_MESSAGES), BOTH)
 INFERS = tuple(  # each beside the same of Predict
-    (Case(Request("ModelInfer", beside.request.images), beside.shape, (OURS,)), beside)
+    (Case(Request("ModelInfer", beside.request.images), beside.shape, BOTH), beside)
     for beside in (SINGLE, CONCURRENT, LARGE[0])
 )
 INTERVENTIONS = tuple(  # each beside the trace without
     (
-        Case(Request("Trace", images, intervenes=True), EIGHT_CALLERS, (TRACED,)),
-        Case(Request("Trace", images), EIGHT_CALLERS, (TRACED,)),
+        Case(Request("Trace", images, intervenes=True), EIGHT_CALLERS, BOTH_TRACED),
+        Case(Request("Trace", images), EIGHT_CALLERS, BOTH_TRACED),
     )
     for images in (1, 64)
 )
 ATTRIBUTIONS = tuple(  # each beside the trace of as many images
-    (Case(Request("Attribute", trace.request.images), trace.shape, (TRACED,)), trace)
+    (Case(Request("Attribute", trace.request.images), trace.shape, BOTH_TRACED), trace)
     for _, trace in INTERVENTIONS
 )
 AFTER = " after Trace"
-AFTER_SINGLE = Case(PREDICT_ONE, SINGLE_CALLER, (OURS, TRACED), AFTER)
-AFTER_CONCURRENT = Case(PREDICT_ONE, CONCURRENT_CALLERS, (OURS, TRACED), AFTER)
+AFTER_SINGLE = Case(PREDICT_ONE, SINGLE_CALLER, (*BOTH, *BOTH_TRACED), AFTER)
+AFTER_CONCURRENT = Case(PREDICT_ONE, CONCURRENT_CALLERS, (*BOTH, *BOTH_TRACED), AFTER)
+BESIDE_TRACE = Case(
+    PREDICT_ONE, SINGLE_CALLER, BOTH_TRACED, beside=Beside(Request("Trace", 16), Shape(4, 4))
+)
 CASES: Sequence[Case] = (
     SINGLE,
-    Case(PREDICT_ONE, EIGHT_CALLERS, UNARY_SERVERS),
+    EIGHT,
     CONCURRENT,
-    Case(PREDICT_ONE, Shape(64, 1), UNARY_SERVERS),
-    Case(PREDICT_ONE, Shape(64, 64), UNARY_SERVERS),
+    Case(PREDICT_ONE, Shape(64, 1), BOTH),
+    Case(PREDICT_ONE, Shape(64, 64), BOTH),
     *LARGE,
     STREAM,
     *(case for case, _ in INFERS),
@@ -82,8 +106,9 @@ CASES: Sequence[Case] = (
     TRACE_CONCURRENT,
     *(case for pair in INTERVENTIONS for case in pair),
     *(case for case, _ in ATTRIBUTIONS),
-    Case(Request("Trace", 1, detail="full"), SINGLE_CALLER, (TRACED,)),
-    Case(Request("Trace", 1, detail="full"), CONCURRENT_CALLERS, (TRACED,)),
+    Case(Request("Trace", 1, detail="full"), SINGLE_CALLER, BOTH_TRACED),
+    Case(Request("Trace", 1, detail="full"), CONCURRENT_CALLERS, BOTH_TRACED),
     AFTER_SINGLE,
     AFTER_CONCURRENT,
+    BESIDE_TRACE,
 )

@@ -7,7 +7,7 @@ import grpc
 import numpy as np
 
 from bench.load.requests import HALF_OFF, RELU_UNITS, Request
-from bench.scenarios.cases import OURS, TRACED
+from bench.scenarios.cases import BOTH, BOTH_TRACED
 from export.runtimes import InterveningRunner
 from export.runtimes.changes import StageChanges
 from forward.v1 import forward_pb2 as pb
@@ -15,7 +15,7 @@ from forward_client.arrays import array_of
 from inference import open_inference_pb2 as oip
 
 TIMEOUT_SECONDS = 20
-EXACT = (OURS, TRACED)
+EXACT = (*BOTH, *BOTH_TRACED)
 UNLIMITED = [("grpc.max_receive_message_length", -1)]
 
 

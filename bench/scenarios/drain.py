@@ -15,7 +15,8 @@ import grpc
 from bench.load.processes import STUCK_SECONDS, Served, running
 from bench.load.requests import Request
 from bench.reports.tables import number, table
-from bench.scenarios.speed import OUR_SERVER, say
+from bench.scenarios.speed import say
+from bench.servers.forward import Setting, Transport, forward
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
 from forward_client.messages import tensor_of
@@ -61,7 +62,7 @@ class Drain:
         )
 
 
-def drains(count: int, *, closes_log: bool = False) -> str:
+def drains(transport: Transport, count: int, *, closes_log: bool = False) -> str:
     """Return the table of so many drains, every second one with a delay.
 
     Raises:
@@ -69,7 +70,7 @@ def drains(count: int, *, closes_log: bool = False) -> str:
     """
     seen = []
     for index in range(count):
-        seen.append(drain(0.5 * (index % 2), closes_log=closes_log))
+        seen.append(drain(0.5 * (index % 2), transport, closes_log=closes_log))
         say(f"{index + 1}: {seen[-1]}")
     text = _report(seen)
     if not all(each.holds for each in seen):
@@ -77,12 +78,12 @@ def drains(count: int, *, closes_log: bool = False) -> str:
     return text
 
 
-def drain(delay_seconds: float, *, closes_log: bool = False) -> Drain:
+def drain(delay_seconds: float, transport: Setting = "auto", *, closes_log: bool = False) -> Drain:
     """Start a server, load it, end it by SIGTERM; return what its callers saw.
 
     The reader of its log may go away before.
     """
-    arguments = (*OUR_SERVER, "--drain-delay", str(delay_seconds))
+    arguments = (*forward(transport), "--drain-delay", str(delay_seconds))
     with running(*arguments, closes_log=closes_log) as served:
         return asyncio.run(_Load(served, delay_seconds).run())
 

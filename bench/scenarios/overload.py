@@ -14,8 +14,10 @@ from bench.load.open_loop import OpenLoopClient, Outcome, sample
 from bench.load.processes import Served, running
 from bench.load.requests import Request
 from bench.reports.tables import Limit, limits_table, number, table
+from bench.scenarios.cases import OURS
 from bench.scenarios.check import check
-from bench.scenarios.speed import OUR_SERVER, open_model, say
+from bench.scenarios.speed import open_model, say
+from bench.servers.forward import Transport, forward
 
 QUEUE_IMAGES, DELAY_MS = 8192, 5.0  # the server's defaults
 # h2load sends what a connection's rate allows all at once, every 10 ms or more: many
@@ -67,16 +69,16 @@ class Overload:
         )
 
 
-def overload(seconds: int, images: int) -> str:
+def overload(transport: Transport, seconds: int, images: int) -> str:
     """Return the tables of an overload of so many seconds, by requests of so many images.
 
     Raises:
         RuntimeError: h2load failed, or too little came back to tell anything.
     """
     queue = ("--max-queue-images", str(QUEUE_IMAGES), "--max-queue-delay-ms", str(DELAY_MS))
-    with running(*OUR_SERVER, *queue) as served:
+    with running(*forward(transport), *queue) as served:
         request = Request("Predict", images)
-        check("ours", served.port, request, open_model())
+        check(OURS[transport], served.port, request, open_model())
         return _report(_run(served, request, seconds), seconds)
 
 

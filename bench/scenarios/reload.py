@@ -16,8 +16,9 @@ import numpy as np
 from bench.load.callers import CallerCounts
 from bench.load.processes import Served, running
 from bench.reports.tables import Limit, limits_table, number, table
-from bench.scenarios.speed import OUR_SERVER, say
+from bench.scenarios.speed import say
 from bench.scenarios.variants import MODEL, Variants
+from bench.servers.forward import Setting, Transport, forward
 from forward_client import ForwardClient
 
 CALLERS, PROCESSES = 32, 2
@@ -51,7 +52,13 @@ class Reloads:
         return self.calls[chosen, 1] * 1e3
 
 
-def reload_under_load(reloads: int, callers: int = CALLERS, *, closes_log: bool = False) -> Reloads:
+def reload_under_load(
+    reloads: int,
+    callers: int = CALLERS,
+    transport: Setting = "auto",
+    *,
+    closes_log: bool = False,
+) -> Reloads:
     """Publish so many versions one after the other and have each served by SIGHUP.
 
     The reader of the server's log may go away before.
@@ -68,7 +75,7 @@ def reload_under_load(reloads: int, callers: int = CALLERS, *, closes_log: bool 
         variants.publish()
         arguments = ("--models-dir", str(models_dir), "--model", MODEL, "--reload-interval", "0")
         with (
-            running(*OUR_SERVER, *arguments, closes_log=closes_log) as served,
+            running(*forward(transport), *arguments, closes_log=closes_log) as served,
             _callers(served.port, folder, callers) as processes,
         ):
             time.sleep(WARM_SECONDS)
@@ -142,9 +149,9 @@ def _ended(processes: Sequence[subprocess.Popen[str]]) -> CallerCounts:
     return counts
 
 
-def report(reloads: int, *, closes_log: bool = False) -> str:
+def report(transport: Transport, reloads: int, *, closes_log: bool = False) -> str:
     """Return the tables of so many reloads."""
-    seen = reload_under_load(reloads, closes_log=closes_log)
+    seen = reload_under_load(reloads, transport=transport, closes_log=closes_log)
     return "\n\n".join(
         part.strip()
         for part in (

@@ -10,10 +10,11 @@ from bench.load.h2load import Load, Shape, frame, load
 from bench.load.processes import Served, running
 from bench.load.requests import Request
 from bench.reports.tables import Limit, limits_table, number, table
-from bench.scenarios.cases import STREAM_MESSAGES
+from bench.scenarios.cases import OURS, STREAM_MESSAGES
 from bench.scenarios.check import check
 from bench.scenarios.measure import SETTLE_SECONDS
-from bench.scenarios.speed import OUR_SERVER, open_model, say
+from bench.scenarios.speed import open_model, say
+from bench.servers.forward import Transport, forward
 
 SEGMENT_SECONDS, MIN_SEGMENTS = 30, 4
 WARM_SEGMENTS = 2
@@ -64,7 +65,7 @@ class Segment:
         return sum(seen.requests for seen in self.loads)
 
 
-def soak(minutes: float) -> str:
+def soak(transport: Transport, minutes: float) -> str:
     """Return the tables of so many minutes.
 
     Raises:
@@ -72,10 +73,10 @@ def soak(minutes: float) -> str:
     """
     seconds = max(1, min(SEGMENT_SECONDS, round(minutes * 60 / MIN_SEGMENTS)))
     segments: list[Segment] = []
-    with running(*OUR_SERVER) as served:
+    with running(*forward(transport)) as served:
         runner = open_model()
         for workload in WORKLOADS:
-            check("ours", served.port, workload.request, runner)
+            check(OURS[transport], served.port, workload.request, runner)
         started = time.monotonic()
         while time.monotonic() - started < minutes * 60:
             segments.append(_segment(served, seconds, started))

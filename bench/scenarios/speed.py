@@ -10,21 +10,26 @@ from pathlib import Path
 
 from bench.load.processes import Served, running
 from bench.load.requests import Request
-from bench.scenarios.cases import ECHO, INLINE, OURS, TRACED, TUTORIAL, Case
+from bench.scenarios.cases import (
+    BOTH,
+    ECHO,
+    ECHOES,
+    INLINE,
+    NATIVE_ECHO,
+    OURS,
+    TRACED,
+    TUTORIAL,
+    Case,
+)
 from bench.scenarios.check import check
 from bench.scenarios.measure import Figures, forward_microseconds, measure
+from bench.scenarios.rest import Rest, at_rest
+from bench.servers.forward import TRANSPORTS, Transport, forward
 from export.bundle import find_bundle
 from export.runtimes import InterveningRunner, open_runner
 
-PORTS = ("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0")
-SERVER = ("server", *PORTS, "--log-format", "json")
-OUR_SERVER = (*SERVER, "--device", "cpu")
-MODULES = {
-    TUTORIAL: ("bench.servers.tutorial",),
-    INLINE: ("bench.servers.inline",),
-    OURS: OUR_SERVER,
-    TRACED: OUR_SERVER,
-}
+ECHO_MODULES = {ECHO: "bench.servers.echo", NATIVE_ECHO: "bench.servers.native_echo"}
+MODULES = {TUTORIAL: ("bench.servers.tutorial",), INLINE: ("bench.servers.inline",)}
 Key = tuple[Case, str]
 
 
@@ -34,6 +39,13 @@ class Results:
 
     rounds: dict[Key, list[Figures]] = field(default_factory=dict)
     forwards: dict[int, list[float]] = field(default_factory=dict)
+    rest: dict[Transport, list[Rest]] = field(default_factory=dict)
+
+    @property
+    def default(self) -> Transport:
+        """The transport that servers take by themselves, as far as it was measured."""
+        measured = {server for _, server in self.rounds}
+        return "native" if measured & {OURS["native"], TRACED["native"]} else "python"
 
     def has(self, case: Case, server: str) -> bool:
         """Tell whether a case was measured on a server."""
@@ -46,6 +58,11 @@ class Results:
     def median(self, case: Case, server: str, of: Callable[[Figures], float]) -> float:
         """Return the median of a figure over the rounds."""
         return statistics.median(self.all(case, server, of))
+
+    def ratio(self, case: Case, one: str, other: str, of: Callable[[Figures], float]) -> float:
+        """Return the median of one server's figure as a multiple of another's, round by round."""
+        pairs = zip(self.all(case, one, of), self.all(case, other, of), strict=True)
+        return statistics.median(a / b for a, b in pairs)
 
     def cpu(self, case: Case, server: str) -> float:
         """Return the median of the server's CPU, in microseconds."""
@@ -65,15 +82,24 @@ def open_model() -> InterveningRunner:
     return open_runner(find_bundle(Path("models"), "mnist", None), "onnx", "cpu")
 
 
-def run(cases: Sequence[Case], rounds: int, seconds: int) -> Results:
-    """Start the servers, check their answers, and measure.
+def run(
+    cases: Sequence[Case],
+    transports: Sequence[Transport],
+    rounds: int,
+    seconds: float,
+    *,
+    rests: bool,
+) -> Results:
+    """Start the servers, check their answers, and measure; memory at rest, if asked for, first.
 
     Raises:
         WrongAnswerError: a server's answer is not that of ONNX Runtime in process.
         FailedRequestsError: a server answered with errors.
     """
+    rest = at_rest(transports, rounds) if rests else {}
     with ExitStack() as stack:
-        bench = _Bench(stack, cases, seconds)
+        bench = _Bench(stack, cases, transports, seconds)
+        bench.results.rest = rest
         for turn in range(rounds):
             for case in cases:
                 bench.measure(case, turn)
@@ -84,39 +110,72 @@ def run(cases: Sequence[Case], rounds: int, seconds: int) -> Results:
 class _Bench:
     """The servers, all started and checked."""
 
-    def __init__(self, stack: ExitStack, cases: Sequence[Case], seconds: int) -> None:
+    def __init__(
+        self,
+        stack: ExitStack,
+        cases: Sequence[Case],
+        transports: Sequence[Transport],
+        seconds: float,
+    ) -> None:
         self.results = Results()
         self._seconds = seconds
         self._runner = open_model()
         self._answer_bytes: dict[tuple[Request, str], int] = {}
-        wanted = {name for case in cases for name in case.servers} - {ECHO}
-        self._servers = {name: _start(stack, *MODULES[name]) for name in sorted(wanted)}
+        self._left_out = {
+            *(
+                each[name]
+                for each in (OURS, TRACED)
+                for name in TRANSPORTS
+                if name not in transports
+            ),
+            *([] if "native" in transports else [NATIVE_ECHO]),
+        }
+        modules = {
+            **MODULES,
+            **{each[name]: forward(name) for each in (OURS, TRACED) for name in transports},
+        }
+        wanted = {name for case in cases for name in self._names(case)}
+        self._servers = {name: _start(stack, *modules[name]) for name in modules if name in wanted}
         for case in cases:
             self._check(case)
         self._echoes = {
-            request: _start(stack, "bench.servers.echo", str(self._answer_bytes[request, ECHO]))
-            for request in dict.fromkeys(case.request for case in cases if ECHO in case.servers)
+            (request, name): _start(
+                stack, ECHO_MODULES[name], str(self._answer_bytes[request, name])
+            )
+            for request, name in dict.fromkeys(
+                (case.request, name)
+                for case in cases
+                for name in self._names(case)
+                if name in ECHOES
+            )
         }
-        say("every server's answers are right")
+        say(f"every server's answers are right; transports: {', '.join(transports)}")
 
     def measure(self, case: Case, turn: int) -> None:
         """Measure a case on its servers."""
-        first = turn % len(case.servers)  # another one begins each time
-        for name in case.servers[first:] + case.servers[:first]:
-            served = self._echoes[case.request] if name == ECHO else self._servers[name]
+        names = self._names(case)
+        for name in names[:: -1 if turn % 2 else 1]:  # the other way round each time
+            served = self._echoes[case.request, name] if name in ECHOES else self._servers[name]
             answer_bytes = self._answer_bytes[case.request, name]
             figures = measure(name, served, case, self._seconds, answer_bytes)
             self.results.rounds.setdefault((case, name), []).append(figures)
-        forward = forward_microseconds(self._runner, case.request)
-        self.results.forwards.setdefault(case.request.images, []).append(forward)
+        of_images = self.results.forwards.setdefault(case.request.images, [])
+        if len(of_images) <= turn:  # once a round
+            of_images.append(forward_microseconds(self._runner, case.request))
+
+    def _names(self, case: Case) -> list[str]:
+        return [name for name in case.servers if name not in self._left_out]
 
     def _check(self, case: Case) -> None:
-        for name in case.servers:
-            if name != ECHO and (case.request, name) not in self._answer_bytes:
+        names = self._names(case)
+        for name in names:
+            if name not in ECHOES and (case.request, name) not in self._answer_bytes:
                 size = check(name, self._servers[name].port, case.request, self._runner)
                 self._answer_bytes[case.request, name] = size
-        if ECHO in case.servers:
-            self._answer_bytes[case.request, ECHO] = self._answer_bytes[case.request, OURS]
+        ours = next((name for name in names if name in BOTH), None)
+        for name in names:
+            if name in ECHOES and ours:
+                self._answer_bytes[case.request, name] = self._answer_bytes[case.request, ours]
 
 
 def _start(stack: ExitStack, module: str, *arguments: str) -> Served:

@@ -1,0 +1,38 @@
+"""The floor of the native transport: a handler of Python's that answers bytes with bytes.
+
+Run as `python -m bench.servers.native_echo ANSWER_BYTES`; prints its port.
+"""
+
+import asyncio
+import sys
+
+import grpc
+import uvloop
+
+from server.config import ServerSettings
+from server.transport.native.extension import load_extension
+from server.transport.native.server import ConnectionLimits, build_native_server
+
+# Under a path that the transport knows to be unary, as all of Forward's are.
+SERVICE, METHOD = "forward.v1.ForwardService", "Predict"
+LIMITS = ConnectionLimits(max_request_bytes=16 * 2**20, max_connections=1000)
+
+
+async def serve(answer: bytes) -> None:
+    """Answer every call with `answer` until the process is ended."""
+
+    async def echo(_request: bytes, _context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        return answer
+
+    handler = grpc.method_handlers_generic_handler(
+        SERVICE, {METHOD: grpc.unary_unary_rpc_method_handler(echo)}
+    )
+    server = build_native_server(load_extension(), [handler], ServerSettings.model_validate({}), LIMITS)
+    port = server.listen("127.0.0.1", 0)
+    await server.start()
+    print(port, flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(bytes(int(sys.argv[1]))))
