@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench.reports.speed import report
 from bench.reports.tables import RESULTS, keep
+from bench.reports.transports import GOALS
 from bench.scenarios.cases import (
     ATTRIBUTIONS,
     CASES,
@@ -50,7 +51,7 @@ def main() -> int:
 def _report(heading: str, text: str, options: argparse.Namespace) -> None:
     print(f"## {heading}\n\n{text}\n", flush=True)
     path: Path | None = options.results
-    if path is None and not (options.quick or options.only):
+    if path is None and not (options.quick or options.only or options.goals):
         path = RESULTS
     if path is not None:
         keep(heading, text, path)
@@ -72,6 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds (%(default)s)")
     parser.add_argument("--seconds", type=float, default=1.2, help="of each figure (%(default)s)")
     parser.add_argument("--only", help="cases whose name has this in it, and what they refer to")
+    parser.add_argument("--goals", action="store_true", help="only what a transport has a goal for")
     commands = parser.add_subparsers(dest="command")
     overloaded = commands.add_parser("overload", parents=[shared], help="at twice the capacity")
     overloaded.add_argument("--seconds", type=int, default=60, help="of overload (%(default)s)")
@@ -102,6 +104,9 @@ def _sections(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], s
 def _speed(options: argparse.Namespace, transports: Sequence[Transport]) -> str:
     rounds, seconds = (1, 1.0) if options.quick else (options.rounds, options.seconds)
     cases = _chosen(options.only)
+    if options.goals:
+        goals = {goal.case for goal in GOALS}
+        cases = [case for case in cases if case in goals]
     results = run(cases, transports, rounds, seconds, rests=options.only is None)
     return report(results, cases, transports, rounds, seconds)
 

@@ -1,6 +1,7 @@
 """Load from h2load, a client in C that is no bottleneck, over HTTP/2 with gRPC's framing."""
 
 import re
+import resource
 import struct
 import subprocess
 import tempfile
@@ -24,6 +25,12 @@ class Load:
     failed: int  # refused connections, resets, HTTP status other than 2xx
     data_bytes: int  # of the answers' messages; an error of gRPC has none
     ended: float  # when the load ended, by the clock of time.time
+    client_seconds: float  # CPU of h2load, which has one thread
+
+    @property
+    def client_share(self) -> float:
+        """The part of the time that h2load computed; near 1 it limits rate and latency."""
+        return self.client_seconds / self.seconds
 
     @property
     def p50(self) -> float:
@@ -86,6 +93,7 @@ def load(  # noqa: PLR0913 (what h2load can be told)
             *options,
             url,
         ]
+        before = _children_seconds()
         try:
             done = subprocess.run(
                 command,
@@ -99,10 +107,16 @@ def load(  # noqa: PLR0913 (what h2load can be told)
         ended = time.time()
         if done.returncode:
             raise RuntimeError(f"h2load failed: {done.stderr.strip() or done.stdout.strip()}")
-        return _parse(done.stdout, log, ended)
+        return _parse(done.stdout, log, ended, _children_seconds() - before)
 
 
-def _parse(output: str, log: Path, ended: float) -> Load:
+def _children_seconds() -> float:
+    """Return the CPU of all children that have ended; of loads at the same time it is the sum."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _parse(output: str, log: Path, ended: float, client_seconds: float) -> Load:
     finished = re.search(r"finished in ([\d.]+)(us|ms|s)", output)
     counts = re.search(r"requests: (\d+) total, .* (\d+) succeeded, (\d+) failed", output)
     data = re.search(r"\((\d+)\) data", output)
@@ -119,4 +133,5 @@ def _parse(output: str, log: Path, ended: float) -> Load:
         failed=int(counts[3]) + int((lines[:, 1] != 200).sum()),
         data_bytes=int(data[1]),
         ended=ended,
+        client_seconds=client_seconds,
     )

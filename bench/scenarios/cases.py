@@ -56,7 +56,7 @@ class Case:
     @property
     def name(self) -> str:
         """Name it, for --only."""
-        return f"{self.title}, {self.callers} callers"
+        return f"{self.title}, {self.callers} caller{'s' * (self.shape.callers > 1)}"
 
 
 SINGLE_CALLER, EIGHT_CALLERS, CONCURRENT_CALLERS = Shape(1, 1), Shape(8, 8), Shape(64, 8)

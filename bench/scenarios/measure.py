@@ -38,6 +38,7 @@ class Figures:
     p50: float  # milliseconds; of a whole stream
     p99: float
     mebibytes: float  # resident
+    client: float  # part of the time that the one thread of h2load computed
 
 
 def measure(name: str, served: Served, case: Case, seconds: float, answer_bytes: int) -> Figures:
@@ -71,6 +72,7 @@ def measure(name: str, served: Served, case: Case, seconds: float, answer_bytes:
         p50=seen.p50,
         p99=seen.p99,
         mebibytes=served.resident_mebibytes(),
+        client=seen.client_share,
     )
 
 

@@ -41,12 +41,6 @@ class Results:
     forwards: dict[int, list[float]] = field(default_factory=dict)
     rest: dict[Transport, list[Rest]] = field(default_factory=dict)
 
-    @property
-    def default(self) -> Transport:
-        """The transport that servers take by themselves, as far as it was measured."""
-        measured = {server for _, server in self.rounds}
-        return "native" if measured & {OURS["native"], TRACED["native"]} else "python"
-
     def has(self, case: Case, server: str) -> bool:
         """Tell whether a case was measured on a server."""
         return (case, server) in self.rounds
