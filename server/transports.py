@@ -127,8 +127,10 @@ def open_grpc(
         limits = ConnectionLimits(entrance.max_request_bytes, max_connections, tokens is not None)
         native = build_native_server(entrance.native, handlers, settings, limits, interceptors)
         if tokens:
-            tokens.watched.follow(native.set_tokens)
+            tokens.watched.use(native.set_tokens)
         entrance.gate.add_close_callback(native.close_gate)
+        if entrance.security.tls:
+            native.secure(entrance.security.tls)
         return native, native.listen(settings.host, settings.grpc_port)
     options = connection_options(settings, entrance.max_request_bytes, max_connections)
     server = build_server(handlers, options, interceptors)

@@ -1,21 +1,19 @@
 //! One connection: its handshake, calls, keepalive, age and end.
 
-use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection};
 use h2::{Ping, PingPong};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{sleep, sleep_until, timeout, Instant};
+use tokio::time::{sleep, sleep_until, timeout, timeout_at, Instant};
 
 use crate::call;
+use crate::guard::{max_resets, Guarded, Seen};
 use crate::io::{Io, Options};
 
 // A message in one frame needs no copy. h2 takes the memory as bytes arrive.
@@ -33,23 +31,20 @@ const HEADERS_SLACK: usize = 64 * 1024;
 /// When a server stops: None while it serves; then until when calls may go on.
 pub type Stop = watch::Receiver<Option<Instant>>;
 
-/// Serve a connection until it ends.
-pub async fn serve<S>(io: Rc<Io>, socket: S, peer: Arc<str>, mut stop: Stop)
+/// Serve a connection until it ends; its client must have begun HTTP/2 before the deadline.
+pub async fn serve<S>(io: Rc<Io>, socket: S, peer: Arc<str>, mut stop: Stop, deadline: Instant)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let heard = Rc::new(Cell::new(Instant::now()));
-    let socket = Heard {
-        socket,
-        at: Rc::clone(&heard),
-    };
-    let limit = Duration::from_secs_f64(io.options.handshake_seconds);
+    let min_ping = Duration::from_secs_f64(io.options.min_ping_seconds);
+    let socket = Guarded::new(socket, min_ping, io.options.max_concurrent_streams);
+    let seen = socket.seen();
     let handshake = builder(&io.options).handshake::<_, Bytes>(socket);
-    let Ok(Ok(mut connection)) = timeout(limit, handshake).await else {
+    let Ok(Ok(mut connection)) = timeout_at(deadline, handshake).await else {
         return;
     };
     let pings = connection.ping_pong().expect("it is taken once");
-    let mut keepalive = std::pin::pin!(keepalive(&io.options, pings, heard));
+    let mut keepalive = std::pin::pin!(keepalive(&io.options, pings, &seen));
     let mut end = std::pin::pin!(end(&io.options, &mut stop));
     let mut close = std::pin::pin!(sleep(NEVER));
     let mut is_closing = false;
@@ -92,6 +87,7 @@ fn builder(options: &Options) -> Builder {
         .initial_connection_window_size(connection as u32)
         .max_frame_size(FRAME_BYTES)
         .max_concurrent_streams(options.max_concurrent_streams)
+        .max_pending_accept_reset_streams(max_resets(options.max_concurrent_streams) as usize)
         .max_header_list_size(u32::try_from(headers).unwrap_or(u32::MAX));
     builder
 }
@@ -126,16 +122,16 @@ fn jitter() -> f64 {
 }
 
 /// Return when a connection that was silent does not answer a ping.
-async fn keepalive(options: &Options, mut pings: PingPong, heard: Rc<Cell<Instant>>) {
+async fn keepalive(options: &Options, mut pings: PingPong, seen: &Seen) {
     if options.keepalive_seconds <= 0.0 {
         return std::future::pending().await;
     }
     let interval = Duration::from_secs_f64(options.keepalive_seconds);
     let limit = Duration::from_secs_f64(options.keepalive_timeout_seconds);
     loop {
-        let silent_since = heard.get();
+        let silent_since = seen.last_read.get();
         sleep_until(silent_since + interval).await;
-        if heard.get() != silent_since {
+        if seen.last_read.get() != silent_since {
             continue;
         }
         if pings.send_ping(Ping::opaque()).is_err() {
@@ -144,58 +140,8 @@ async fn keepalive(options: &Options, mut pings: PingPong, heard: Rc<Cell<Instan
         match timeout(limit, poll_fn(|cx| pings.poll_pong(cx))).await {
             Ok(Ok(_)) => {}
             // What the client sends counts too, though it is no answer.
-            _ if heard.get() != silent_since => {}
+            _ if seen.last_read.get() != silent_since => {}
             _ => return,
         }
-    }
-}
-
-/// A socket that knows when something was last read.
-struct Heard<S> {
-    socket: S,
-    at: Rc<Cell<Instant>>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let polled = Pin::new(&mut self.socket).poll_read(cx, buffer);
-        if polled.is_ready() {
-            self.at.set(Instant::now());
-        }
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

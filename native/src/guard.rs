@@ -26,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use frames::{Frames, GOAWAY, HEAD_BYTES, PREFACE_BYTES};
+pub use rules::max_resets;
 use rules::Rules;
 
 /// What is known of a connection to both its guard and who serves it.

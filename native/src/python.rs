@@ -1,7 +1,7 @@
 //! `forward_native.Server`, for Python's event loop. Its methods only move data: none waits for I/O.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -15,6 +15,7 @@ use crate::lane::metrics::{Bounds, Metrics};
 use crate::lane_python::{Admission, GivenModel, Totals};
 use crate::onnx_python::OnnxSession;
 use crate::server::{run, Listener, THREAD_NAME};
+use crate::tls::{server_config, Tls};
 
 /// Metadata as Python gives it: text, or bytes of keys that end with -bin.
 #[derive(FromPyObject)]
@@ -27,6 +28,7 @@ enum Given {
 pub struct Server {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
+    tls: OnceLock<Arc<Tls>>,
     state: Mutex<State>,
 }
 
@@ -103,6 +105,7 @@ impl Server {
         Ok(Self {
             shared: Arc::new(Shared::new()?),
             metrics,
+            tls: OnceLock::new(),
             state: Mutex::new(state),
         })
     }
@@ -116,6 +119,19 @@ impl Server {
         Ok(())
     }
 
+    /// Speak TLS: handshakes from now on use these, PEM. The first time is before `start`.
+    ///
+    /// ValueError: the transport can't use one of them; the text begins with which.
+    #[pyo3(signature = (chain, key, client_ca))]
+    fn set_tls(&self, chain: &[u8], key: &[u8], client_ca: Option<&[u8]>) -> PyResult<()> {
+        let config = server_config(chain, key, client_ca).map_err(PyValueError::new_err)?;
+        match self.tls.get() {
+            Some(tls) => tls.replace(config),
+            None => drop(self.tls.set(Arc::new(Tls::new(config)))), // one thread makes a server
+        }
+        Ok(())
+    }
+
     /// Start the io thread.
     fn start(&self) -> PyResult<()> {
         let mut state = self.state.lock().expect("no panic holds it");
@@ -124,12 +140,12 @@ impl Server {
         };
         let options = options.take().expect("it is taken once");
         let listeners = std::mem::take(listeners);
-        let shared = Arc::clone(&self.shared);
+        let (shared, tls) = (Arc::clone(&self.shared), self.tls.get().cloned());
         let thread = std::thread::Builder::new()
             .name(THREAD_NAME.into())
             .spawn(move || {
                 end_process_on_panic();
-                if let Err(error) = run(shared, options, listeners, None) {
+                if let Err(error) = run(shared, options, listeners, tls) {
                     panic!("the native transport could not serve: {error}");
                 }
             })?;

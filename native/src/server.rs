@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout, Instant};
+use tokio::time::{sleep, timeout, timeout_at, Instant};
 
 use crate::connection::{self, Stop};
 use crate::events::{Command, Event, Shared};
@@ -177,12 +177,12 @@ where
     let (io, stop) = (Rc::clone(io), stop.clone());
     spawn_local(async move {
         let _counted = counted;
+        let deadline = Instant::now() + Duration::from_secs_f64(io.options.handshake_seconds);
         match io.tls.clone() {
-            None => connection::serve(io, socket, peer, stop).await,
+            None => connection::serve(io, socket, peer, stop, deadline).await,
             Some(tls) => {
-                let limit = Duration::from_secs_f64(io.options.handshake_seconds);
-                if let Ok(Ok(secured)) = timeout(limit, tls.accept(socket)).await {
-                    connection::serve(io, secured, peer, stop).await;
+                if let Ok(Ok(secured)) = timeout_at(deadline, tls.accept(socket)).await {
+                    connection::serve(io, secured, peer, stop, deadline).await;
                 }
             }
         }

@@ -68,13 +68,13 @@ pub fn server_config(
     client_ca_pem: Option<&[u8]>,
 ) -> Result<ServerConfig, String> {
     let provider = Arc::new(ring::default_provider());
-    let chain = certificates(chain_pem).map_err(|reason| format!("the certificate: {reason}"))?;
+    let chain = certificates(chain_pem).map_err(|reason| format!("certificate: {reason}"))?;
     let key = PrivateKeyDer::from_pem_slice(key_pem)
-        .map_err(|error| format!("the key: {}", pem_reason(error, "private key")))?;
+        .map_err(|error| format!("key: {}", pem_reason(error, "private key")))?;
     // rustls names no kind of key, and its own words ("failed to parse private key as RSA,
     // ECDSA, or EdDSA") leave out what it has against the key.
     let key = provider.key_provider.load_private_key(key).map_err(|_| {
-        "the key: expected an RSA key of 2048 to 8192 bits, or an elliptic-curve key of P-256 or P-384"
+        "key: expected an RSA key of 2048 to 8192 bits, or an elliptic-curve key of P-256 or P-384"
             .to_owned()
     })?;
     let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -83,7 +83,7 @@ pub fn server_config(
     let builder = match client_ca_pem {
         None => builder.with_no_client_auth(),
         Some(pem) => builder.with_client_cert_verifier(
-            client_verifier(pem, provider).map_err(|reason| format!("the client CA: {reason}"))?,
+            client_verifier(pem, provider).map_err(|reason| format!("client CA: {reason}"))?,
         ),
     };
     // Not `with_single_cert`: it parses the certificate, and refuses those of version 1.

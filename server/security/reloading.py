@@ -1,6 +1,7 @@
 """Values that are reloaded when their files change: certificates, tokens."""
 
 import stat
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -39,7 +40,8 @@ class ReloadedValue(Generic[Value]):
         self._seen = self._state()
         self._value = read()
         self._fault = ""  # of the files as they are; none: the value is what they hold
-        self._followers: list[Callable[[Value], None]] = []
+        self._users: list[Callable[[Value], None]] = []
+        self._renewing = threading.Lock()
         self._again = False  # the fault is not in what the files hold: the same may be read later
 
     def is_current(self) -> bool:
@@ -50,10 +52,14 @@ class ReloadedValue(Generic[Value]):
         """Return the value, as of the last refresh."""
         return self._value
 
-    def follow(self, take: Callable[[Value], None]) -> None:
-        """Call with the value now, and with every later one in the thread that refreshes."""
-        self._followers.append(take)
-        take(self._value)
+    def use(self, take: Callable[[Value], None]) -> None:
+        """Hand the value to `take`, now and, in the thread that refreshes, when it is renewed.
+
+        What it raises, now or then, goes the way of what `read` raises: the value is not renewed.
+        """
+        with self._renewing:
+            take(self._value)
+            self._users.append(take)
 
     def refresh(self) -> None:
         """Read the files if they have changed or could not be read; one thread at a time."""
@@ -62,15 +68,20 @@ class ReloadedValue(Generic[Value]):
             return
         try:
             value = self._read()
+            self._renew(value)
         except Exception as error:  # noqa: BLE001 (a file may change or go in the middle)
             if state == self._state():
                 self._fail(error, is_new=state != self._seen)
                 self._seen = state
         else:
-            self._value, self._seen, self._fault, self._again = value, state, "", False
-            for take in self._followers:
-                take(value)
+            self._seen, self._fault, self._again = state, "", False
             log.info(f"{self._name} renewed")
+
+    def _renew(self, value: Value) -> None:
+        with self._renewing:
+            for take in self._users:
+                take(value)
+            self._value = value
 
     def _fail(self, error: Exception, *, is_new: bool) -> None:
         foreseen = isinstance(error, StartError)

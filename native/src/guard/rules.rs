@@ -22,6 +22,11 @@ const MIN_RESETS: u32 = 2_000;
 const MAX_IDLE: u32 = 10_000;
 const IDLE_FOR_EACH_SENT: u32 = 4;
 
+/// Return how many calls a client may reset in a second, of those that it may have at a time.
+pub fn max_resets(max_calls: u32) -> u32 {
+    MIN_RESETS.max(max_calls.saturating_mul(2))
+}
+
 /// Frames of one second.
 #[derive(Default)]
 struct Counts {
@@ -49,7 +54,7 @@ impl Rules {
         let now = Instant::now();
         Self {
             min_ping,
-            max_resets: MIN_RESETS.max(max_calls.saturating_mul(2)),
+            max_resets: max_resets(max_calls),
             now,
             last_ping: None,
             ping_strikes: 0,

@@ -162,30 +162,22 @@ fn what_is_wrong_is_named() {
     let (chain, key) = (pair.chain.as_bytes(), pair.key.as_bytes());
     let cut = &key[..key.len() / 2];
     for (given, part, reason) in [
-        (
-            server_config(b"", key, None),
-            "the certificate: ",
-            "found none",
-        ),
-        (
-            server_config(key, key, None),
-            "the certificate: ",
-            "found none",
-        ),
-        (server_config(chain, chain, None), "the key: ", "found none"),
+        (server_config(b"", key, None), "certificate: ", "found none"),
+        (server_config(key, key, None), "certificate: ", "found none"),
+        (server_config(chain, chain, None), "key: ", "found none"),
         (
             server_config(chain, cut, None),
-            "the key: ",
+            "key: ",
             "expected a PEM private key: ",
         ),
         (
             server_config(chain, key, Some(b"")),
-            "the client CA: ",
+            "client CA: ",
             "found none",
         ),
         (
             server_config(chain, key, Some(key)),
-            "the client CA: ",
+            "client CA: ",
             "found none",
         ),
     ] {

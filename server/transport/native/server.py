@@ -21,11 +21,13 @@ from server.errors import UnavailableError, rich_status
 from server.limits import RequestLimits
 from server.observability.metrics import IMAGES_BUCKETS, SECONDS_BUCKETS, ServerMetrics
 from server.repository.current import CurrentModel
+from server.security.tls import ServerTls
 from server.transport.grpc.options import HANDSHAKE_SECONDS, MAX_PING_SECONDS, MIN_PING_SECONDS
 from server.transport.grpc.server import DESCRIPTORS, HEALTH
 from server.transport.native.context import NativeContext
 from server.transport.native.extension import Extension, Metadata, NativeModule
 from server.transport.native.lane import LaneUpdates
+from server.transport.native.tls import use_credentials
 from server.transport.native.totals import LaneTotalsReader
 
 CALL, MESSAGE, HALF_CLOSED, SENT, ENDED, STOPPED, LOG = range(7)  # kinds of events
@@ -95,6 +97,14 @@ class NativeServer:
         bound.listen(BACKLOG)
         bound.setblocking(False)
         self._extension.adopt(bound.detach(), is_unix)
+
+    def secure(self, tls: ServerTls) -> None:
+        """Speak TLS; new connections use what the files hold, by their last refresh.
+
+        Raises:
+            StartError: the extension can't use what they hold; the text says what.
+        """
+        tls.watched.use(partial(use_credentials, self._extension))
 
     async def start(self) -> None:
         """Answer calls from now on."""
