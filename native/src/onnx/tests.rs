@@ -139,8 +139,7 @@ fn sessions_that_end_leave_no_memory() {
         anonymous_kib() - before
     };
     // Other tests of this process take and give back memory too; a leak shows in every hundred.
-    let grown: Vec<i64> = (0..4).map(|_| hundred_cycles()).collect();
-    assert!(grown.iter().any(|kib| *kib < 1024), "{grown:?} KiB");
+    assert!((0..5).any(|_| hundred_cycles() < 1024));
 }
 
 /// For a person: `cargo test --release -- --ignored --nocapture time_of_a_run`.
