@@ -25,7 +25,7 @@ from server.transport.grpc.server import (
     listen,
     service_handlers,
 )
-from server.transport.native.extension import NativeModule, load_extension
+from server.transport.native.extension import NativeModule, open_extension
 from server.transport.native.server import ConnectionLimits, build_native_server
 
 log = structlog.get_logger()
@@ -105,7 +105,7 @@ def choose_transport(settings: ServerSettings) -> NativeModule | None:
     if settings.transport == "python":
         return None
     try:
-        return load_extension(settings.max_queue_images)
+        return open_extension(settings.max_queue_images)
     except StartError as error:
         if settings.transport == "native":
             raise

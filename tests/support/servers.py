@@ -40,9 +40,10 @@ from server.security.policy import Security
 from server.transport.grpc.server import service_handlers
 from server.transport.http.app import HttpOptions, build_app
 from server.transport.http.server import HttpServer
+from server.transport.native.extension import open_extension
 from server.transports import Entrance, open_grpc
 from tests.support.bundles import REPOSITORY
-from tests.support.transports import chosen_transport, counted, extension
+from tests.support.transports import chosen_transport, counted
 
 START_SECONDS = 240  # of a machine with much else to do; below the 300 s of a test
 HELD_BATCH_IMAGES = 8
@@ -259,11 +260,12 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     opened = load_verified(bundle, "onnx", "cpu", threads=1)
     runner = HeldRunner(opened.runner)
     model = replace(opened, runner=runner)
-    admission, metrics = AdmissionControl(max_queue_images), ServerMetrics()
+    native = open_extension(max_queue_images) if chosen_transport() == "native" else None
+    admission = AdmissionControl(max_queue_images, native.images if native else None)
+    metrics = ServerMetrics()
     limits = RequestLimits(max_batch_images=HELD_BATCH_IMAGES, max_response_bytes=1 << 20)
     instance = threaded_instance(model, admission, metrics, limits.max_batch_images)
     state, gate = ServingState(), CallGate()
-    module = extension()[0] if chosen_transport() == "native" else None
 
     async def start() -> tuple[Any, int, HttpServer, int]:
         current = CurrentModel(activate(instance, limits.max_batch_images))
@@ -276,8 +278,9 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
             state,
             gate,
             receive_limit(model, limits),
+            native,
         )
-        server, port = open_grpc(module, handlers, entrance, max_connections=100)
+        server, port = open_grpc(handlers, entrance, max_connections=100)
         await server.start()
         http_options = HttpOptions(receive_limit(model, limits))
         http = HttpServer(build_app(services, state, gate, metrics, http_options), 20)

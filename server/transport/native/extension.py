@@ -59,17 +59,17 @@ class NativeModule:
     images: ImageCounter
 
 
-def load_extension(max_queue_images: int) -> NativeModule:
+def open_extension(max_queue_images: int) -> NativeModule:
     """Return the extension.
 
     Raises:
         StartError: it is not installed, or is of another release; the text says what to do.
     """
-    module = extension_module()
+    module = load_extension()
     return NativeModule(module, module.Admission(max_queue_images))
 
 
-def extension_module() -> Any:  # noqa: ANN401 (a module without types)
+def load_extension() -> Any:  # noqa: ANN401 (a module without types)
     """Return the extension's module.
 
     Raises:

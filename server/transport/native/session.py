@@ -10,7 +10,7 @@ from export.bundle.manifest import ONNX_FILE
 from export.errors import ExportError
 from export.parity.vectors import recorded_images
 from server.engine.model import ServedModel
-from server.transport.native.extension import extension_module
+from server.transport.native.extension import load_extension
 
 RANDOM_IMAGES = 100  # of the comparison's last batch
 
@@ -58,7 +58,7 @@ def _open(model: ServedModel, library: Path, threads: int) -> OnnxSession:
     stages = model.manifest.stages
     data = model.bundle.read(ONNX_FILE)
     names = stages[0].values["onnx"], stages[-1].values["onnx"]
-    session = extension_module().OnnxSession(str(library), data, threads, *names)
+    session = load_extension().OnnxSession(str(library), data, threads, *names)
     return cast("OnnxSession", session)
 
 

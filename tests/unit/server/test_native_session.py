@@ -17,6 +17,7 @@ from export.bundle.manifest import ONNX_FILE
 from export.runtimes import open_runner
 from server.engine.model import ServedModel, load_verified
 from server.transport.native import session as native_session
+from server.transport.native.extension import load_extension
 from server.transport.native.session import find_library, open_lane_session
 from tests.support.bundles import publish_random_bundle, random_images
 
@@ -86,9 +87,11 @@ def test_logits_have_the_bits_of_pythons(
 ) -> None:
     native, runner = sessions
     random = np.random.default_rng(seed)
-    images = random.random((count, 28, 28), np.float32)
+    shape = (count, 28, 28)
+    bytes_of_pixels = random.integers(0, 256, shape, np.uint8)
+    images = random.random(shape, np.float32)
     if of_bytes:
-        images = random.integers(0, 256, images.shape, np.uint8) / np.float32(255)
+        images = np.true_divide(bytes_of_pixels, np.float32(255), dtype=np.float32)
     assert native.run(images.tobytes(), count) == runner.predict(images).tobytes()
 
 
@@ -101,7 +104,7 @@ def test_networks_of_every_shape_are_served(
     bundle = publish_random_bundle(tmp_path, "other", shape, ("cat", "dog", "cow"), hidden)
     runner = open_runner(bundle, "onnx", "cpu", threads=1)
     data, value = bundle.read(ONNX_FILE), bundle.manifest.stages
-    native = native_session.load_extension().OnnxSession(
+    native = load_extension().OnnxSession(
         find_library(), data, 1, value[0].values["onnx"], value[-1].values["onnx"]
     )
     for count in (1, 2, 65):
