@@ -44,11 +44,6 @@ impl Body {
         }
     }
 
-    /// Whether the client has ended the stream and everything was read.
-    pub fn is_at_end(&self) -> bool {
-        self.chunk.is_empty() && self.partial.is_empty() && self.stream.is_end_stream()
-    }
-
     /// Return the next message; None at the end of the stream.
     pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
         loop {

@@ -16,7 +16,6 @@ use http::Response;
 pub const PREFIX_BYTES: usize = 5; // one of the compression, four of the length
 
 pub const OK: u32 = 0;
-pub const CANCELLED: u32 = 1;
 pub const DEADLINE_EXCEEDED: u32 = 4;
 pub const RESOURCE_EXHAUSTED: u32 = 8;
 pub const UNIMPLEMENTED: u32 = 12;

@@ -220,6 +220,7 @@ impl LanedStream {
             }
             self.sending = None;
             self.ahead.leave();
+            call.body.message_taken();
         }
     }
 }

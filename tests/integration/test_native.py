@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain, repeat
 
 import grpc
 import numpy as np
@@ -79,6 +80,16 @@ def test_what_the_lane_leaves_is_worded_by_the_service(served: RunningServer) ->
         stub(served).Predict(pb.PredictRequest())
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert metric(served, "forward_lane_calls_total", grpc_path=PREDICT) == before
+
+
+@pytest.mark.parametrize("way", ["in the lane", "through Python"])
+def test_a_stream_of_more_than_the_windows_take_goes_on(served: RunningServer, way: str) -> None:
+    good = pb.PredictStreamRequest(images=request(16).images)  # 1,000 are 12.5 MB
+    first = good if way == "in the lane" else pb.PredictStreamRequest()
+    messages = chain([first], repeat(good, 999))
+    responses = list(stub(served).PredictStream(messages, timeout=60))
+    assert len(responses) == 1000
+    assert all(len(each.logits.data) == 16 * 10 * 4 for each in responses[1:])
 
 
 def test_python_is_chosen_when_it_is_asked_for() -> None:
