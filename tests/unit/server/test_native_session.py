@@ -17,7 +17,6 @@ from export.bundle.manifest import ONNX_FILE
 from export.runtimes import open_runner
 from server.engine.model import ServedModel, load_verified
 from server.transport.native import session as native_session
-from server.transport.native.extension import load_extension
 from server.transport.native.session import find_library, open_lane_session
 from tests.support.bundles import publish_random_bundle, random_images
 
@@ -87,26 +86,26 @@ def test_logits_have_the_bits_of_pythons(
 ) -> None:
     native, runner = sessions
     random = np.random.default_rng(seed)
-    shape = (count, 28, 28)
-    bytes_of_pixels = random.integers(0, 256, shape, np.uint8)
-    images = random.random(shape, np.float32)
+    images: np.ndarray = random.random((count, 28, 28), np.float32)
     if of_bytes:
-        images = np.true_divide(bytes_of_pixels, np.float32(255), dtype=np.float32)
+        images = random.integers(0, 256, images.shape, np.uint8) / np.float32(255)
     assert native.run(images.tobytes(), count) == runner.predict(images).tobytes()
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (1, 1), (7, 2)])
-@pytest.mark.parametrize("hidden", [(), (4,), (33, 17)])
-@pytest.mark.usefixtures("extension")
+@pytest.mark.parametrize(
+    ("shape", "hidden"), [((3, 5), (4,)), ((1, 1), ()), ((7, 2), (33, 17))], ids=str
+)
 def test_networks_of_every_shape_are_served(
-    tmp_path: Path, shape: tuple[int, int], hidden: tuple[int, ...]
+    extension: Any,  # noqa: ANN401 (a module without types)
+    tmp_path: Path,
+    shape: tuple[int, int],
+    hidden: tuple[int, ...],
 ) -> None:
     bundle = publish_random_bundle(tmp_path, "other", shape, ("cat", "dog", "cow"), hidden)
     runner = open_runner(bundle, "onnx", "cpu", threads=1)
-    data, value = bundle.read(ONNX_FILE), bundle.manifest.stages
-    native = load_extension().OnnxSession(
-        find_library(), data, 1, value[0].values["onnx"], value[-1].values["onnx"]
-    )
+    stages = bundle.manifest.stages
+    names = stages[0].values["onnx"], stages[-1].values["onnx"]
+    native = extension.OnnxSession(find_library(), bundle.read(ONNX_FILE), 1, *names)
     for count in (1, 2, 65):
         images = random_images(count, shape)
         assert native.run(images.tobytes(), count) == runner.predict(images).tobytes()
