@@ -6,10 +6,13 @@ BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYPROJECTS := pyproject.toml client/pyproject.toml
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iproto --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc
+CARGO := $(shell command -v cargo)
+GET_CARGO := Rust 1.88 or newer, with cargo, is not here: get it by rustup (rustup.rs), or on Debian 12 by apt-get install rustc-web cargo-web
+CRATE := native/Cargo.toml
 PEERS := $(patsubst bench/peers/requirements/%.txt,%,$(wildcard bench/peers/requirements/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: docs help serve test train lint audit format proto bench bench-peers fuzz pictures picture clean
+.PHONY: docs help serve native test train lint lint-python lint-native audit format proto crates bench bench-peers fuzz pictures picture clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -17,20 +20,42 @@ help: ## list the targets
 serve: .venv/.serve ## serve the bundled model: gRPC on 8001, metrics on 8002 (flags: ARGS="--grpc-port 9001")
 	@exec $(BIN)/python -m server $(ARGS)
 
+native: .venv/.native ## build the native transport and install it: needs Rust, a minute or two
+
 # A worker for each processor, up to four: each has torch and a server, and takes whole files, whose
 # fixtures are made once. The long files come first (tests/conftest.py): xdist's own order is by count.
-test: .venv/.develop .venv-tritonclient/.done ## run all tests (flags: ARGS="-k codec"; in one process: ARGS="-n 0")
+# With cargo here, the extension is built first, for both transports to be tested.
+test: .venv/.develop .venv-tritonclient/.done $(if $(CARGO),.venv/.native test-native) ## run all tests (flags: ARGS="-k codec"; in one process: ARGS="-n 0")
+	@$(if $(CARGO),:,echo "Not tested: native/. $(GET_CARGO)" >&2)
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-native: | .venv/bin/python
+	@$(BIN)/python native/crates.py pin
+	cargo test --quiet --locked --no-default-features --manifest-path $(CRATE)
 
 train: .venv/.train ## train on MNIST, export, compare, publish to models/ (flags: ARGS="--epochs 3")
 	@exec $(BIN)/python -m training $(ARGS)
 
-lint: .venv/.develop ## check style, types and the .proto
+lint: lint-python lint-native ## check style, types and the .proto
+
+lint-python: .venv/.develop
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	cd proto && ../$(BIN)/buf lint
+
+# Debian's packages of Rust have neither rustfmt nor clippy.
+lint-native: | .venv/bin/python
+ifdef CARGO
+	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check --manifest-path $(CRATE); \
+	else echo "Not checked: the format of native/. This Rust has no rustfmt" >&2; fi
+	@if cargo clippy --version >/dev/null 2>&1; then $(BIN)/python native/crates.py pin && \
+		cargo clippy --quiet --locked --all-targets --manifest-path $(CRATE) -- -D warnings; \
+	else echo "Not checked: native/ by clippy. This Rust has none" >&2; fi
+else
+	@echo "Not checked: native/. $(GET_CARGO)" >&2
+endif
 
 audit: .venv/.develop ## look for known vulnerabilities of the dependencies
 	$(BIN)/python .ci/audit.py
@@ -38,12 +63,16 @@ audit: .venv/.develop ## look for known vulnerabilities of the dependencies
 format: .venv/.develop ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(if $(CARGO),-cargo fmt --manifest-path $(CRATE))
 
 proto: .venv/.develop ## generate the Python code of proto/: the contract's for the client's distribution
 	$(PROTOC) --python_out=client --pyi_out=client --grpc_python_out=client \
 		--mypy_grpc_out=quiet:client forward/v1/forward.proto
 	$(PROTOC) --python_out=proto --pyi_out=proto --grpc_python_out=proto \
 		--mypy_grpc_out=quiet:proto inference/open_inference.proto
+
+crates: | .venv/bin/python ## list the native transport's crates anew, after a change of Cargo.toml (all the newest: ARGS=--newest)
+	$(BIN)/python native/crates.py write $(ARGS)
 
 bench: .venv/.develop ## measure the server beside what limits it (longer: ARGS=overload, soak, reload or drain)
 	$(BIN)/python -m bench $(ARGS)
@@ -65,8 +94,8 @@ docs: .venv/.develop ## generate the reference: settings, API, Python client
 picture: .venv/.develop ## draw the README's pictures
 	$(BIN)/python -m docs.picture
 
-clean: ## remove .venv, .venv-* and caches
-	rm -rf .venv .venv-peers .venv-tritonclient .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove .venv, .venv-*, caches and what Rust built
+	rm -rf native/target .venv .venv-peers .venv-tritonclient .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	@echo "Creating .venv with $$($(PYTHON) --version)"
@@ -86,6 +115,14 @@ clean: ## remove .venv, .venv-* and caches
 	@echo "Installing what development needs (torch: some gigabytes)"
 	@$(PIP_INSTALL) --editable './client[cli]' --editable '.[train,tensorboard,dev]'
 	@touch $@ .venv/.train .venv/.serve
+
+.venv/.native: $(shell find native/src -name '*.rs') $(addprefix native/,Cargo.toml crates.txt pyproject.toml backend.py crates.py) | .venv/bin/python
+ifndef CARGO
+	@echo "$(GET_CARGO)" >&2; exit 1
+endif
+	@echo "Building the native transport (Rust: a minute or two)"
+	@$(PIP_INSTALL) ./native
+	@touch $@
 
 .venv-peers/%/.done: bench/peers/requirements/%.txt
 	@echo "Installing $* in an environment of its own"
