@@ -74,7 +74,7 @@ proto: .venv/.develop ## generate the Python code of proto/: the contract's for 
 crates: | .venv/bin/python ## list the native transport's crates anew, after a change of Cargo.toml (all the newest: ARGS=--newest)
 	$(BIN)/python native/crates.py write $(ARGS)
 
-bench: .venv/.develop ## measure the server beside what limits it (longer: ARGS=overload, soak, reload or drain)
+bench: .venv/.develop ## measure the server beside what limits it; minutes (longer: ARGS=overload, soak, reload or drain)
 	$(BIN)/python -m bench $(ARGS)
 
 bench-peers: .venv/.develop $(PEERS:%=.venv-peers/%/.done) ## measure it beside other servers; minutes (flags: ARGS="--only mosec")

@@ -51,7 +51,7 @@ def measure(
     samples: defaultdict[Target, list[list[Sample]]] = defaultdict(list)
     notes: dict[Target, str] = {}
     for turn in range(rounds):
-        for target in targets:
+        for target in targets[:: -1 if turn % 2 else 1]:  # the other way round each time
             if target in notes:
                 continue
             console.print(f"round {turn + 1} of {rounds}: {target.name}")

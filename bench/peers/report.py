@@ -42,14 +42,35 @@ def _cells(name: str, figures: Figures, base: Figures) -> list[str]:
 
 
 def rows(results: Results, case: Case) -> list[list[str]]:
-    """Return the cells of a case: Forward first, ratios to its row of float32."""
+    """Return the cells of a case: Forward first, ratios to its first row."""
     base = results[FORWARD[0]][case]
     return [_cells(target.name, each[case], base) for target, each in results.items()]
 
 
+def ahead(results: Results) -> str:
+    """Say where a peer takes less CPU, answers more requests or has a lower p50 than Forward."""
+    found = [
+        f"{target.name} ({case}: {', '.join(better)})"
+        for case in CASES
+        for target, each in results.items()
+        if target not in FORWARD and (better := _better(each[case], results[FORWARD[0]][case]))
+    ]
+    return f"Ahead of {FORWARD[0].name}: {'; '.join(found) or 'none'}."
+
+
+def _better(theirs: Figures, ours: Figures) -> list[str]:
+    them, us = theirs.median, ours.median
+    compared = (
+        ("CPU", them.cpu_microseconds < us.cpu_microseconds),
+        ("requests/s", them.requests_per_second > us.requests_per_second),
+        ("p50", them.p50_milliseconds < us.p50_milliseconds),
+    )
+    return [name for name, is_better in compared if is_better]
+
+
 def show(results: Results, notes: Mapping[Target, str]) -> None:
     """Print a table for each case, and the notes."""
-    console = Console(width=100)
+    console = Console(width=110)
     for case in CASES:
         table = Table(title=str(case).capitalize(), box=box.SIMPLE_HEAD, collapse_padding=True)
         for heading in HEADINGS:
@@ -58,6 +79,7 @@ def show(results: Results, notes: Mapping[Target, str]) -> None:
         for cells in rows(results, case):
             table.add_row(*cells)
         console.print(table)
+    console.print(ahead(results), markup=False)
     for target, note in notes.items():
         console.print(f"{target.name}: {note}", markup=False)
 
@@ -73,9 +95,10 @@ def markdown(results: Results, notes: Mapping[Target, str], rounds: int, seconds
         "checked against it before each round. CPU is the user and system time of all processes "
         "of the server for a request. A caller waits for its answer before its next request; "
         "h2load calls gRPC servers over HTTP/2 (64 callers on 8 connections), the others over "
-        "HTTP/1.1 (a connection each). Peers take float32 images as raw bytes. Each ratio is to "
-        "Forward's float32 in the same table: CPU and milliseconds above 1 and requests below 1 "
-        "are worse than Forward.",
+        "HTTP/1.1 (a connection each). Peers take float32 images as raw bytes. Forward is carried "
+        f"by the transport that its row names. Each ratio is to {FORWARD[0].name} in the same "
+        "table: CPU and milliseconds above 1 and requests below 1 are worse.",
+        ahead(results),
     ]
     for case in CASES:
         lines = [HEADINGS, ["---", *["---:"] * (len(HEADINGS) - 1)], *rows(results, case)]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import numpy as np
@@ -15,6 +15,7 @@ from bench.load.h2load import GRPC_HEADERS, Load, Shape, frame, load
 from bench.load.processes import Served
 from bench.peers import oip
 from bench.peers.servers.common import BATCH_REQUESTS, Model
+from bench.servers.forward import Transport, chosen
 from forward.v1 import forward_pb2 as pb
 from forward_client.arrays import array_of
 from forward_client.messages import tensor_of
@@ -122,11 +123,25 @@ def _raw_logits(body: bytes) -> np.ndarray:
     return np.frombuffer(body, np.float32).reshape(-1, 10)
 
 
-def _forward(name: str, *, uint8: bool) -> Target:
+def _forward(transport: Transport, dtype: Literal["float32", "uint8"]) -> Target:
     flags = "--grpc-port 0 --http-port off --metrics-port 0 --log-format json --device cpu"
-    command = ("server", *flags.split())
     return Target(
-        name, command, _forward_request, _forward_logits, path=PREDICT, grpc=True, uint8=uint8
+        f"Forward, {transport}, {dtype}",
+        ("server", *flags.split(), "--transport", transport),
+        _forward_request,
+        _forward_logits,
+        path=PREDICT,
+        grpc=True,
+        uint8=dtype == "uint8",
+    )
+
+
+def forwards() -> tuple[Target, ...]:
+    """Return Forward with each transport that is installed; the first is what others are set to."""
+    return tuple(
+        _forward(transport, dtype)
+        for transport in reversed(chosen("both"))
+        for dtype in ("float32", "uint8")
     )
 
 
@@ -170,7 +185,7 @@ LITSERVE_NOTE = (
 )
 MOSEC_NOTE = "raw bodies, one worker, batches of up to 64 requests gathered for 1 ms."
 
-FORWARD = (_forward("Forward, float32", uint8=False), _forward("Forward, uint8", uint8=True))
+FORWARD = forwards()
 PEERS = (
     _oip("MLServer", "mlserver", note=MLSERVER_NOTE),
     _oip("MLServer, BYTES", "mlserver", encode=oip.bytes_request, note=MLSERVER_BYTES_NOTE),
