@@ -38,7 +38,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 OTHERS_FLAGS = {
     *("--target", "--tag", "--file", "--read-only", "--cap-drop", "--publish", "--volume", "--env"),
     *("--editable", "--exclude-editable", "--strict", "--require-all", "--screenshots", "--before"),
-    *("--fail-with-body", "--data-binary", "--output"),
+    *("--fail-with-body", "--data-binary", "--output", "--goals"),
 }
 CODE = re.compile(r"^```.*?^```$", re.M | re.S)
 
