@@ -106,7 +106,11 @@ def cargo(folder: Path, *arguments: str) -> None:
     """Run cargo, which is quiet unless it fails."""
     try:
         done = subprocess.run(
-            ("cargo", *arguments, "--quiet"), cwd=folder, capture_output=True, text=True, check=False
+            ("cargo", *arguments, "--quiet"),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except FileNotFoundError:
         raise CratesError("cargo is not here: get Rust, by rustup or from Debian") from None
