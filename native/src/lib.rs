@@ -14,6 +14,7 @@ mod events;
 mod grpc;
 mod guard;
 mod io;
+#[cfg(feature = "python")]
 mod lane_python;
 mod laned;
 mod onnx;
