@@ -27,9 +27,9 @@ async def serve(answer: bytes) -> None:
     handler = grpc.method_handlers_generic_handler(
         SERVICE, {METHOD: grpc.unary_unary_rpc_method_handler(echo)}
     )
-    server = build_native_server(
-        load_extension(), [handler], ServerSettings.model_validate({}), LIMITS
-    )
+    settings = ServerSettings.model_validate({})
+    native = load_extension(settings.max_queue_images)
+    server = build_native_server(native, [handler], settings, LIMITS)
     port = server.listen("127.0.0.1", 0)
     await server.start()
     print(port, flush=True)
