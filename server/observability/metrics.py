@@ -156,10 +156,10 @@ class ServerMetrics:
         self._model_info = ModelInfo(registry)
         text = "What carries gRPC, python or native; always 1."
         self._transport_info = gauge("forward_transport_info", text, ("transport",))
-        text = "Whether the native transport answers Predict itself; 0: through Python."
+        text = "Whether the native transport answers Predict itself, in its lane."
         self._lane_on = gauge("forward_lane_on", text)
-        text = "Calls that the native transport answered itself; grpc_server_handled has them too."
-        self.lane_calls = counter("forward_lane_calls", text, ("grpc_path",))
+        text = "Calls that ended in the native transport's lane; other metrics have them too."
+        self.lane_calls = counter("forward_lane_calls", text, GRPC_LABELS[:2])
         text = "Versions that took the place of another, and that failed to."
         self._reloads = counter("forward_model_reloads", text, ("result",))
         text = "Whether the version is served that should be."

@@ -25,12 +25,8 @@ from tests.support.servers import (
 pytest.importorskip("forward_native", reason="the native transport is not installed")
 pytestmark = pytest.mark.one_transport
 
-PREDICT = "/forward.v1.ForwardService/Predict"
-LABELS = {
-    "grpc_service": "forward.v1.ForwardService",
-    "grpc_method": "Predict",
-    "grpc_type": "unary",
-}
+PREDICT = {"grpc_service": "forward.v1.ForwardService", "grpc_method": "Predict"}
+LABELS = {**PREDICT, "grpc_type": "unary"}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +59,7 @@ def test_the_lane_answers_predict_and_counts_it_as_the_services_do(served: Runni
         key = (name, frozenset(labels.items()))
         return after[key] - before[key]
 
-    assert grown("forward_lane_calls_total", grpc_path=PREDICT) == 3
+    assert grown("forward_lane_calls_total", **PREDICT) == 3
     assert grown("grpc_server_handled_total", **LABELS, grpc_code="OK") == 3
     assert grown("grpc_server_handling_seconds_count", **LABELS) == 3
     assert grown("forward_images_total", batcher="predict") == 68
@@ -75,11 +71,11 @@ def test_the_lane_answers_predict_and_counts_it_as_the_services_do(served: Runni
 
 
 def test_what_the_lane_leaves_is_worded_by_the_service(served: RunningServer) -> None:
-    before = metric(served, "forward_lane_calls_total", grpc_path=PREDICT)
+    before = metric(served, "forward_lane_calls_total", **PREDICT)
     with pytest.raises(grpc.RpcError) as raised:
         stub(served).Predict(pb.PredictRequest())
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert metric(served, "forward_lane_calls_total", grpc_path=PREDICT) == before
+    assert metric(served, "forward_lane_calls_total", **PREDICT) == before
 
 
 @pytest.mark.parametrize("way", ["in the lane", "through Python"])

@@ -32,7 +32,8 @@ class LaneTotalsReader:
                 for (code, count), (_, count_before) in zip(codes, codes_before, strict=True)
             }
             self._metrics.method(path).add(counts, *_since(seconds, seconds_before))
-            self._metrics.lane_calls.labels(path).inc(sum(counts.values()))
+            service, method = path.removeprefix("/").split("/")
+            self._metrics.lane_calls.labels(service, method).inc(sum(counts.values()))
 
 
 def _since(now: Observed, before: Observed) -> Observed:
