@@ -10,14 +10,14 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
 LIST = "crates.txt"
 HEAD = """\
-# Every crate that the native transport was tested with: name, version, SHA-256. Written by `make crates`.
+# Every crate that the native transport was tested with: name, version, SHA-256. By `make crates`.
 # h2 before 0.4.16 has RUSTSEC-2026-0258: never go back there.
 """
 HOW_TO = f"If Cargo.toml changed, write {LIST} anew: make crates"
@@ -72,19 +72,23 @@ def pin(folder: Path) -> None:
         return  # cargo's --locked holds it against Cargo.toml
     try:
         resolve(folder, listed)
-        faults = differences(listed, read_lock(lock))
-        if faults:
-            raise CratesError(f"{LIST} and Cargo.toml differ: {'; '.join(faults)}. {HOW_TO}")
+        check_same(listed, read_lock(lock))
     except CratesError:
         lock.unlink(missing_ok=True)  # the next build shall not take it for a good one
         raise
+
+
+def check_same(listed: Sequence[Crate], locked: Sequence[Crate]) -> None:
+    """Raise CratesError, with every difference, if the crates of a lock are not those listed."""
+    if faults := differences(listed, locked):
+        raise CratesError(f"{LIST} and Cargo.toml differ: {'; '.join(faults)}. {HOW_TO}")
 
 
 def resolve(folder: Path, listed: Iterable[Crate]) -> None:
     """Let cargo write Cargo.lock, with the crates that are listed wherever they fit.
 
     Of the listed crates only what they are goes into the lock, not what they depend on; cargo adds
-    that, and compares each checksum with the registry's. Its first lock tells the registry's address.
+    that, and compares each checksum with the registry's, whose address its first lock tells.
     """
     lock = folder / "Cargo.lock"
     lock.unlink(missing_ok=True)

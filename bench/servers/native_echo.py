@@ -10,7 +10,7 @@ import grpc
 import uvloop
 
 from server.config import ServerSettings
-from server.transport.native.extension import load_extension
+from server.transport.native.extension import open_extension
 from server.transport.native.server import ConnectionLimits, build_native_server
 
 # Under a path that the transport knows to be unary, as all of Forward's are.
@@ -28,7 +28,7 @@ async def serve(answer: bytes) -> None:
         SERVICE, {METHOD: grpc.unary_unary_rpc_method_handler(echo)}
     )
     settings = ServerSettings.model_validate({})
-    native = load_extension(settings.max_queue_images)
+    native = open_extension(settings.max_queue_images)
     server = build_native_server(native, [handler], settings, LIMITS)
     port = server.listen("127.0.0.1", 0)
     await server.start()
