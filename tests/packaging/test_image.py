@@ -1,7 +1,8 @@
 """The container image: built from this tree, and run as a careful cluster would run it.
 
 docker builds it where a daemon answers. Elsewhere Debian's own tools do, on a base that
-debootstrap makes, so that no registry is needed.
+debootstrap makes, so that no registry is needed. Where cargo is here, they get the native transport's
+wheel, built of what `make test` built already; else the image's own stage builds it, in minutes.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -35,7 +37,7 @@ DEBIAN_TOOLS = ("debootstrap", "buildah", "podman", "runc")
 DEBIAN_RELEASE = "bookworm"
 DEBIAN_PACKAGES = ("python3", "python3-venv", "python3-pip", "ca-certificates")
 # Kept between runs: give it another name when it is to hold something else.
-BASE_TAG = f"localhost/forward-test-base:{DEBIAN_RELEASE}"
+BASE_TAG = f"localhost/forward-test-base:{DEBIAN_RELEASE}-security"
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"  # where Debian's Python and pip look
 COMMAND_SECONDS = 600
 START_SECONDS = 240  # of a machine with much else to do
@@ -159,14 +161,15 @@ class Image:
 
 
 @pytest.fixture(scope="module")
-def image() -> Iterator[Image]:
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     """The image, built by what this machine has."""
     tag = f"localhost/forward-test:{uuid.uuid4().hex[:12]}"
     if docker_answers():
         engine, builder = Engine(("docker",)), ["docker", "build"]
     else:
         engine = Engine(("podman", "--runtime", runc_or_skip()), ("--read-only-tmpfs=false",))
-        builder = ["buildah", "build", *debian_build_options()]
+        wheels = tmp_path_factory.mktemp("wheels")
+        builder = ["buildah", "build", *debian_build_options(), *wheel_options(wheels)]
     run(*builder, "--target", "cpu", "--file", "docker/Dockerfile", "--tag", tag, ".")
     yield Image(engine, tag)
     engine("rmi", "--force", tag)
@@ -196,13 +199,26 @@ def debian_build_options() -> list[str]:
     return [*options, "--volume", f"{authorities}:{CA_BUNDLE}:ro"] if authorities else options
 
 
+def wheel_options(folder: Path) -> list[str]:
+    """Return buildah's options for the native transport's wheel; none where it can't be built."""
+    if shutil.which("cargo") is None:
+        return []
+    options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--wheel-dir", str(folder))
+    run(sys.executable, "-m", "pip", "wheel", *options, "./native")
+    return ["--volume", f"{folder}:/wheels:ro"]
+
+
 def make_base() -> None:
-    """Make the base image: a minimal Debian with Python."""
+    """Make the base image: a minimal Debian with Python, and its security updates, for Rust."""
     container = run("buildah", "from", "scratch").stdout.strip()
     try:
         root = run("buildah", "mount", container).stdout.strip()
         include = f"--include={','.join(DEBIAN_PACKAGES)}"
         run("debootstrap", "--variant=minbase", include, DEBIAN_RELEASE, root)
+        sources = Path(root, "etc/apt/sources.list")
+        line = sources.read_text()
+        updates = line.replace("/debian ", "/debian-security ").replace(" main", "-security main")
+        sources.write_text(line + updates)
         run("rm", "-r", f"{root}/var/cache/apt", f"{root}/var/lib/apt/lists")  # a third of it
         run("buildah", "commit", container, BASE_TAG)
     finally:
@@ -243,6 +259,11 @@ def test_it_answers_what_the_bundle_computes_here(address: str) -> None:
         prediction = client.predict(images)
     np.testing.assert_array_equal(prediction.logits, expected)
     np.testing.assert_array_equal(prediction.classes, expected.argmax(axis=1))
+
+
+def test_its_grpc_is_the_native_transport(container: Container) -> None:
+    events = [json.loads(line) for line in container.log().splitlines() if line.startswith("{")]
+    assert [event["transport"] for event in events if event["event"] == "ready"] == ["native"]
 
 
 @pytest.mark.usefixtures("container")
