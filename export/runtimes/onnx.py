@@ -1,6 +1,10 @@
 """ONNX Runtime."""
 
+import functools
+import io
+import re
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -109,6 +113,8 @@ class OnnxRunner:
             )
         if (self.device, self.precision) not in PROVIDER_OPTIONS:
             raise RuntimeUnavailableError(f"{provider} has no setting for {self.precision} factors")
+        if provider == CUDA_PROVIDER:
+            load_cuda_libraries()
         return provider
 
     def _open(self, bundle: Bundle, name: str) -> Session:
@@ -123,6 +129,24 @@ class OnnxRunner:
             ) from error
 
     def _load(self, model: bytes) -> Session:
+        try:
+            session = self._session_of(model, self.provider)
+        except Exception as error:
+            if self.provider == CPU_PROVIDER:
+                raise
+            self._session_of(model, CPU_PROVIDER)  # raises if it is the graph that is wrong
+            raise RuntimeUnavailableError(
+                f"{self.provider} can't be used: {_cuda_cause(error)}"
+            ) from error
+        granted = session.get_providers()
+        if granted[:1] != [self.provider]:
+            reason = load_cuda_libraries() or "onnxruntime's own message above says why"
+            raise RuntimeUnavailableError(
+                f"the session asked for {self.provider} and got {', '.join(granted)}: {reason}"
+            )
+        return session
+
+    def _session_of(self, model: bytes, provider: str) -> Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -130,14 +154,28 @@ class OnnxRunner:
             "session.model_external_initializers_file_folder_path", NO_FOLDER
         )
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors; what matters is checked below
-        providers = [(self.provider, PROVIDER_OPTIONS[self.device, self.precision])]
-        session = onnxruntime.InferenceSession(model, options, providers=providers)
-        session.disable_fallback()
-        granted = session.get_providers()
-        if granted[:1] != [self.provider]:
-            raise RuntimeUnavailableError(
-                f"the session asked for {self.provider} and got {', '.join(granted)}; "
-                "see onnxruntime's own message above for the missing library"
-            )
-        return session
+        options.log_severity_level = 3  # errors; what matters is checked after
+        settings = PROVIDER_OPTIONS[self.device, self.precision] if provider != CPU_PROVIDER else {}
+        # Without its fallback, which prints to standard output and hides why it was needed.
+        return onnxruntime.InferenceSession(
+            model, options, providers=[(provider, settings)], enable_fallback=0
+        )
+
+
+@functools.cache
+def load_cuda_libraries() -> str:
+    """Load CUDA's libraries from their Python packages; return what could not be loaded.
+
+    onnxruntime-gpu names its libraries, and the system's loader does not look into the packages
+    of `pip install onnxruntime-gpu[cuda,cudnn]`.
+    """
+    said = io.StringIO()
+    with redirect_stdout(said):  # it prints, and standard output may be for a report in JSON
+        onnxruntime.preload_dlls()
+    return " ".join(said.getvalue().split())
+
+
+def _cuda_cause(error: Exception) -> str:
+    """Return what CUDA says, out of a text with functions, files and the machine's name."""
+    found = re.search(r"CUDA failure \d+: [^;]*[^; ]", str(error))
+    return found[0] if found else str(error)
