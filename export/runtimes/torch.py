@@ -48,10 +48,8 @@ class _TorchRunner:
     def __init__(
         self, bundle: Bundle, device: Device, precision: Precision, threads: int | None = None
     ) -> None:
-        if device == "cuda" and not torch.cuda.is_available():
-            raise RuntimeUnavailableError(
-                f"torch {torch.__version__} finds no CUDA device on this machine"
-            )
+        if device == "cuda":
+            _check_cuda()
         if (device, precision) not in _MATMUL:
             raise RuntimeUnavailableError(f"torch.{device} has no setting for {precision} factors")
         if threads is not None:
@@ -200,6 +198,21 @@ class _ChangingInterpreter(torch.fx.Interpreter):
         if name := self._names.get(n):
             value = self.found[name] = changed(value, self._changes, name)
         return value
+
+
+def _check_cuda() -> None:
+    """Raise RuntimeUnavailableError unless a GPU computes."""
+    if not torch.cuda.is_available():
+        raise RuntimeUnavailableError(
+            f"torch {torch.__version__} finds no CUDA device on this machine"
+        )
+    try:
+        torch.ones(1, device="cuda").sum().item()
+    except RuntimeError as error:  # its memory is full, or it is too old for this torch
+        cause, _, _advice = str(error).partition("\n")
+        raise RuntimeUnavailableError(
+            f"torch {torch.__version__} can't compute on the CUDA device: {cause}"
+        ) from error
 
 
 @contextmanager

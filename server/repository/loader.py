@@ -65,26 +65,18 @@ class ModelLoader:
         settings = self._settings
         loaded = load_verified(bundle, settings.runtime, self._device, self.threads)
         model = replace(loaded, compare_programs=settings.compare_programs)
+        _log_fallback(model)
         if self.max_receive_bytes:
             self._check_requests(model)
         else:
             self.max_receive_bytes = receive_limit(model, self._limits)
-            self._stay_on_cpu(model)
+            if model.no_gpu:  # do not look for one again at each version
+                self._device = "cpu"
         warm_up(model, settings.max_batch_images)
         instance = ModelInstance(
             model, self._admission, batching_config(settings, model), self._metrics
         )
         return activate(instance, self._limits.max_batch_images)
-
-    def _stay_on_cpu(self, model: ServedModel) -> None:
-        """Do not look for a GPU again at each version when "auto" found none at the start."""
-        if not model.no_gpu:
-            return
-        self._device = "cpu"
-        if GPU_DRIVER.exists():
-            log.info("device falls back to cpu", reason=model.no_gpu)
-        else:
-            log.debug("no gpu", reason=model.no_gpu)
 
     def _check_requests(self, model: ServedModel) -> None:
         needed = largest_request_bytes(model, self._limits) + REQUEST_OVERHEAD_BYTES
@@ -95,6 +87,16 @@ class ModelLoader:
                 f"needs {needed} bytes, and this process takes {self.max_receive_bytes} since its "
                 "start; restart the server to serve it"
             )
+
+
+def _log_fallback(model: ServedModel) -> None:
+    """Say that "auto" did not get a GPU, if it did not."""
+    if not model.no_gpu:
+        return
+    if GPU_DRIVER.exists():
+        log.info("device falls back to cpu", reason=model.no_gpu)
+    else:
+        log.debug("no gpu", reason=model.no_gpu)
 
 
 def largest_request_bytes(model: ServedModel, limits: RequestLimits) -> int:

@@ -12,9 +12,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import structlog
-import torch
 
+from export.architecture import Device, Runtime
 from export.bundle import Bundle
+from export.errors import RuntimeUnavailableError
+from export.runtimes import InterveningRunner, open_runner
 from export.settings import read_settings
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
@@ -173,9 +175,8 @@ def test_versions_are_chosen_by_the_settings(tiny: Bundle) -> None:
     ],
 )
 def test_an_impossible_start_ends_with_a_reason(arguments: tuple[str, ...], reason: str) -> None:
-    if "cuda" in arguments and torch.cuda.is_available():
-        pytest.skip("this machine has CUDA")
-    done = run_server_until_it_ends("--grpc-port", "0", "--metrics-port", "0", *arguments)
+    ports = ("--grpc-port", "0", "--metrics-port", "0")
+    done = run_server_until_it_ends(*ports, *arguments)
     assert done.returncode == 1
     assert f"can't start: {'' if 'CUDA' in reason else reason}" in done.stderr
     assert reason in done.stderr
@@ -211,6 +212,35 @@ def test_a_fallback_to_cpu_is_logged_once(
     reasons = [entry["reason"] for entry in log if "falls back" in entry["event"]]
     assert len(reasons) == 1
     assert "no CUDAExecutionProvider" in reasons[0]
+
+
+def test_a_later_version_on_the_cpu_is_logged(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Device] = []
+
+    def open_there_once(
+        bundle: Bundle, runtime: Runtime, device: Device, threads: int
+    ) -> InterveningRunner:
+        asked.append(device)
+        if device == "cuda" and asked.count(device) == 2:
+            raise RuntimeUnavailableError("its memory is full")
+        return open_runner(bundle, runtime, "cpu", threads=threads)
+
+    monkeypatch.setattr("server.engine.model.open_runner", open_there_once)
+    monkeypatch.setattr("server.repository.loader.GPU_DRIVER", tmp_path)  # it is there
+    loader = ModelLoader(
+        read_settings(ServerSettings, []),
+        RequestLimits(8, 1 << 20),
+        AdmissionControl(8),
+        ServerMetrics(),
+    )
+    with structlog.testing.capture_logs() as log:
+        for _ in range(3):
+            loader.load(bundle).instance.close()
+    assert asked == ["cuda", "cuda", "cpu", "cuda"]
+    reasons = [entry["reason"] for entry in log if "falls back" in entry["event"]]
+    assert reasons == ["its memory is full"]
 
 
 @pytest.mark.parametrize(
