@@ -47,8 +47,21 @@ def check_interventions(
     """Check that a runtime changes what it is told to, and without changes not a bit.
 
     Raises:
-        ParityError: it does not; the text names the stage.
+        ParityError: it does not, and the text names the stage, or it can't run.
     """
+    try:
+        _check(bundle, probes, runner, images)
+    except ParityError:
+        raise
+    except Exception as error:  # whatever a runtime raises, for example on a GPU that is full
+        raise ParityError(
+            f"{bundle.path}: {runner.runtime} can't run with interventions: {error}"
+        ) from error
+
+
+def _check(
+    bundle: Bundle, probes: Sequence[Probe], runner: InterveningRunner, images: np.ndarray
+) -> None:
     stages = bundle.manifest.stages
     names = [stage.name for stage in stages]
     plain, same = runner.trace(images, names), runner.intervene(images, names, {})

@@ -457,3 +457,20 @@ def test_the_server_refuses_a_diverging_bundle_by_stage(
     assert f"{runtime} on " in done.stderr
     assert f"does not compute this model: stage '{stage}' diverges" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_runtime_that_fails_with_interventions_is_named(
+    bundle: Bundle, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU whose memory other programs have taken meanwhile."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("export.runtimes.onnx.OnnxRunner.intervene", fail)
+    variants = variants_of(runtimes=["onnx"], devices=["cpu"])
+    report = compare(bundle, weights, synthetic_images(bundle.manifest, weights), variants)
+    assert [one.status for one in report.comparisons] == ["fails"]
+    assert "onnx can't run with interventions: out of memory" in str(report.comparisons[0].reason)
+    with pytest.raises(ParityError, match="can't run with interventions"):
+        check_vectors(bundle, open_runner(bundle, "onnx", "cpu"))
