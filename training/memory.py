@@ -52,10 +52,13 @@ def out_of_memory_named(recipe: Recipe) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not is_memory and "can't allocate memory" not in str(error):  # torch's, on a CPU
+        # Torch's texts where it has no type: of a CPU, and of a GPU that is full from the start.
+        texts = ("can't allocate memory", "CUDA error: out of memory")
+        if not is_memory and not any(text in str(error) for text in texts):
             raise
+        whose = " of the GPU" if "CUDA" in str(error) else ""
         raise ConfigurationError(
-            f"not enough memory for --hidden {','.join(map(str, recipe.hidden))} and "
+            f"not enough memory{whose} for --hidden {','.join(map(str, recipe.hidden))} and "
             f"--batch-images {recipe.batch_images}: give a smaller one of them, or end other "
             "programs, and continue with --resume"
         ) from error

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 
@@ -33,7 +34,16 @@ from training.pictures import evaluation_picture, history_picture, weights_pictu
 from training.results import TrainingResult
 
 CARD_FILE = "MODEL_CARD.md"
-PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "safetensors")
+# onnxruntime-gpu takes the place of onnxruntime where a GPU computes.
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "numpy",
+    "safetensors",
+)
 
 
 def publish(
@@ -134,12 +144,18 @@ def _manifest(result: TrainingResult, data: Data, version: int) -> Manifest:
             "train_loss": result.epochs[-1].train_loss,
         },
         parity=(),
-        tools={
-            "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in PACKAGES},
-        },
+        tools=_tools(),
         hardware=_hardware(result.recipe),
     )
+
+
+def _tools() -> dict[str, str]:
+    """Return the versions of Python and of the packages that are installed."""
+    tools = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            tools[package] = importlib.metadata.version(package)
+    return tools
 
 
 def _hardware(recipe: Recipe) -> dict[str, str]:

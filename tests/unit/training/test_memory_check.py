@@ -57,5 +57,11 @@ def test_running_out_of_memory_is_a_clear_error() -> None:
         out_of_memory_named(Recipe()),
     ):
         torch.empty(10**15)
+    with (
+        pytest.raises(ConfigurationError, match="not enough memory of the GPU for --hidden 128"),
+        out_of_memory_named(Recipe()),
+    ):
+        # As torch says it where other programs have left none; it has no type for that.
+        raise RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`")
     with pytest.raises(RuntimeError, match="cannot be multiplied"), out_of_memory_named(Recipe()):
         torch.zeros(2) @ torch.zeros(3, 3)

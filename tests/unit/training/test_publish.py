@@ -1,5 +1,6 @@
 """Publishing: the files of a bundle, each written once."""
 
+import importlib.metadata
 from collections import Counter
 from pathlib import Path
 
@@ -30,3 +31,22 @@ def test_every_file_of_a_bundle_is_written_once(
     assert listed == sorted(listed)
     assert written == dict.fromkeys([*listed, ".manifest.json"], 1)
     assert bundle.unlisted_files() == []
+
+
+def test_onnxruntime_may_be_another_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where onnxruntime-gpu is installed in its place."""
+    version = importlib.metadata.version
+
+    def version_there(name: str) -> str:
+        if name == "onnxruntime":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version("onnxruntime" if name == "onnxruntime-gpu" else name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version_there)
+    data = load("digits", Path(), None)
+    result = run_of(Network(mlp((28, 28), [16], 10)), data)
+    tools = publish(tmp_path, result, [result], data).manifest.tools
+    assert tools["onnxruntime-gpu"] == version("onnxruntime")
+    assert "onnxruntime" not in tools
