@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 RESULTS = Path("docs/performance/results.md")
@@ -67,7 +67,8 @@ def number(value: float) -> str:
 
 def machine() -> str:
     """Say when and on what this was measured."""
-    names = ("grpcio", "onnxruntime", "uvloop", "numpy")
+    runtimes = packages_distributions()["onnxruntime"]  # or onnxruntime-gpu
+    names = ("grpcio", *sorted(set(runtimes)), "uvloop", "numpy")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     cores = len(os.sched_getaffinity(0))
     processor = platform.machine().replace("_", "-")
