@@ -110,7 +110,13 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.skipped and item.config.getoption("--require-all") and call.excinfo:
+    is_expected = item.get_closest_marker("gpu") is not None  # few machines have one
+    if (
+        report.skipped
+        and item.config.getoption("--require-all")
+        and call.excinfo
+        and not is_expected
+    ):
         report.outcome = "failed"
         report.longrepr = f"skipped, but --require-all was given: {call.excinfo.value}"
     return report

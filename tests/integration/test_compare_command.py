@@ -300,7 +300,8 @@ def test_a_record_of_dim_images_starts_servers(copy: Bundle, tmp_path: Path, pix
     """Their errors are far below those of the vectors that a server checks itself with."""
     write_manifest(copy.path, copy.manifest.model_copy(update={"parity": ()}))
     np.save(tmp_path / "dim.npy", np.full((3, 28, 28), pixel, np.float32))
-    main(["compare", str(copy.path), "--images", str(tmp_path / "dim.npy"), "--record"])
+    dim = ("--device", "cpu", "--images", str(tmp_path / "dim.npy"))
+    main(["compare", str(copy.path), *dim, "--record"])
     assert len(recorded(copy)) == 10
     assert main(["verify", str(copy.path)]) == 0
     assert main(["compare", str(copy.path)]) == 0

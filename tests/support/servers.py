@@ -47,6 +47,8 @@ from tests.support.transports import chosen_transport, counted
 
 START_SECONDS = 240  # of a machine with much else to do; below the 300 s of a test
 HELD_BATCH_IMAGES = 8
+# A server takes the GPU of a machine that has one: what the tests compare with is of the CPU.
+NO_GPU, GPU = {"CUDA_VISIBLE_DEVICES": ""}, {"CUDA_VISIBLE_DEVICES": "0"}
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -128,7 +130,7 @@ def start_server(
                 [*prefix, *server_command([*ports, *arguments])],
                 cwd=REPOSITORY,
                 stderr=log,
-                env={**os.environ, **environment},
+                env={**os.environ, **NO_GPU, **environment},
             ) as process,
         ):
             try:
@@ -157,7 +159,7 @@ def run_server_until_it_ends(
     return subprocess.run(
         server_command(arguments),
         cwd=REPOSITORY,
-        env={**os.environ, **environment},
+        env={**os.environ, **NO_GPU, **environment},
         capture_output=True,
         text=True,
         timeout=START_SECONDS,

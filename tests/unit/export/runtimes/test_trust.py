@@ -133,7 +133,14 @@ def test_an_onnx_server_loads_no_program_nor_pickle(tiny: Bundle, tmp_path: Path
     (tmp_path / "sitecustomize.py").write_text(WATCHER)
     watched = tmp_path / "watched"
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    arguments = ("--models-dir", str(bundle.path.parent.parent), "--model", "tiny")
+    arguments = (
+        "--models-dir",
+        str(bundle.path.parent.parent),
+        "--model",
+        "tiny",
+        "--device",
+        "cpu",
+    )
     with (
         start_server(*arguments, PYTHONPATH=path, WATCHED=str(watched)) as server,
         ForwardClient(server.address) as caller,
