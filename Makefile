@@ -80,7 +80,7 @@ bench: .venv/.develop ## measure the server beside what limits it; minutes (long
 bench-peers: .venv/.develop $(PEERS:%=.venv-peers/%/.done) ## measure it beside other servers; minutes (flags: ARGS="--only mosec")
 	$(BIN)/python -m bench.peers $(ARGS)
 
-fuzz: .venv/.develop ## throw random and mutated bytes at a server (flags: ARGS="--inputs 1000000")
+fuzz: .venv/.develop ## throw random and mutated bytes at a server (flags: ARGS="--inputs 1000000", ARGS=--differential)
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 pictures: .venv/.develop ## measure which forms of pictures the client reads; half an hour; writes docs/guides/pictures.md (flags: ARGS="--count 100")

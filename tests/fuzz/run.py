@@ -154,7 +154,7 @@ async def _streams(
     open_stream: Any = channel.stream_stream(f"/{FORWARD}/PredictStream")
     for start in range(0, len(inputs), STREAM_INPUTS):
         sent = inputs[start : start + STREAM_INPUTS]
-        stream = open_stream(_messages(sent), timeout=TIMEOUT_SECONDS)
+        stream = open_stream(messages(sent), timeout=TIMEOUT_SECONDS)
         answers = []
         with suppress(grpc.aio.AioRpcError):  # then answers are missing
             answers = [pb.PredictStreamResponse.FromString(answer) async for answer in stream]
@@ -167,7 +167,8 @@ async def _streams(
             findings.note("PredictStream", status, data, _fault(judge, data, status, logits))
 
 
-async def _messages(sent: Sequence[bytes]) -> AsyncIterator[bytes]:
+async def messages(sent: Sequence[bytes]) -> AsyncIterator[bytes]:
+    """Yield what a stream sends."""
     for data in sent:
         yield data
 
