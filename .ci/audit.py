@@ -22,6 +22,7 @@ REVIEWED = re.compile(
 )
 UNPINNED = {
     "forward-client",
+    "forward-native",
     "forward-server",
     "pip",
     "setuptools",

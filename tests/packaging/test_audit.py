@@ -56,10 +56,10 @@ def test_what_is_installed_is_what_is_pinned(audit: ModuleType) -> None:
 
 
 def test_the_distributions_of_this_tree_need_no_pin(audit: ModuleType) -> None:
-    paths = (REPOSITORY / "pyproject.toml", REPOSITORY / "client/pyproject.toml")
+    paths = [REPOSITORY / folder / "pyproject.toml" for folder in (".", "client", "native")]
     projects = [tomllib.loads(path.read_text())["project"] for path in paths]
     own = {project["name"]: project["version"] for project in projects}
-    assert own.keys() == {"forward-server", "forward-client"}
+    assert own.keys() == {"forward-server", "forward-client", "forward-native"}
     assert audit.unpinned(PINS, own) == []
 
 

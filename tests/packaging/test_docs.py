@@ -31,7 +31,7 @@ PAGES = sorted(
 ERRORS, METRICS = "docs/reference/errors.md", "docs/reference/metrics.md"
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FILE = re.compile(
-    r"`((?:bench|client|docker|docs|examples|export|proto|server|tests|training)/[\w./-]+)`"
+    r"`((?:bench|client|docker|docs|examples|export|native|proto|server|tests|training)/[\w./-]+)`"
 )
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 # Of docker, pip, mypy, pytest, curl and the benchmarks.

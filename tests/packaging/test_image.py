@@ -1,8 +1,8 @@
 """The container image: built from this tree, and run as a careful cluster would run it.
 
 docker builds it where a daemon answers. Elsewhere Debian's own tools do, on a base that
-debootstrap makes, so that no registry is needed. Where cargo is here, they get the native transport's
-wheel, built of what `make test` built already; else the image's own stage builds it, in minutes.
+debootstrap makes, so that no registry is needed. Where cargo is here, they get the
+native transport's wheel, of what `make test` built; else a stage of the image builds it: minutes.
 """
 
 import json
