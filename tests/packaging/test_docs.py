@@ -34,11 +34,12 @@ FILE = re.compile(
     r"`((?:bench|client|docker|docs|examples|export|native|proto|server|tests|training)/[\w./-]+)`"
 )
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-# Of docker, pip, mypy, pytest, curl and the benchmarks.
+# Of docker, pip, mypy, pytest, curl, the benchmarks and native/crates.py.
 OTHERS_FLAGS = {
     *("--target", "--tag", "--file", "--read-only", "--cap-drop", "--publish", "--volume", "--env"),
     *("--editable", "--exclude-editable", "--strict", "--require-all", "--screenshots", "--before"),
     *("--fail-with-body", "--data-binary", "--output", "--goals"),
+    *("--build-arg", "--newest"),
 }
 CODE = re.compile(r"^```.*?^```$", re.M | re.S)
 
