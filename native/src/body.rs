@@ -6,7 +6,8 @@ use std::task::{ready, Context, Poll};
 use bytes::{Buf, Bytes, BytesMut};
 use h2::RecvStream;
 
-use crate::grpc::{too_large, Encoding, Status, INTERNAL, PREFIX_BYTES};
+use crate::encoding::Encoding;
+use crate::grpc::{too_large, Status, INTERNAL, PREFIX_BYTES};
 
 // Memory is taken as bytes arrive, not as a prefix announces them.
 const MIN_RESERVE: usize = 64 * 1024;

@@ -18,8 +18,9 @@ use tokio::time::{sleep_until, Instant, Sleep};
 
 use crate::body::{Body, BodyError};
 use crate::clock::monotonic_seconds;
+use crate::encoding::Encoding;
 use crate::events::{Command, Event, Slot};
-use crate::grpc::{self, Encoding, Status};
+use crate::grpc::{self, Status, DEADLINE_EXCEEDED};
 use crate::io::Io;
 use crate::laned;
 use crate::responder::Responder;
@@ -101,12 +102,22 @@ fn is_grpc(content_type: &[u8]) -> bool {
     }
 }
 
+/// The name of the method. gRPC has no queries: one would be a part of it.
+fn path(parts: &Parts) -> &str {
+    parts.uri.path_and_query().map_or("", |path| path.as_str())
+}
+
+/// gRPC's own words for a call that was late before its service could say so.
+fn late() -> Status {
+    Status::new(DEADLINE_EXCEEDED, "Deadline Exceeded")
+}
+
 fn admitted(io: &Io, parts: &Parts) -> Result<(Encoding, Option<Deadline>), Status> {
     let authority = parts
         .uri
         .authority()
         .map_or("", |authority| authority.as_str());
-    let size = grpc::metadata_bytes(&parts.headers, parts.uri.path(), authority);
+    let size = grpc::metadata_bytes(&parts.headers, path(parts), authority);
     if size > io.options.max_metadata_bytes {
         return Err(grpc::metadata_too_large(
             size,
@@ -114,7 +125,11 @@ fn admitted(io: &Io, parts: &Parts) -> Result<(Encoding, Option<Deadline>), Stat
         ));
     }
     let encoding = Encoding::of(&parts.headers)?;
-    let timeout = grpc::timeout(&parts.headers).unwrap_or(None);
+    grpc::check_metadata(&parts.headers)?;
+    let timeout = grpc::timeout(&parts.headers)?;
+    if timeout.is_some_and(|timeout| timeout.is_zero()) {
+        return Err(late());
+    }
     Ok((encoding, timeout.and_then(Deadline::after)))
 }
 
@@ -139,7 +154,7 @@ pub struct Call {
 
 impl Call {
     pub fn path(&self) -> &str {
-        self.parts.uri.path()
+        path(&self.parts)
     }
 
     pub fn headers(&self) -> &HeaderMap {
@@ -239,8 +254,7 @@ impl Call {
     }
 
     pub fn finish_late(self) {
-        self.response
-            .finish(grpc::DEADLINE_EXCEEDED, "Deadline Exceeded", &[]);
+        self.response.refuse(&late());
     }
 
     pub fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Next> {

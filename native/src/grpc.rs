@@ -1,7 +1,6 @@
 //! gRPC over HTTP/2: the framing of messages, timeouts, metadata and status.
 //! Source: "gRPC over HTTP2", the protocol's description in grpc/grpc.
 
-use std::io::Read;
 use std::time::Duration;
 
 use base64::alphabet::STANDARD;
@@ -9,16 +8,15 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::DecodePaddingMode;
 use base64::Engine;
 use bytes::{BufMut, Bytes, BytesMut};
-use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use http::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE};
 use http::Response;
 
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 pub const PREFIX_BYTES: usize = 5; // one of the compression, four of the length
 
 pub const OK: u32 = 0;
 pub const DEADLINE_EXCEEDED: u32 = 4;
 pub const RESOURCE_EXHAUSTED: u32 = 8;
-pub const UNIMPLEMENTED: u32 = 12;
 pub const INTERNAL: u32 = 13;
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -51,56 +49,9 @@ pub enum Value {
     Binary(Vec<u8>),
 }
 
-/// How the messages of a call are compressed, where their flag is set.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Encoding {
-    Identity,
-    Gzip,
-    Deflate,
-}
-
-impl Encoding {
-    pub fn of(headers: &HeaderMap) -> Result<Self, Status> {
-        match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
-            None | Some(b"identity") => Ok(Self::Identity),
-            Some(b"gzip") => Ok(Self::Gzip),
-            Some(b"deflate") => Ok(Self::Deflate),
-            Some(other) => Err(Status::new(
-                UNIMPLEMENTED,
-                format!(
-                    "grpc-encoding: expected identity, deflate or gzip, got {:?}",
-                    String::from_utf8_lossy(&other[..other.len().min(80)])
-                ),
-            )),
-        }
-    }
-
-    /// Return a message as it was before its compression, of at most `max` bytes.
-    pub fn decompress(self, message: &[u8], max: usize) -> Result<Bytes, Status> {
-        let mut plain = Vec::new();
-        let limit = max as u64 + 1;
-        let read = match self {
-            Self::Identity => {
-                return Err(Status::new(
-                    INTERNAL,
-                    "a message is marked as compressed, and grpc-encoding is identity",
-                ))
-            }
-            Self::Gzip => MultiGzDecoder::new(message)
-                .take(limit)
-                .read_to_end(&mut plain),
-            Self::Deflate => ZlibDecoder::new(message)
-                .take(limit)
-                .read_to_end(&mut plain),
-        };
-        if read.is_err() {
-            return Err(Status::new(INTERNAL, "a message could not be decompressed"));
-        }
-        if plain.len() > max {
-            return Err(too_large(plain.len(), max));
-        }
-        Ok(plain.into())
-    }
+/// gRPC's own words for a key of the metadata that cannot be read.
+pub fn unreadable_key(key: &str) -> Status {
+    Status::new(INTERNAL, format!("Error parsing '{key}' metadata"))
 }
 
 /// gRPC's own words for a message that is larger than the server takes.
@@ -118,28 +69,50 @@ pub fn framed(message: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// Return the time of `grpc-timeout`: at most 8 digits and a unit. Err: it is malformed.
-pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ()> {
-    let Some(value) = headers.get("grpc-timeout") else {
+/// Return the time of `grpc-timeout`, None: for ever. It is read as gRPC itself reads it, which
+/// takes more than its specification: more digits, spaces, the last value of several.
+pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
+    const KEY: &str = "grpc-timeout";
+    let Some(value) = headers.get_all(KEY).iter().next_back() else {
         return Ok(None);
     };
-    let (unit, digits) = value.as_bytes().split_last().ok_or(())?;
-    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(());
-    }
-    let number = digits
+    parsed_timeout(value.as_bytes()).ok_or_else(|| unreadable_key(KEY))
+}
+
+/// None: it is malformed.
+fn parsed_timeout(value: &[u8]) -> Option<Option<Duration>> {
+    const MOST: u64 = 1_000_000_000; // above, it is for ever
+    let spaces = |bytes: &[u8]| bytes.iter().take_while(|byte| **byte == b' ').count();
+    let value = &value[spaces(value)..];
+    let digits = value
         .iter()
-        .fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
-    let duration = match unit {
-        b'H' => Duration::from_secs(number * 3600),
-        b'M' => Duration::from_secs(number * 60),
-        b'S' => Duration::from_secs(number),
-        b'm' => Duration::from_millis(number),
-        b'u' => Duration::from_micros(number),
-        b'n' => Duration::from_nanos(number),
-        _ => return Err(()),
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    if digits == 0 {
+        return None;
+    }
+    let number = value[..digits].iter().try_fold(0u64, |sum, digit| {
+        let number = sum * 10 + u64::from(digit - b'0');
+        (number <= MOST).then_some(number)
+    });
+    let Some(number) = number else {
+        return Some(None);
     };
-    Ok(Some(duration))
+    let rest = &value[digits..];
+    let (unit, end) = rest[spaces(rest)..].split_first()?;
+    if spaces(end) < end.len() {
+        return None;
+    }
+    let milliseconds = match unit {
+        b'H' => number * 3_600_000,
+        b'M' => number * 60_000,
+        b'S' => number * 1000,
+        b'm' => number,
+        b'u' => number.div_ceil(1000),
+        b'n' => number.div_ceil(1_000_000),
+        _ => return None,
+    };
+    Some(Some(Duration::from_millis(milliseconds)))
 }
 
 const TRANSPORT_KEYS: [&str; 6] = [
@@ -172,6 +145,19 @@ pub fn metadata(headers: &HeaderMap) -> Vec<(String, Value)> {
     found
 }
 
+/// Refuse binary metadata that are not base64, in gRPC's own words.
+pub fn check_metadata(headers: &HeaderMap) -> Result<(), Status> {
+    for (name, value) in headers {
+        let key = name.as_str();
+        let mut parts = value.as_bytes().split(|byte| *byte == b',');
+        if key.ends_with("-bin") && parts.any(|part| BASE64.decode(part).is_err()) {
+            let text = format!("Error parsing '{key}' metadata: illegal base64 encoding");
+            return Err(Status::new(INTERNAL, text));
+        }
+    }
+    Ok(())
+}
+
 /// Return the bytes of a call's headers as HTTP/2 counts them: 32 more for each.
 pub fn metadata_bytes(headers: &HeaderMap, path: &str, authority: &str) -> usize {
     const PSEUDO: usize = 4 * 32 + ":method".len() + "POST".len() + ":scheme".len() + "http".len();
@@ -189,20 +175,16 @@ pub fn metadata_too_large(size: usize, max: usize) -> Status {
     Status::new(RESOURCE_EXHAUSTED, text)
 }
 
-fn base_headers() -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(6);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+/// Return the headers of a response with messages.
+pub fn response() -> Response<()> {
+    let mut response = Response::new(());
+    let headers = response.headers_mut();
+    headers.reserve(2);
+    headers.insert(CONTENT_TYPE, GRPC);
     headers.insert(
         HeaderName::from_static("grpc-accept-encoding"),
         HeaderValue::from_static("identity, deflate, gzip"),
     );
-    headers
-}
-
-/// Return the headers of a response with messages.
-pub fn response() -> Response<()> {
-    let mut response = Response::new(());
-    *response.headers_mut() = base_headers();
     response
 }
 
@@ -235,11 +217,10 @@ pub fn trailers(code: u32, text: &str, trailing: &[(String, Value)]) -> HeaderMa
 }
 
 /// Return a response that is its status alone.
-pub fn trailers_only(trailers: HeaderMap) -> Response<()> {
-    let mut response = response();
-    for (name, value) in &trailers {
-        response.headers_mut().append(name, value.clone());
-    }
+pub fn trailers_only(mut trailers: HeaderMap) -> Response<()> {
+    trailers.insert(CONTENT_TYPE, GRPC);
+    let mut response = Response::new(());
+    *response.headers_mut() = trailers;
     response
 }
 

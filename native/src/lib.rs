@@ -10,6 +10,7 @@ mod body;
 mod call;
 mod clock;
 mod connection;
+mod encoding;
 mod events;
 mod grpc;
 mod guard;

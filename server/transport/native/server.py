@@ -38,7 +38,7 @@ Handler: TypeAlias = Any  # grpc.RpcMethodHandler, of which the stubs know the b
 Status = tuple[grpc.StatusCode, str, Metadata]
 NO_REQUESTS = ()  # handlers of streams read from the context instead
 NOT_FOUND: Status = (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
-NO_REQUEST: Status = (grpc.StatusCode.CANCELLED, "the client sent no request", ())
+NO_REQUEST: Status = (grpc.StatusCode.UNIMPLEMENTED, "expected one request, got none", ())
 OK: Status = (grpc.StatusCode.OK, "", ())
 
 log = structlog.get_logger()
@@ -208,24 +208,23 @@ class NativeServer:
         context.serialize = handler.response_serializer or bytes
         if handler.request_streaming:
             await handler.stream_stream(NO_REQUESTS, context)
-        elif handler.response_streaming:
-            request = _request(handler, await context.read())
+            return OK
+        if message is None:
+            message = await context.read()
+        if message is grpc.aio.EOF:
+            return NO_REQUEST
+        request = _request(handler, message)
+        del message
+        if handler.response_streaming:
             async with aclosing(handler.unary_stream(request, context)) as responses:
                 async for response in responses:
                     await context.write(response)
-        else:
-            if message is None:
-                message = await context.read()
-            if message is grpc.aio.EOF:
-                return NO_REQUEST
-            request = _request(handler, message)
-            del message
-            answering = handler.unary_unary(request, context)
-            del request
-            response = await answering
-            self._extension.respond(context.call, context.serialize(response))
-            return None
-        return OK
+            return OK
+        answering = handler.unary_unary(request, context)
+        del request
+        response = await answering
+        self._extension.respond(context.call, context.serialize(response))
+        return None
 
     async def _handler(self, context: NativeContext) -> Handler | None:
         details = CallDetails(context.method, context.invocation_metadata())
