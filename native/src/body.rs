@@ -8,6 +8,7 @@ use h2::RecvStream;
 
 use crate::encoding::Encoding;
 use crate::grpc::{too_large, Status, INTERNAL, PREFIX_BYTES};
+use crate::held::Share;
 
 // Memory is taken as bytes arrive, not as a prefix announces them.
 const MIN_RESERVE: usize = 64 * 1024;
@@ -19,20 +20,27 @@ pub enum BodyError {
     Lost,
 }
 
+/// The bytes of a message: of its windows, and in memory.
+struct Untaken {
+    window: usize,
+    memory: usize,
+}
+
 pub struct Body {
     stream: RecvStream,
     chunk: Bytes,      // received and not looked at
     partial: BytesMut, // the begin of a message that came in several chunks
     encoding: Encoding,
     max: usize, // bytes of a message
-    /// Bytes of the messages that were returned and not taken, which keep their part of the windows:
-    /// these bound what a connection makes the server hold.
-    held: VecDeque<usize>,
+    /// The messages that were returned and not taken, which keep their part of the windows: these
+    /// bound what a connection makes the server hold.
+    untaken: VecDeque<Untaken>,
+    share: Share,
     pub ended: bool,
 }
 
 impl Body {
-    pub fn new(stream: RecvStream, encoding: Encoding, max: usize) -> Self {
+    pub fn new(stream: RecvStream, encoding: Encoding, max: usize, share: Share) -> Self {
         let (chunk, partial) = (Bytes::new(), BytesMut::new());
         Self {
             stream,
@@ -40,7 +48,8 @@ impl Body {
             partial,
             encoding,
             max,
-            held: VecDeque::new(),
+            untaken: VecDeque::new(),
+            share,
             ended: false,
         }
     }
@@ -52,7 +61,10 @@ impl Body {
                 return Poll::Ready(Ok(Some(message)));
             }
             match ready!(self.stream.poll_data(cx)) {
-                Some(Ok(data)) => self.chunk = data,
+                Some(Ok(data)) => {
+                    self.share.add(data.len()).map_err(BodyError::Status)?;
+                    self.chunk = data;
+                }
                 Some(Err(_)) => return Poll::Ready(Err(BodyError::Lost)),
                 None => return Poll::Ready(self.end()),
             }
@@ -63,9 +75,10 @@ impl Body {
     ///
     /// For streams: of a unary call everything is given back when it ends, by h2.
     pub fn message_taken(&mut self) {
-        if let Some(bytes) = self.held.pop_front() {
+        if let Some(message) = self.untaken.pop_front() {
+            self.share.remove(message.memory);
             // An error says that the stream has ended, and then there is nothing to give back.
-            let _ = self.stream.flow_control().release_capacity(bytes);
+            let _ = self.stream.flow_control().release_capacity(message.window);
         }
     }
 
@@ -136,15 +149,22 @@ impl Body {
     }
 
     fn plain(&mut self, framed: Bytes) -> Result<Bytes, Status> {
-        self.held.push_back(framed.len());
+        let (window, mut memory) = (framed.len(), framed.len());
         let message = framed.slice(PREFIX_BYTES..);
-        match framed[0] {
-            0 => Ok(message),
-            1 => self.encoding.decompress(&message, self.max),
+        let plain = match framed[0] {
+            0 => message,
+            1 => {
+                let plain = self.encoding.decompress(&message, self.max)?;
+                self.share.add(plain.len())?;
+                memory += plain.len();
+                plain
+            }
             flag => {
                 let text = format!("expected a message's compression flag 0 or 1, got {flag}");
-                Err(Status::new(INTERNAL, text))
+                return Err(Status::new(INTERNAL, text));
             }
-        }
+        };
+        self.untaken.push_back(Untaken { window, memory });
+        Ok(plain)
     }
 }

@@ -21,6 +21,7 @@ use crate::clock::monotonic_seconds;
 use crate::encoding::Encoding;
 use crate::events::{Command, Event, Slot};
 use crate::grpc::{self, Status, DEADLINE_EXCEEDED};
+use crate::held::Share;
 use crate::io::Io;
 use crate::laned;
 use crate::responder::Responder;
@@ -60,7 +61,8 @@ pub async fn serve(
         Ok(admitted) => admitted,
         Err(status) => return response.refuse(&status),
     };
-    let body = Body::new(stream, encoding, io.options.max_message_bytes);
+    let share = Share::new(&io.held);
+    let body = Body::new(stream, encoding, io.options.max_message_bytes, share);
     let call = Call {
         io,
         peer,

@@ -10,6 +10,7 @@ use http::HeaderMap;
 
 use crate::events::{Command, Outbox, Shared, Slot};
 use crate::grpc::Value;
+use crate::held::Held;
 use crate::lane::admission::Admission;
 use crate::lane::metrics::Metrics;
 use crate::lane::served::Served;
@@ -57,6 +58,7 @@ pub struct Io {
     pub outbox: Outbox,
     pub tls: Option<Arc<Tls>>,
     pub connections: Cell<usize>,
+    pub held: Rc<Held>,
     pub lane: Lane,
     generation: Cell<u64>, // of the version in the lane, or of none
     tokens: RefCell<Tokens>,
@@ -68,6 +70,7 @@ impl Io {
     pub fn new(options: Options, shared: Arc<Shared>, tls: Option<Arc<Tls>>) -> Self {
         let (admission, metrics) = (&options.admission, &options.metrics);
         Self {
+            held: Held::new(options.max_message_bytes),
             lane: Lane::new(Arc::clone(admission), Arc::clone(metrics)),
             generation: Cell::new(0),
             tokens: RefCell::new(Tokens::new(options.needs_token)),

@@ -14,6 +14,7 @@ mod encoding;
 mod events;
 mod grpc;
 mod guard;
+mod held;
 mod io;
 #[cfg(feature = "python")]
 mod lane_python;
