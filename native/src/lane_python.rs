@@ -8,14 +8,6 @@ use pyo3::prelude::*;
 use crate::lane::admission::Admission as Shared;
 use crate::lane::metrics::{Calls, Histogram, Metrics, CODES, PATHS};
 use crate::lane::model::LaneModel;
-use crate::lane::served::Runner;
-use crate::onnx::Session;
-
-impl Runner for Session {
-    fn run(&mut self, pixels: &[f32], images: usize, logits: &mut [f32]) -> Result<(), String> {
-        Session::run(self, pixels, images, logits)
-    }
-}
 
 /// The images that wait or run, of the lane and of Python's batchers together.
 #[pyclass(frozen, module = "forward_native")]

@@ -8,6 +8,7 @@ use super::images::{Images, Pixels};
 use super::metrics::Method;
 use super::model::LaneModel;
 use super::{infer, predict};
+use crate::onnx::Session;
 
 /// Bytes before a message in gRPC: a flag of its compression and its length.
 const PREFIX_BYTES: usize = 5;
@@ -16,6 +17,12 @@ const PREFIX_BYTES: usize = 5;
 pub trait Runner {
     /// Writes `images` rows of logits for as many images, one after the other.
     fn run(&mut self, pixels: &[f32], images: usize, logits: &mut [f32]) -> Result<(), String>;
+}
+
+impl Runner for Session {
+    fn run(&mut self, pixels: &[f32], images: usize, logits: &mut [f32]) -> Result<(), String> {
+        Session::run(self, pixels, images, logits)
+    }
 }
 
 /// A version with its runner.
