@@ -12,7 +12,7 @@ CRATE := native/Cargo.toml
 PEERS := $(patsubst bench/peers/requirements/%.txt,%,$(wildcard bench/peers/requirements/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: docs help serve native test train lint lint-python lint-native audit format proto crates bench bench-peers fuzz pictures picture clean
+.PHONY: docs help serve native test train lint lint-python lint-native audit format proto crates pin-crates test-native bench bench-peers fuzz pictures picture clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -29,8 +29,7 @@ test: .venv/.develop .venv-tritonclient/.done $(if $(CARGO),.venv/.native test-n
 	@$(if $(CARGO),:,echo "Not tested: native/. $(GET_CARGO)" >&2)
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-native: | .venv/bin/python
-	@$(BIN)/python native/crates.py pin
+test-native: pin-crates
 	cargo test --quiet --locked --no-default-features --manifest-path $(CRATE)
 
 train: .venv/.train ## train on MNIST, export, compare, publish to models/ (flags: ARGS="--epochs 3")
@@ -46,11 +45,11 @@ lint-python: .venv/.develop
 	cd proto && ../$(BIN)/buf lint
 
 # Debian's packages of Rust have neither rustfmt nor clippy.
-lint-native: | .venv/bin/python
+lint-native: pin-crates
 ifdef CARGO
 	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check --manifest-path $(CRATE); \
 	else echo "Not checked: the format of native/. This Rust has no rustfmt" >&2; fi
-	@if cargo clippy --version >/dev/null 2>&1; then $(BIN)/python native/crates.py pin && \
+	@if cargo clippy --version >/dev/null 2>&1; then \
 		cargo clippy --quiet --locked --all-targets --manifest-path $(CRATE) -- -D warnings; \
 	else echo "Not checked: native/ by clippy. This Rust has none" >&2; fi
 else
@@ -73,6 +72,10 @@ proto: .venv/.develop ## generate the Python code of proto/: the contract's for 
 
 crates: | .venv/bin/python ## list the native transport's crates anew, after a change of Cargo.toml (all the newest: ARGS=--newest)
 	$(BIN)/python native/crates.py write $(ARGS)
+
+# Once before all that uses the lock: at the same time they would write it over each other.
+pin-crates: | .venv/bin/python
+	@$(if $(CARGO),$(BIN)/python native/crates.py pin,:)
 
 bench: .venv/.develop ## measure the server beside what limits it; minutes (longer: ARGS=overload, soak, reload or drain)
 	$(BIN)/python -m bench $(ARGS)
@@ -116,7 +119,7 @@ clean: ## remove .venv, .venv-*, caches and what Rust built
 	@$(PIP_INSTALL) --editable './client[cli]' --editable '.[train,tensorboard,dev]'
 	@touch $@ .venv/.train .venv/.serve
 
-.venv/.native: $(shell find native/src -name '*.rs') $(addprefix native/,Cargo.toml crates.txt pyproject.toml backend.py crates.py) | .venv/bin/python
+.venv/.native: $(shell find native/src -name '*.rs') $(addprefix native/,Cargo.toml crates.txt pyproject.toml backend.py crates.py) | pin-crates
 ifndef CARGO
 	@echo "$(GET_CARGO)" >&2; exit 1
 endif
