@@ -26,7 +26,7 @@ from server.transport.grpc.server import (
     service_handlers,
 )
 from server.transport.native.extension import NativeModule, open_extension
-from server.transport.native.server import ConnectionLimits, build_native_server
+from server.transport.native.options import ConnectionLimits, build_native_server
 
 log = structlog.get_logger()
 

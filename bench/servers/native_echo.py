@@ -11,7 +11,7 @@ import uvloop
 
 from server.config import ServerSettings
 from server.transport.native.extension import open_extension
-from server.transport.native.server import ConnectionLimits, build_native_server
+from server.transport.native.options import ConnectionLimits, build_native_server
 
 # Under a path that the transport knows to be unary, as all of Forward's are.
 SERVICE, METHOD = "forward.v1.ForwardService", "Predict"

@@ -1,7 +1,7 @@
 //! Ends connections that flood the server with frames which are cheap to send.
 //!
-//! [`Guarded`] wraps the socket under `h2`, passes every byte through as it is and looks at the
-//! headers of frames only. It is for what `h2` 0.4.20 lets pass:
+//! [`Guarded`] wraps the socket under `h2`, passes every byte through and looks at the headers of
+//! frames only, but for one thing that it mends (`authority`). It is for what `h2` 0.4.20 lets pass:
 //! - PINGs, SETTINGS, WINDOW_UPDATEs, PRIORITYs and frames of unknown types, however many come
 //!   (the first two are answered before more is read, so they take time but no memory);
 //! - calls that are reset once they were accepted (CVE-2023-44487), however many.
@@ -11,6 +11,7 @@
 //! reset before they were accepted, 1,024 resets of its own for errors of the client, many
 //! empty or small DATA frames, and frames larger than it announced.
 
+mod authority;
 mod frames;
 mod rules;
 
@@ -25,6 +26,7 @@ use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use authority::Authority;
 use frames::{Frames, GOAWAY, HEAD_BYTES, PREFACE_BYTES};
 pub use rules::max_resets;
 use rules::Rules;
@@ -43,6 +45,7 @@ pub struct Guarded<S> {
     read: Frames,
     written: Frames,
     rules: Rules,
+    authority: Authority,
     seen: Rc<Seen>,
 }
 
@@ -55,6 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
             read: Frames::after(PREFACE_BYTES),
             written: Frames::after(0),
             rules: Rules::new(min_ping, max_calls),
+            authority: Authority::default(),
             seen: Rc::new(Seen {
                 last_read: Cell::new(Instant::now()),
                 flood: Cell::new(None),
@@ -67,15 +71,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
     }
 
     /// Note what was read; of a flood, tell the client and return the error that ends `h2`.
-    fn check(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
+    fn check(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) -> io::Result<()> {
         let now = Instant::now();
         self.seen.last_read.set(now);
         self.rules.begin(now);
         let (rules, mut flood) = (&mut self.rules, None);
-        self.read.follow(bytes, |head| {
-            let found = rules.read(head);
-            flood = flood.or(found);
-        });
+        self.read.follow_payload(
+            bytes,
+            &mut self.authority,
+            |authority, head| {
+                let found = rules.read(head);
+                flood = flood.or(found);
+                authority.begin(head);
+            },
+            Authority::payload,
+        );
         let Some(text) = flood else { return Ok(()) };
         self.seen.flood.set(Some(text));
         self.go_away(text, cx);
@@ -120,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
-        Poll::Ready(match &buffer.filled()[before..] {
+        Poll::Ready(match &mut buffer.filled_mut()[before..] {
             [] => Ok(()), // the end
             bytes => this.check(bytes, cx),
         })

@@ -11,9 +11,13 @@ pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
 
 pub const ACK: u8 = 1; // of SETTINGS and PING
 pub const END_STREAM: u8 = 1; // of DATA and HEADERS
+pub const END_HEADERS: u8 = 4; // of HEADERS and CONTINUATION
+pub const PADDED: u8 = 8; // of HEADERS
+pub const PRIORITY: u8 = 0x20; // of HEADERS
 
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -84,6 +88,33 @@ impl Frames {
             let head = Head::parse(header);
             self.skip = head.length as usize;
             each(head);
+        }
+    }
+
+    /// Like `follow`; call `payload` with the bytes of frames, in pieces as they come.
+    #[inline]
+    pub fn follow_payload<W>(
+        &mut self,
+        mut bytes: &mut [u8],
+        watcher: &mut W,
+        mut each: impl FnMut(&mut W, Head),
+        mut payload: impl FnMut(&mut W, &mut [u8]),
+    ) {
+        loop {
+            let (skipped, rest) = bytes.split_at_mut(self.skip.min(bytes.len()));
+            self.skip -= skipped.len();
+            if !skipped.is_empty() {
+                payload(watcher, skipped);
+            }
+            let mut left = &*rest;
+            let Some(header) = self.complete(&mut left) else {
+                return;
+            };
+            let taken = rest.len() - left.len();
+            bytes = &mut rest[taken..];
+            let head = Head::parse(header);
+            self.skip = head.length as usize;
+            each(watcher, head);
         }
     }
 

@@ -1,0 +1,64 @@
+"""The server of the extension as the settings want it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+from grpc_status import rpc_status
+
+from server.api.forward_v1.stream import DRAINED
+from server.config import ServerSettings
+from server.errors import UnavailableError, rich_status
+from server.observability.metrics import IMAGES_BUCKETS, SECONDS_BUCKETS
+from server.transport.grpc.options import HANDSHAKE_SECONDS, MAX_PING_SECONDS, MIN_PING_SECONDS
+from server.transport.grpc.server import DESCRIPTORS, HEALTH
+from server.transport.native.extension import Extension, NativeModule
+from server.transport.native.server import NativeServer
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What one request, and all connections, may take, and whether a call needs a token."""
+
+    max_request_bytes: int
+    max_connections: int
+    needs_token: bool = False
+
+
+def build_native_server(
+    native: NativeModule,
+    handlers: Sequence[grpc.GenericRpcHandler],
+    settings: ServerSettings,
+    limits: ConnectionLimits,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+) -> NativeServer:
+    """Return a server by the extension; it listens nowhere yet.
+
+    Where calls need a token, the lane answers none before `set_tokens`.
+    """
+    paths = [
+        f"/{service.full_name}/{method.name}"
+        for service in (*DESCRIPTORS, HEALTH)
+        for method in service.methods
+        if not method.client_streaming and not method.server_streaming
+    ]
+    drained = rpc_status.to_status(rich_status(UnavailableError(DRAINED)))
+    extension: Extension = native.module.Server(
+        unary_methods=paths,
+        max_connections=limits.max_connections,
+        max_concurrent_streams=settings.max_concurrent_streams,
+        max_message_bytes=limits.max_request_bytes,
+        max_metadata_bytes=settings.max_metadata_bytes,
+        handshake_seconds=HANDSHAKE_SECONDS,
+        keepalive_seconds=settings.keepalive_time,
+        keepalive_timeout_seconds=min(settings.keepalive_time, MAX_PING_SECONDS),
+        max_age_seconds=settings.max_connection_age,
+        age_grace_seconds=settings.drain_timeout,
+        min_ping_seconds=MIN_PING_SECONDS,
+        needs_token=limits.needs_token,
+        drained=(drained.code.value[0], drained.details, drained.trailing_metadata),
+        admission=native.images,
+        seconds_bounds=SECONDS_BUCKETS,
+        images_bounds=IMAGES_BUCKETS,
+    )
+    return NativeServer(extension, handlers, interceptors)
