@@ -198,8 +198,8 @@ impl<C: Caller> Queue<C> {
         };
         let served = Rc::clone(&first.decoded.served);
         let requests = batch.iter().map(|each| &each.decoded.request);
-        let images = requests.clone().map(|request| request.images).sum();
-        let outcome = served.run(requests);
+        let observe = |images, seconds| self.metrics.observe_run(images, seconds);
+        let outcome = served.run(requests, observe);
         let mut responses = match outcome {
             Ok(responses) => responses,
             Err(error) => {
@@ -214,8 +214,6 @@ impl<C: Caller> Queue<C> {
             }
         };
         let ended = Instant::now();
-        self.metrics
-            .observe_run(images, (ended - started).as_secs_f64());
         for each in batch.drain(..) {
             let response = responses.next(&each.decoded.request);
             self.metrics

@@ -1,10 +1,11 @@
 //! A served version in the lane: what decodes its requests, runs them and encodes the answers.
 
 use std::cell::RefCell;
+use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::images::{Images, Pixels};
+use super::images::{Images, Pixels, FLOAT32_BYTES};
 use super::metrics::Method;
 use super::model::LaneModel;
 use super::{infer, predict};
@@ -12,6 +13,10 @@ use crate::onnx::Session;
 
 /// Bytes before a message in gRPC: a flag of its compression and its length.
 const PREFIX_BYTES: usize = 5;
+
+/// The most images that the runner gets at once: the pixels of more leave the processor's cache, and
+/// each image costs more.
+pub const RUN_IMAGES: usize = 256;
 
 /// Computes the logits of images.
 pub trait Runner {
@@ -93,23 +98,45 @@ impl Served {
         })
     }
 
-    /// Runs requests together; gives each its response, framed, in their order.
+    /// Runs requests together, in runs of up to RUN_IMAGES each; tells the images and seconds of each.
+    ///
+    /// Then the responses can be asked for. An image's logits don't depend on the run it is in.
     pub fn run<'a>(
         &self,
         requests: impl Iterator<Item = &'a Request> + Clone,
+        mut observe: impl FnMut(usize, f64),
     ) -> Result<Responses<'_>, String> {
-        let images = requests.clone().map(|request| request.images).sum();
+        let images = requests
+            .clone()
+            .map(|request| request.images)
+            .sum::<usize>();
         let (image_pixels, classes) = (self.model.image_pixels(), self.model.classes);
-        let work = &mut *self.work.borrow_mut();
-        let pixels = grown(&mut work.pixels, images * image_pixels);
-        let mut rest = &mut *pixels;
+        let Work {
+            runner,
+            pixels,
+            logits,
+        } = &mut *self.work.borrow_mut();
+        let pixels = grown(pixels, images.min(RUN_IMAGES) * image_pixels);
+        let mut rows = grown(logits, images * classes);
+        let mut ready = 0; // images whose pixels are there
+        let mut left = images;
         for request in requests {
-            let (own, others) = rest.split_at_mut(request.images * image_pixels);
-            request.as_images().write_pixels(own);
-            rest = others;
+            let mut done = 0;
+            while done < request.images {
+                let count = (request.images - done).min(RUN_IMAGES - ready);
+                let part = request.part(done, count, image_pixels);
+                part.write_pixels(&mut pixels[ready * image_pixels..][..count * image_pixels]);
+                (done, ready, left) = (done + count, ready + count, left - count);
+                if ready < RUN_IMAGES && left > 0 {
+                    continue;
+                }
+                let (own, others) = rows.split_at_mut(ready * classes);
+                let started = Instant::now();
+                runner.run(&pixels[..ready * image_pixels], ready, own)?;
+                observe(ready, started.elapsed().as_secs_f64());
+                (rows, ready) = (others, 0);
+            }
         }
-        let logits = grown(&mut work.logits, images * classes);
-        work.runner.run(pixels, images, logits)?;
         Ok(Responses {
             served: self,
             next: 0,
@@ -137,16 +164,16 @@ impl Served {
 }
 
 impl Request {
-    fn as_images(&self) -> Images<'_> {
+    /// Returns `count` of the images, from that one on.
+    fn part(&self, first: usize, count: usize, image_pixels: usize) -> Images<'_> {
+        let size = if self.is_uint8 { 1 } else { FLOAT32_BYTES };
+        let bytes = &self.data[first * image_pixels * size..][..count * image_pixels * size];
         let pixels = if self.is_uint8 {
-            Pixels::Uint8(&self.data)
+            Pixels::Uint8(bytes)
         } else {
-            Pixels::Float32(&self.data)
+            Pixels::Float32(bytes)
         };
-        Images {
-            count: self.images,
-            pixels,
-        }
+        Images { count, pixels }
     }
 }
 
@@ -181,4 +208,46 @@ fn grown(memory: &mut Vec<f32>, length: usize) -> &mut [f32] {
         memory.resize(length, 0.0);
     }
     &mut memory[..length]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{model, request_of, Runs};
+    use super::*;
+
+    #[test]
+    fn large_batches_are_run_in_parts_and_each_image_gets_its_own_logits() {
+        let (runs, mut model) = (Runs::default(), model(1));
+        model.max_batch_images = 1000;
+        let served = Served::new(model, Box::new(runs.clone()));
+        for sizes in [
+            &[255, 1, 1][..],
+            &[256],
+            &[257],
+            &[100, 300, 256, 1],
+            &[1000],
+        ] {
+            runs.forget();
+            let mut bytes = (0..=255u8).cycle();
+            let data: Vec<Vec<u8>> = sizes
+                .iter()
+                .map(|&size| bytes.by_ref().take(size * 2).collect())
+                .collect();
+            let decode =
+                |data: &Vec<u8>| served.decode(Method::Predict, &request_of(data)).unwrap();
+            let requests: Vec<Request> = data.iter().map(decode).collect();
+            let mut observed = Vec::new();
+            let observe = |images, _| observed.push(images);
+            let mut responses = served.run(requests.iter(), observe).unwrap();
+            for (request, data) in requests.iter().zip(&data) {
+                let logits: Vec<f32> = data.iter().map(|&byte| f32::from(byte) / 255.0).collect();
+                assert_eq!(responses.next(request), served.frame(request, &logits));
+            }
+            assert_eq!(observed, runs.images());
+            let (last, full) = observed.split_last().unwrap();
+            assert!(full.iter().all(|&images| images == RUN_IMAGES));
+            assert_eq!(full.len() * RUN_IMAGES + last, sizes.iter().sum::<usize>());
+            assert!((1..=RUN_IMAGES).contains(last));
+        }
+    }
 }

@@ -35,11 +35,18 @@ pub fn model(version: i64) -> LaneModel {
 
 /// A request of so many images, all of whose pixels are a byte.
 pub fn request(images: usize, byte: u8) -> Bytes {
-    let mut tensor = BytesMut::from(&b"\x08\x02\x12\x03"[..]);
-    [images as u64, 1, 2]
+    request_of(&vec![byte; images * 2])
+}
+
+/// A request of the images of 2 pixels that those bytes are.
+pub fn request_of(data: &[u8]) -> Bytes {
+    let mut shape = BytesMut::new();
+    [data.len() as u64 / 2, 1, 2]
         .iter()
-        .for_each(|&each| put_varint(&mut tensor, each));
-    put_bytes(&mut tensor, 3, &vec![byte; images * 2]);
+        .for_each(|&each| put_varint(&mut shape, each));
+    let mut tensor = BytesMut::from(&b"\x08\x02"[..]);
+    put_bytes(&mut tensor, 2, &shape);
+    put_bytes(&mut tensor, 3, data);
     let mut message = BytesMut::new();
     put_header(&mut message, 1, tensor.len());
     message.extend_from_slice(&tensor);
@@ -59,6 +66,10 @@ pub struct Runs(Arc<Mutex<(Vec<usize>, bool)>>);
 impl Runs {
     pub fn images(&self) -> Vec<usize> {
         self.0.lock().unwrap().0.clone()
+    }
+
+    pub fn forget(&self) {
+        self.0.lock().unwrap().0.clear();
     }
 
     pub fn set_failing(&self, fail: bool) {
