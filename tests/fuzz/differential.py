@@ -81,7 +81,7 @@ def lane_calls(server: RunningServer) -> Counter[str]:
     """Return how many calls the lane of a server has answered, by the name of the method."""
     return Counter(
         {
-            dict(labels)["grpc_path"].rpartition("/")[2]: int(value)
+            dict(labels)["grpc_method"]: int(value)
             for (name, labels), value in scrape(server).items()
             if name == LANE_CALLS
         }

@@ -115,12 +115,16 @@ def test_the_queue_has_the_length_of_the_setting() -> None:
     assert all(f"holds {count} of at most {limit} images" in refusal for refusal in refusals)
 
 
+@pytest.mark.one_transport
 @pytest.mark.parametrize(("delay_ms", "least", "most"), [("0", 0, 0.2), ("400", 0.39, 5)])
 def test_the_queue_delay_is_that_of_the_setting(delay_ms: str, least: float, most: float) -> None:
-    """While answers to others have not left, somebody waits for company that does not come."""
+    """While answers to others have not left, somebody waits for company that does not come.
+
+    Not in the native transport's lane, which sees what else comes, and waits for nothing.
+    """
     images = random_images(1, (28, 28))
     with (
-        start_server("--max-queue-delay-ms", delay_ms) as server,
+        start_server("--max-queue-delay-ms", delay_ms, "--transport", "python") as server,
         ForwardClient(server.address, timeout_seconds=60) as caller,
         stuck_answers(server),
     ):
