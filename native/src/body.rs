@@ -20,21 +20,13 @@ pub enum BodyError {
     Lost,
 }
 
-/// The bytes of a message: of its windows, and in memory.
-struct Untaken {
-    window: usize,
-    memory: usize,
-}
-
 pub struct Body {
     stream: RecvStream,
     chunk: Bytes,      // received and not looked at
     partial: BytesMut, // the begin of a message that came in several chunks
     encoding: Encoding,
-    max: usize, // bytes of a message
-    /// The messages that were returned and not taken, which keep their part of the windows: these
-    /// bound what a connection makes the server hold.
-    untaken: VecDeque<Untaken>,
+    max: usize,               // bytes of a message
+    untaken: VecDeque<usize>, // bytes of the messages that were returned and not taken
     share: Share,
     pub ended: bool,
 }
@@ -62,7 +54,10 @@ impl Body {
             }
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    self.share.add(data.len()).map_err(BodyError::Status)?;
+                    let flow = self.stream.flow_control();
+                    self.share
+                        .receive(data.len(), flow)
+                        .map_err(BodyError::Status)?;
                     self.chunk = data;
                 }
                 Some(Err(_)) => return Poll::Ready(Err(BodyError::Lost)),
@@ -71,14 +66,10 @@ impl Body {
         }
     }
 
-    /// Let the client send as much again as the oldest message had that was returned.
-    ///
-    /// For streams: of a unary call everything is given back when it ends, by h2.
+    /// Count out the oldest message that was returned, of a stream; the end of a call counts all out.
     pub fn message_taken(&mut self) {
-        if let Some(message) = self.untaken.pop_front() {
-            self.share.remove(message.memory);
-            // An error says that the stream has ended, and then there is nothing to give back.
-            let _ = self.stream.flow_control().release_capacity(message.window);
+        if let Some(bytes) = self.untaken.pop_front() {
+            self.share.remove(bytes);
         }
     }
 
@@ -149,14 +140,14 @@ impl Body {
     }
 
     fn plain(&mut self, framed: Bytes) -> Result<Bytes, Status> {
-        let (window, mut memory) = (framed.len(), framed.len());
+        let mut bytes = framed.len();
         let message = framed.slice(PREFIX_BYTES..);
         let plain = match framed[0] {
             0 => message,
             1 => {
                 let plain = self.encoding.decompress(&message, self.max)?;
                 self.share.add(plain.len())?;
-                memory += plain.len();
+                bytes += plain.len();
                 plain
             }
             flag => {
@@ -164,7 +155,8 @@ impl Body {
                 return Err(Status::new(INTERNAL, text));
             }
         };
-        self.untaken.push_back(Untaken { window, memory });
+        self.share.complete(bytes);
+        self.untaken.push_back(bytes);
         Ok(plain)
     }
 }

@@ -21,7 +21,7 @@ use crate::clock::monotonic_seconds;
 use crate::encoding::Encoding;
 use crate::events::{Command, Event, Slot};
 use crate::grpc::{self, Status, DEADLINE_EXCEEDED};
-use crate::held::Share;
+use crate::held::{Inflow, Share};
 use crate::io::Io;
 use crate::laned;
 use crate::responder::Responder;
@@ -48,6 +48,7 @@ impl Deadline {
 pub async fn serve(
     io: Rc<Io>,
     peer: Arc<str>,
+    inflow: Rc<Inflow>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
@@ -61,7 +62,7 @@ pub async fn serve(
         Ok(admitted) => admitted,
         Err(status) => return response.refuse(&status),
     };
-    let share = Share::new(&io.held);
+    let share = Share::new(&inflow);
     let body = Body::new(stream, encoding, io.options.max_message_bytes, share);
     let call = Call {
         io,

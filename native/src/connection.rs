@@ -14,15 +14,13 @@ use tokio::time::{sleep, sleep_until, timeout, timeout_at, Instant};
 
 use crate::call;
 use crate::guard::{max_resets, Guarded, Seen};
+use crate::held::Inflow;
 use crate::io::{Io, Options};
 
 // A message in one frame needs no copy. h2 takes the memory as bytes arrive.
 const FRAME_BYTES: u32 = 1 << 20;
-// A stream's window takes its largest message, for it is given back when the message was taken; a
-// connection's, which bounds what the server holds of it, some large messages or many small ones.
-const MIN_CONNECTION_WINDOW_BYTES: usize = 8 << 20;
-const WINDOW_SLACK_BYTES: usize = 64 << 10;
-const MAX_WINDOW_BYTES: usize = (1 << 31) - 1; // of HTTP/2
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
 // h2 answers larger headers by itself, with 431; up to here they get the status of gRPC.
 const HEADERS_FACTOR: usize = 4;
@@ -43,6 +41,7 @@ where
     let Ok(Ok(mut connection)) = timeout_at(deadline, handshake).await else {
         return;
     };
+    let inflow = Inflow::new(&io.held);
     let pings = connection.ping_pong().expect("it is taken once");
     let mut keepalive = std::pin::pin!(keepalive(&io.options, pings, &seen));
     let mut end = std::pin::pin!(end(&io.options, &mut stop));
@@ -53,7 +52,8 @@ where
             biased;
             accepted = connection.accept() => {
                 let Some(Ok((request, respond))) = accepted else { return };
-                let calling = call::serve(Rc::clone(&io), Arc::clone(&peer), request, respond);
+                let (io, peer, inflow) = (Rc::clone(&io), Arc::clone(&peer), Rc::clone(&inflow));
+                let calling = call::serve(io, peer, inflow, request, respond);
                 tokio::task::spawn_local(calling);
             }
             () = &mut keepalive => return,
@@ -75,16 +75,11 @@ async fn abort<S: AsyncRead + AsyncWrite + Unpin>(mut connection: Connection<S, 
 }
 
 fn builder(options: &Options) -> Builder {
-    let stream = options
-        .max_message_bytes
-        .saturating_add(WINDOW_SLACK_BYTES)
-        .min(MAX_WINDOW_BYTES);
-    let connection = stream.max(MIN_CONNECTION_WINDOW_BYTES);
     let headers = options.max_metadata_bytes * HEADERS_FACTOR + HEADERS_SLACK;
     let mut builder = Builder::new();
     builder
-        .initial_window_size(stream as u32)
-        .initial_connection_window_size(connection as u32)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .max_concurrent_streams(options.max_concurrent_streams)
         .max_pending_accept_reset_streams(max_resets(options.max_concurrent_streams) as usize)
