@@ -192,6 +192,7 @@ class ServerMetrics:
         self._unauthenticated[f"/{service}/{method}"] = handled["UNAUTHENTICATED"]
         found = MethodMetrics(handled, self._handling_seconds.labels(*labels))
         self._methods[f"/{service}/{method}"] = found
+        self.lane_calls.labels(service, method)  # also where there is no lane: 0
         return found
 
     def method(self, path: str) -> MethodMetrics:
