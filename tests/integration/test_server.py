@@ -314,8 +314,7 @@ def test_the_reference_lists_every_metric(served: RunningServer) -> None:
         for name, _ in scrape(served)
         if name.startswith(("forward_", "grpc_")) and not name.endswith("_created")
     }
-    is_native = served.ready["transport"] == "native"
-    assert len(names) == (18 if is_native else 17)  # the lane has counted no call of the other
+    assert len(names) == 18
     assert {name for name in names if f"`{name}`" not in reference} == set()
 
 
