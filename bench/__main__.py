@@ -25,6 +25,7 @@ from bench.scenarios.cases import (
 )
 from bench.scenarios.check import WrongAnswerError
 from bench.scenarios.drain import drains
+from bench.scenarios.floods import floods
 from bench.scenarios.measure import FailedRequestsError
 from bench.scenarios.overload import overload
 from bench.scenarios.reload import report as reload_report
@@ -84,6 +85,8 @@ def _options() -> argparse.Namespace:
     again.add_argument("--reloads", type=int, default=100, help="of them (%(default)s)")
     ends = commands.add_parser("drain", parents=[shared], help="ends by SIGTERM under load")
     ends.add_argument("--drains", type=int, default=20, help="servers (%(default)s)")
+    harmful = commands.add_parser("floods", parents=[shared], help="clients that mean harm")
+    harmful.add_argument("--seconds", type=float, default=5, help="of each kind (%(default)s)")
     for command in (again, ends):
         command.add_argument("--close-log", action="store_true", help="once the server is ready")
     return parser.parse_args()
@@ -120,6 +123,8 @@ def _long(options: argparse.Namespace, transport: Transport) -> str:
     if options.command == "reload":
         reloads = 5 if quick else options.reloads
         return reload_report(transport, reloads, closes_log=options.close_log)
+    if options.command == "floods":
+        return floods(transport, 0.5 if quick else options.seconds)
     count = 2 if quick else options.drains
     return drains(transport, count, closes_log=options.close_log)
 
