@@ -4,16 +4,23 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 from forward_client.messages import tensor_of
 from tests.support.bundles import REPOSITORY
+from tests.support.certificates import Pair
 from tests.support.servers import (
     RunningServer,
     metric,
@@ -149,3 +156,24 @@ def test_an_unknown_transport_stops_the_start() -> None:
     done = run_server_until_it_ends("--transport", "rust")
     assert done.returncode != 0
     assert "transport" in done.stderr
+
+
+def test_a_key_that_only_grpcio_takes_stops_the_start(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP521R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pair = Pair(tmp_path / "cert.pem", tmp_path / "key.pem")
+    pair.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
+    pair.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    pair.key.chmod(0o600)
+    ports = ("--grpc-port", "0", "--metrics-port", "0", "--http-port", "off")
+    done = run_server_until_it_ends("--transport", "native", *ports, *pair.arguments())
+    assert done.returncode == 1
+    assert "--tls-key: the native transport can't use it: expected an RSA key of" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -146,6 +146,27 @@ fn only_clients_of_the_ca_get_a_connection() {
 }
 
 #[test]
+fn a_clients_certificate_needs_no_name_but_is_no_cas() {
+    let ours = Authority::new();
+    let tls = tls(&ours.issue("localhost"), Some(&ours));
+    let key = KeyPair::generate().unwrap();
+    let nameless = CertificateParams::new([]).unwrap();
+    let nameless = Pair {
+        chain: nameless.signed_by(&key, &ours.0).unwrap().pem(),
+        key: key.serialize_pem(),
+    };
+    // As what `openssl req -x509` makes, which grpcio takes.
+    let own_ca = Pair {
+        chain: ours.0.pem(),
+        key: ours.0.key().serialize_pem(),
+    };
+    for (pair, is_taken) in [(nameless, true), (own_ca, false)] {
+        let (served, _) = connect(&tls, ours.client(Some(&pair), &["h2"], &TLS13));
+        assert_eq!(served.is_ok(), is_taken);
+    }
+}
+
+#[test]
 fn a_new_handshake_sees_the_new_certificate() {
     let ours = Authority::new();
     let (first, second) = (ours.issue("localhost"), ours.issue("localhost"));
