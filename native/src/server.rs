@@ -74,17 +74,21 @@ pub fn run(
     })
 }
 
-/// Hand commands to their calls, until the one to stop.
+/// Hand commands to their calls, until the one to stop, and those that came together with it.
 async fn commands(io: &Io) -> Duration {
+    let mut grace = None;
     loop {
         for command in io.shared.take_commands().await {
             match command {
                 Command::Stop { grace_seconds } => {
-                    return Duration::from_secs_f64(grace_seconds);
+                    grace = Some(Duration::from_secs_f64(grace_seconds));
                 }
                 Command::Panic => panic!("it was told to"),
                 command => io.dispatch(command),
             }
+        }
+        if let Some(grace) = grace {
+            return grace;
         }
     }
 }
