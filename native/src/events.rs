@@ -1,7 +1,7 @@
 //! The seam: events for Python's event loop, and what it answers. The only place of locks.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,6 +49,27 @@ pub enum Event {
         level: &'static str,
         text: String,
     },
+}
+
+impl Event {
+    fn call(&self) -> Option<u64> {
+        match self {
+            Self::Call { id, .. }
+            | Self::Message { id, .. }
+            | Self::HalfClosed { id }
+            | Self::Sent { id }
+            | Self::Ended { id } => Some(*id),
+            Self::Stopped | Self::Log { .. } => None,
+        }
+    }
+
+    fn begun(&self) -> Option<u64> {
+        matches!(self, Self::Call { .. }).then(|| self.call())?
+    }
+
+    fn ended(&self) -> Option<u64> {
+        matches!(self, Self::Ended { .. }).then(|| self.call())?
+    }
 }
 
 /// What Python answers.
@@ -155,7 +176,8 @@ impl Shared {
         let mut count = 0u64;
         // SAFETY: the pointer is to 8 bytes that live through the call.
         unsafe { libc::read(self.event_fd(), (&raw mut count).cast(), 8) };
-        std::mem::take(&mut *locked(&self.events))
+        let events = std::mem::take(&mut *locked(&self.events));
+        without_ended_calls(events)
     }
 
     pub fn push_command(&self, command: Command) {
@@ -191,6 +213,19 @@ impl Shared {
         let mut gate = self.gate_closed.subscribe();
         let _ = gate.wait_for(|&closed| closed).await; // the sender lives as long as this
     }
+}
+
+/// Leave out the calls that ended before Python heard of them: a client that resets its calls at
+/// once (CVE-2023-44487) makes it no work.
+fn without_ended_calls(mut events: Vec<Event>) -> Vec<Event> {
+    let mut unheard: HashSet<u64> = events.iter().filter_map(Event::ended).collect();
+    if unheard.is_empty() {
+        return events;
+    }
+    let begun: HashSet<u64> = events.iter().filter_map(Event::begun).collect();
+    unheard.retain(|id| begun.contains(id));
+    events.retain(|event| event.call().is_none_or(|id| !unheard.contains(&id)));
+    events
 }
 
 /// The io thread's own events, which go to Python together at the end of a turn.
@@ -256,5 +291,39 @@ impl Slot {
         }
         self.waker.set(Some(cx.waker().clone()));
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(id: u64) -> Event {
+        Event::Call {
+            id,
+            method: String::new(),
+            peer: "".into(),
+            metadata: Vec::new(),
+            deadline: None,
+            message: None,
+        }
+    }
+
+    #[test]
+    fn python_hears_nothing_of_calls_that_came_and_went() {
+        let shared = Shared::new().unwrap();
+        shared.publish(&mut vec![call(1)]);
+        assert_eq!(shared.take_events().len(), 1);
+        let message = Bytes::new();
+        shared.publish(&mut vec![
+            call(2),
+            Event::Ended { id: 1 },
+            Event::Message { id: 2, message },
+            call(3),
+            Event::Ended { id: 2 },
+            Event::Stopped,
+        ]);
+        let left: Vec<_> = shared.take_events().iter().map(Event::call).collect();
+        assert_eq!(left, vec![Some(1), Some(3), None]);
     }
 }
