@@ -208,3 +208,56 @@ impl Drop for Counted {
         self.0.connections.set(self.0.connections.get() - 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Ending;
+    use crate::lane::admission::Admission;
+    use crate::lane::metrics::{Bounds, Metrics};
+
+    fn io() -> Io {
+        let bounds = Bounds {
+            seconds: vec![1.0],
+            images: vec![1.0],
+        };
+        let drained = Ending {
+            code: 14,
+            text: String::new(),
+            trailing: Vec::new(),
+        };
+        let options = Options {
+            unary_methods: Default::default(),
+            max_connections: 1,
+            max_concurrent_streams: 1,
+            max_message_bytes: 1,
+            max_metadata_bytes: 1,
+            handshake_seconds: 1.0,
+            keepalive_seconds: 0.0,
+            keepalive_timeout_seconds: 0.0,
+            max_age_seconds: 0.0,
+            age_grace_seconds: 0.0,
+            min_ping_seconds: 0.0,
+            needs_token: false,
+            drained,
+            admission: Admission::new(1),
+            metrics: Arc::new(Metrics::new(&bounds)),
+        };
+        Io::new(options, Arc::new(Shared::new().unwrap()), None)
+    }
+
+    #[test]
+    fn answers_that_come_with_the_stop_reach_their_calls() {
+        let io = io();
+        let (id, slot) = io.register();
+        let grace_seconds = 30.0;
+        io.shared.push_command(Command::Stop { grace_seconds });
+        io.shared.push_command(Command::Taken { id });
+        io.shared.flush();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let grace = runtime.build().unwrap().block_on(commands(&io));
+        assert_eq!(grace, Duration::from_secs(30));
+        let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(slot.poll(cx).is_ready());
+    }
+}
