@@ -167,6 +167,7 @@ def test_versions_are_chosen_by_the_settings(tiny: Bundle) -> None:
             assert server.ready["version"] == expected
 
 
+@pytest.mark.one_transport
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -50,6 +50,7 @@ def test_bytes_and_floats_give_the_same_bits(
     assert (as_bytes.model_name, as_bytes.model_version, as_bytes.runtime) == ("mnist", 1, "onnx")
 
 
+@pytest.mark.one_transport
 @pytest.mark.parametrize("runtime", ["onnx", "pt2", "torchscript"])
 def test_every_stage_is_within_bounds_of_torch(
     bundle: Bundle,
@@ -318,6 +319,7 @@ def test_the_reference_lists_every_metric(served: RunningServer) -> None:
     assert {name for name in names if f"`{name}`" not in reference} == set()
 
 
+@pytest.mark.one_transport
 @pytest.mark.parametrize("runtime", ["onnx", "pt2", "torchscript"])
 def test_a_bundle_of_another_architecture_is_served(tiny: Bundle, runtime: Runtime) -> None:
     images = random_images(5, (3, 5))

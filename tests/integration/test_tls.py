@@ -311,6 +311,7 @@ def faulty(ours: Authority, fault: str) -> tuple[str, ...]:
     return (*pair.arguments(), *clients)
 
 
+@pytest.mark.one_transport
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [

@@ -273,6 +273,7 @@ def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
     assert SECOND not in log
 
 
+@pytest.mark.one_transport
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -296,6 +297,7 @@ def test_a_wrong_file_of_tokens_stops_the_start_by_name(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.one_transport
 def test_health_that_needs_a_token_needs_tokens() -> None:
     done = run_server_until_it_ends("--health-needs-token")
     assert done.returncode == 2
