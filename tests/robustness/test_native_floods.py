@@ -111,7 +111,7 @@ def test_a_flood_is_ended_and_told_why(server: RunningServer, flood: str) -> Non
 def test_connections_without_a_preface_give_way(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.transport.native.server.HANDSHAKE_SECONDS", 1)
+    monkeypatch.setattr("server.transport.native.options.HANDSHAKE_SECONDS", 1)
     with start_held_server(bundle) as server, ExitStack() as stack:
         port = int(server.address.split(":")[1])
         held = [stack.enter_context(connect(port)) for _ in range(50)]
@@ -168,7 +168,7 @@ def test_a_client_that_never_reads_traces_bounds_memory(server: RunningServer, w
 
 
 def ask_without_reading(server: RunningServer, window: int) -> None:
-    """Ask for 600 large responses with so large a window for each; read none."""
+    """Ask for 400 large responses with so large a window for each; read none."""
     with opened_connection(grpc_port(server), window) as slow:
         slow.settimeout(1)
         with suppress(TimeoutError):  # it takes no more
