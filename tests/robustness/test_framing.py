@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import h2.events
@@ -11,10 +11,13 @@ import pytest
 from forward.v1 import forward_pb2 as pb
 from forward_client.messages import tensor_of
 from tests.support.faults import ONE, RawClient, grpc_port
-from tests.support.servers import RunningServer
+from tests.support.servers import RunningServer, start_server
 from tests.support.transports import extension
 
-pytestmark = pytest.mark.skipif(not extension()[0], reason=extension()[1])
+pytestmark = [
+    pytest.mark.skipif(not extension()[0], reason=extension()[1]),
+    pytest.mark.one_transport,  # each test asks both
+]
 
 MESSAGE = pb.PredictRequest(images=tensor_of(ONE)).SerializeToString()
 GZIPPED = gzip.compress(MESSAGE)
@@ -130,8 +133,13 @@ def response_to(server: RunningServer, sent: Sent) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def both(served_by: Callable[[str], RunningServer]) -> Sequence[RunningServer]:
-    return served_by("python"), served_by("native")
+def both() -> Iterator[Sequence[RunningServer]]:
+    # Not the shared servers: gRPC's own lines about this get into the log, and are no JSON.
+    with (
+        start_server("--transport", "python") as one,
+        start_server("--transport", "native") as other,
+    ):
+        yield one, other
 
 
 @pytest.mark.parametrize("name", SAME)
