@@ -35,7 +35,7 @@ from tests.support.faults import (
 from tests.support.servers import RunningServer, scrape, start_held_server, start_server, wait_until
 
 # Each takes the constants for itself.
-OF_OPTIONS = ("server.transport.grpc.options", "server.transport.native.server")
+OF_OPTIONS = ("server.transport.grpc.options", "server.transport.native.options")
 
 
 def open_streams(channel: grpc.Channel, count: int, done: threading.Event) -> list[Any]:
