@@ -71,7 +71,7 @@ def opened_connection(port: int, window: int = 65_535) -> Iterator[socket.socket
 
 
 def unread_traces(calls: int = 400, images: int = 16) -> Iterator[bytes]:
-    """Yield calls whose responses are large; their requests fit into a queue and one window of 8 MiB."""
+    """Yield calls whose responses are large; their requests fit into a queue and a window."""
     message, block = trace_message(images), call_headers("Trace")
     for stream in range(1, 2 * calls, 2):
         request = http2_frame(DATA, message, flags=END_STREAM, stream=stream)
