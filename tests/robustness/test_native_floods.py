@@ -44,7 +44,7 @@ pytestmark = pytest.mark.one_transport
 
 NATIVE = ("--transport", "native")
 FRAMES = 60_000
-MAX_UNREAD_MEBIBYTES = 300  # of responses for a client that reads none
+ROUNDS, MAX_UNREAD_MEBIBYTES = 4, 130  # of responses that nobody reads, each round 48 MiB
 # Why a flood ends, by its GOAWAY; h2 words those of its own limits.
 TEXTS = {
     "pings": b"too_many_pings",
@@ -159,11 +159,12 @@ def test_connections_that_are_left_open_bound_memory() -> None:
 def test_a_client_that_never_reads_traces_bounds_memory(server: RunningServer, window: int) -> None:
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
-    ask_without_reading(server, window)
-    assert (process.memory_info().rss - before) / 2**20 < MAX_UNREAD_MEBIBYTES
-    wait_until(lambda: metric(server, "forward_queue_images") == 0)
-    with unharmed(server), others_served(server):  # the allocator has its memory by now
-        ask_without_reading(server, window)
+    with others_served(server):
+        for _ in range(ROUNDS):
+            ask_without_reading(server, window)
+    grown = (process.memory_info().rss - before) / 2**20
+    # Of one round it may all be there still, in the allocators; of four it would be 190 MiB.
+    assert grown < MAX_UNREAD_MEBIBYTES, f"memory grew by {grown:.0f} MiB"
     is_idle(server)
 
 
@@ -175,6 +176,7 @@ def ask_without_reading(server: RunningServer, window: int) -> None:
             for frames in unread_traces():
                 slow.sendall(frames)
         is_prompt(server)
+        wait_until(lambda: metric(server, "forward_queue_images") == 0)
 
 
 def test_a_body_that_never_ends_is_ended_by_its_deadline(server: RunningServer) -> None:
