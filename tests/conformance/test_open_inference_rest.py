@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -281,7 +282,7 @@ def test_requests_are_counted_by_route(served: RunningServer) -> None:
     assert "/v2/models/{model}/versions/{version}/config" in routes
 
 
-def test_a_token_is_needed_but_for_the_document(tmp_path: Any) -> None:  # noqa: ANN401 (a Path)
+def test_a_token_is_needed_but_for_the_document(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.touch(mode=0o600)
     tokens.write_text("right-token-0123456789")
