@@ -10,8 +10,9 @@ use crate::encoding::Encoding;
 use crate::grpc::{too_large, Status, INTERNAL, PREFIX_BYTES};
 use crate::held::Share;
 
-// Memory is taken as bytes arrive, not as a prefix announces them.
-const MIN_RESERVE: usize = 64 * 1024;
+// Of a large message memory is taken as its bytes arrive, not as its prefix announces them. Up to here
+// it is taken at once, which saves copies: what is not written to takes up no memory yet.
+const MIN_RESERVE: usize = 1024 * 1024;
 
 pub enum BodyError {
     /// The call ends with it.
@@ -52,18 +53,33 @@ impl Body {
             if let Some(message) = self.next_message().map_err(BodyError::Status)? {
                 return Poll::Ready(Ok(Some(message)));
             }
-            match ready!(self.stream.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    let flow = self.stream.flow_control();
-                    self.share
-                        .receive(data.len(), flow)
-                        .map_err(BodyError::Status)?;
-                    self.chunk = data;
-                }
-                Some(Err(_)) => return Poll::Ready(Err(BodyError::Lost)),
-                None => return Poll::Ready(self.end()),
+            if !ready!(self.poll_chunk(cx))? {
+                return Poll::Ready(self.end());
             }
         }
+    }
+
+    /// Wait for the first bytes; return the size of a message of which more is to come.
+    pub fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, BodyError>> {
+        ready!(self.poll_chunk(cx))?;
+        let total = self.total(&self.chunk).map_err(BodyError::Status)?;
+        Poll::Ready(Ok(total.filter(|&total| total > self.chunk.len())))
+    }
+
+    /// Receive what comes next, all before having been looked at; tell if there was more.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, BodyError>> {
+        let Some(received) = ready!(self.stream.poll_data(cx)) else {
+            return Poll::Ready(Ok(false));
+        };
+        self.chunk = received.map_err(|_| BodyError::Lost)?;
+        let flow = self.stream.flow_control();
+        let counted = self.share.receive(self.chunk.len(), flow);
+        Poll::Ready(counted.map(|()| true).map_err(BodyError::Status))
+    }
+
+    /// The message of which `poll_begin` told, as far as it is there.
+    pub fn begin(&self) -> &[u8] {
+        self.chunk.get(PREFIX_BYTES..).unwrap_or_default()
     }
 
     /// Count out the oldest message that was returned, of a stream; the end of a call counts all out.

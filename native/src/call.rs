@@ -145,6 +145,15 @@ pub enum Next {
     Lost,
 }
 
+impl From<BodyError> for Next {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Status(status) => Self::Refused(status),
+            BodyError::Lost => Self::Lost,
+        }
+    }
+}
+
 pub struct Call {
     pub io: Rc<Io>,
     peer: Arc<str>,
@@ -165,7 +174,19 @@ impl Call {
     }
 
     async fn unary(mut self) {
-        let first = poll_fn(|cx| self.poll_first(cx)).await;
+        let begun = poll_fn(|cx| self.poll_begin(cx)).await;
+        let mut arrival = None;
+        if let Ok(Some(bytes)) = begun {
+            match laned::begin(&self, bytes) {
+                Ok(awaited) => arrival = awaited,
+                Err(refusal) => return self.response.end(&refusal),
+            }
+        }
+        let first = match begun {
+            Ok(_) => poll_fn(|cx| self.poll_first(cx)).await,
+            Err(next) => next,
+        };
+        drop(arrival);
         let message = match first {
             Next::Message(message) => message,
             Next::Refused(status) => return self.response.refuse(&status),
@@ -262,10 +283,16 @@ impl Call {
 
     pub fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         match self.body.poll_message(cx) {
-            Poll::Ready(Ok(message)) => Poll::Ready(Next::Message(message)),
-            Poll::Ready(Err(BodyError::Status(status))) => Poll::Ready(Next::Refused(status)),
-            Poll::Ready(Err(BodyError::Lost)) => Poll::Ready(Next::Lost),
+            Poll::Ready(read) => Poll::Ready(read.map_or_else(Next::from, Next::Message)),
             Poll::Pending => self.poll_end(cx),
+        }
+    }
+
+    /// The bytes of the first message, if more of it is to come.
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, Next>> {
+        match self.body.poll_begin(cx) {
+            Poll::Ready(read) => Poll::Ready(read.map_err(Next::from)),
+            Poll::Pending => self.poll_end(cx).map(Err),
         }
     }
 

@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 use crate::call::{Call, Next};
 use crate::grpc;
+use crate::io::Ending;
+use crate::lane::arrivals::Arrival;
 use crate::lane::metrics::{End, Method};
-use crate::lane::queue::{end_of_lost, Caller, Queue};
+use crate::lane::queue::{end_of_lost, Begun, Caller, Queue};
 use crate::lane::stream::{Ahead, First, StreamCaller};
 
 pub type Lane = Queue<LaneCaller>;
@@ -63,16 +65,50 @@ impl Caller for LaneCaller {
 /// Its task ends here: no run waits for anything, so no timer of the call's could be due before it.
 pub fn take(call: Call, message: Bytes) -> Option<(Call, Bytes)> {
     let io = call.io.clone();
-    let method = Method::of(call.path()).filter(|_| io.is_lane_open(call.headers()));
-    let decoded = method.and_then(|method| io.lane.decode(method, &message));
-    let Some(decoded) = decoded else {
+    let Some(method) = method_of(&call) else {
         return Some((call, message));
     };
+    let Some(decoded) = io.lane.decode(method, &message) else {
+        return Some((call, message));
+    };
+    let images = decoded.images();
     let deadline = call.deadline.map(|deadline| deadline.at);
     let caller = LaneCaller::Unary(Box::new(UnaryCaller { call, message }));
-    match io.lane.submit(decoded, caller, deadline) {
-        Err(LaneCaller::Unary(unary)) => Some((unary.call, unary.message)),
-        _ => None,
+    if let Err(LaneCaller::Unary(unary)) = io.lane.submit(decoded, caller, deadline) {
+        unary.call.response.end(&refused(&io.lane, method, images));
+    }
+    None
+}
+
+/// The method of a call of one request, if the lane may answer it.
+fn method_of(call: &Call) -> Option<Method> {
+    Method::of(call.path()).filter(|_| call.io.is_lane_open(call.headers()))
+}
+
+/// Let the lane await a call whose message has so many bytes; else return what it ends with.
+pub fn begin(call: &Call, bytes: usize) -> Result<Option<Arrival>, Ending> {
+    let Some(method) = method_of(call) else {
+        return Ok(None);
+    };
+    match call
+        .io
+        .lane
+        .begin(method, call.body.begin(), bytes, Instant::now())
+    {
+        Begun::Awaited(arrival) => Ok(arrival),
+        Begun::Refused(images) => Err(refused(&call.io.lane, method, images)),
+    }
+}
+
+fn refused(lane: &Lane, method: Method, images: usize) -> Ending {
+    let metrics = lane.metrics();
+    metrics.observe_call(method, End::ResourceExhausted, 0.0);
+    let (text, details) = lane.fill().refusal(images);
+    let details = grpc::Value::Binary(details);
+    Ending {
+        code: grpc::RESOURCE_EXHAUSTED,
+        text,
+        trailing: vec![("grpc-status-details-bin".into(), details)],
     }
 }
 
@@ -100,9 +136,7 @@ pub async fn stream(mut call: Call) -> Option<(Call, VecDeque<Bytes>)> {
             End::Ok
         }
         Ended::Drained => {
-            let drained = &io.options.drained;
-            call.response
-                .finish(drained.code, &drained.text, &drained.trailing);
+            call.response.end(&io.options.drained);
             End::Unavailable
         }
         Ended::Early(Next::Late) => {

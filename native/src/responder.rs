@@ -7,6 +7,7 @@ use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 
 use crate::grpc::{self, Status, Value};
+use crate::io::Ending;
 
 /// Sends the response of a call.
 pub struct Responder {
@@ -24,6 +25,10 @@ impl Responder {
 
     pub fn refuse(self, status: &Status) {
         self.finish(status.code, &status.text, &[]);
+    }
+
+    pub fn end(self, ending: &Ending) {
+        self.finish(ending.code, &ending.text, &ending.trailing);
     }
 
     /// End the call with a status. Errors: the client is gone, and nothing is to be done.

@@ -27,6 +27,15 @@ impl Admission {
         self.images.fetch_sub(images, Ordering::Relaxed);
     }
 
+    /// Tells whether so many images would be admitted now.
+    pub fn has_room(&self, images: usize) -> bool {
+        i64::try_from(images).is_ok_and(|images| images <= self.max - self.images())
+    }
+
+    pub fn max(&self) -> i64 {
+        self.max
+    }
+
     pub fn images(&self) -> i64 {
         self.images.load(Ordering::Relaxed)
     }
@@ -68,7 +77,9 @@ mod tests {
         assert!(Admitted::of(&admission, 5).is_none());
         let four = Admitted::of(&admission, 4).unwrap();
         assert_eq!(admission.images(), 10);
+        assert!(!admission.has_room(1));
         drop(six);
+        assert!(admission.has_room(6) && !admission.has_room(7));
         drop(four);
         assert_eq!(admission.images(), 0);
         assert!(Admitted::of(&admission, usize::MAX).is_none());

@@ -91,6 +91,11 @@ pub fn decode<'a>(message: &'a [u8], model: &LaneModel) -> Option<InferRequest<'
     })
 }
 
+/// Returns how many images a request of so many bytes has, by its begin.
+pub fn announced(begin: &[u8], bytes: usize, model: &LaneModel) -> usize {
+    model.announced(begin, bytes, INPUTS, SHAPE)
+}
+
 fn read(message: &[u8]) -> Option<Fields<'_>> {
     let mut fields = Fields::default();
     let mut reader = Reader::new(message);

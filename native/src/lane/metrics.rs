@@ -51,10 +51,17 @@ pub enum End {
     Cancelled,
     DeadlineExceeded,
     Unavailable,
+    ResourceExhausted,
 }
 
 /// The names of `End` in gRPC, in its order.
-pub const CODES: [&str; 4] = ["OK", "CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE"];
+pub const CODES: [&str; 5] = [
+    "OK",
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "UNAVAILABLE",
+    "RESOURCE_EXHAUSTED",
+];
 
 /// The methods that the lane answers.
 #[derive(Clone, Copy, Debug, PartialEq)]

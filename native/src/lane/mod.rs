@@ -4,12 +4,14 @@
 //! the same bytes go to the Python service, which words every error.
 
 pub mod admission;
+pub mod arrivals;
 pub mod images;
 pub mod infer;
 pub mod metrics;
 pub mod model;
 pub mod predict;
 pub mod queue;
+pub mod refusal;
 pub mod served;
 pub mod stream;
 pub mod tokens;

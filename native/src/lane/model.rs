@@ -1,6 +1,7 @@
 //! What the lane knows of the served version: made by Python of its manifest and settings.
 
-use crate::wire::Reader;
+use super::images::FLOAT32_BYTES;
+use crate::wire::{Reader, LENGTH_DELIMITED, VARINT};
 
 /// A served version, as far as requests and responses need it.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +32,20 @@ impl LaneModel {
         self.input_shape.iter().product::<u64>() as usize
     }
 
+    /// Returns how many images a request of so many bytes has, by its begin: the shape, in a tensor,
+    /// each the field of that tag. If it does not tell, as many as the request has at least.
+    pub(super) fn announced(&self, begin: &[u8], bytes: usize, tensor: u8, shape: u8) -> usize {
+        let mut reader = Reader::new(begin);
+        let told = skip_to(&mut reader, tensor)
+            .and_then(|()| reader.varint())
+            .and_then(|_| skip_to(&mut reader, shape))
+            .and_then(|()| self.count(reader.bytes()?));
+        let pixels = self.image_pixels();
+        told.map_or(bytes / (pixels * FLOAT32_BYTES), |told| {
+            told.min(bytes / pixels)
+        })
+    }
+
     /// Returns how many images have that shape, if it is one image's, or a batch's within the limit.
     pub(super) fn count(&self, shape: &[u8]) -> Option<usize> {
         if is_shape(shape, &self.input_shape) {
@@ -46,6 +61,21 @@ impl LaneModel {
         let fits = (1..=self.max_batch_images).contains(&count)
             && is_shape(reader.rest(), &self.input_shape);
         fits.then_some(count)
+    }
+}
+
+/// Reads up to the content of the first field of that tag.
+fn skip_to(reader: &mut Reader<'_>, wanted: u8) -> Option<()> {
+    loop {
+        let tag = reader.tag()?;
+        if tag == wanted {
+            return Some(());
+        }
+        match (tag & 0x80, tag & 7) {
+            (0, VARINT) => drop(reader.varint()?),
+            (0, LENGTH_DELIMITED) => drop(reader.bytes()?),
+            _ => return None,
+        }
     }
 }
 

@@ -47,6 +47,11 @@ pub fn decode<'a>(message: &'a [u8], model: &LaneModel) -> Option<Images<'a>> {
     decode_tensor(images?, model)
 }
 
+/// Returns how many images a request of so many bytes has, by its begin.
+pub fn announced(begin: &[u8], bytes: usize, model: &LaneModel) -> usize {
+    model.announced(begin, bytes, IMAGES, SHAPE)
+}
+
 fn decode_tensor<'a>(tensor: &'a [u8], model: &LaneModel) -> Option<Images<'a>> {
     let (mut dtype, mut shape, mut data) = (None, None, None);
     let mut reader = Reader::new(tensor);

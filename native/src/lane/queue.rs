@@ -5,7 +5,7 @@
 //! what waits, first come, first served, up to `max_batch_images` at a time, until nothing waits.
 //! A run holds the loop, so nothing changes meanwhile.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +17,9 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::admission::{Admission, Admitted};
+use super::arrivals::{Arrival, Arrivals};
 use super::metrics::{End, Method, Metrics};
+use super::refusal::Fill;
 use super::served::{Request, Served};
 
 /// Who waits for an answer.
@@ -67,6 +69,9 @@ pub fn end_of_lost(deadline: Option<Instant>, now: Instant) -> End {
     }
 }
 
+/// Weight of the newest run in the mean time of an image, as in server/engine/admission.py.
+const SMOOTHING: f64 = 0.1;
+
 pub struct Queue<C> {
     served: RefCell<Option<Rc<Served>>>,
     waiting: RefCell<VecDeque<Waiting<C>>>,
@@ -74,7 +79,20 @@ pub struct Queue<C> {
     has_requests: Notify,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
+    seconds_per_image: Cell<f64>,
+    arrivals: Arrivals,
 }
+
+/// What becomes of a request of which only the begin is there.
+pub enum Begun {
+    /// It has so many images, and there is no room for them.
+    Refused(usize),
+    /// Room is kept for it, if there is room left to be kept.
+    Awaited(Option<Arrival>),
+}
+
+/// The part of the queue that is kept for requests that arrive.
+const KEPT_PART: usize = 2;
 
 impl<C: Caller> Queue<C> {
     /// Returns a lane that is off.
@@ -86,6 +104,8 @@ impl<C: Caller> Queue<C> {
             has_requests: Notify::new(),
             admission,
             metrics,
+            seconds_per_image: Cell::new(0.0),
+            arrivals: Arrivals::default(),
         }
     }
 
@@ -107,6 +127,29 @@ impl<C: Caller> Queue<C> {
             method,
             request,
         })
+    }
+
+    /// Awaits a request of so many bytes that begins so, if there is room for its images.
+    pub fn begin(&self, method: Method, begin: &[u8], bytes: usize, now: Instant) -> Begun {
+        let Some(served) = &*self.served.borrow() else {
+            return Begun::Awaited(None);
+        };
+        let images = served.announced(method, begin, bytes);
+        let kept = self.arrivals.images(now) + images;
+        if !self.admission.has_room(kept.max(1)) {
+            return Begun::Refused(images.max(1));
+        }
+        let may_be_kept = kept <= self.admission.max() as usize / KEPT_PART;
+        Begun::Awaited(may_be_kept.then(|| self.arrivals.keep(images, now)))
+    }
+
+    /// Returns what is waiting and running now.
+    pub fn fill(&self) -> Fill {
+        Fill {
+            queued: self.admission.images(),
+            max: self.admission.max(),
+            seconds_per_image: self.seconds_per_image.get(),
+        }
     }
 
     /// Takes a request in, if there is room for its images; else returns its caller.
@@ -198,7 +241,13 @@ impl<C: Caller> Queue<C> {
         };
         let served = Rc::clone(&first.decoded.served);
         let requests = batch.iter().map(|each| &each.decoded.request);
-        let observe = |images, seconds| self.metrics.observe_run(images, seconds);
+        let observe = |images, seconds| {
+            let before = self.seconds_per_image.get();
+            let newest = seconds / images as f64;
+            self.seconds_per_image
+                .set(before + SMOOTHING * (newest - before));
+            self.metrics.observe_run(images, seconds);
+        };
         let outcome = served.run(requests, observe);
         let mut responses = match outcome {
             Ok(responses) => responses,

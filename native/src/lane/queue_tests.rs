@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::metrics::{End, Method};
+use super::queue::Begun;
 use super::served::Served;
 use super::testing::{byte_of, model, request, settle, Got, Laned, Remembering, Runs};
 
@@ -244,4 +245,48 @@ proptest! {
         }
         prop_assert!(test.runs().iter().all(|images| (1..=8).contains(images)));
     }
+}
+
+/// What becomes of a request of so many images of which only the begin has come.
+fn begun(test: &Test, images: usize, now: Instant) -> Begun {
+    let message = request(images, 0);
+    let begin = &message[..12];
+    test.laned
+        .queue
+        .begin(Method::Predict, begin, message.len(), now)
+}
+
+#[test]
+fn a_request_is_refused_by_its_begin_when_there_is_no_room() {
+    let (test, now) = (Test::new(), Instant::now());
+    assert!(test.submit(0, 5));
+    assert!(matches!(begun(&test, 8, now), Begun::Refused(8)));
+    let Begun::Awaited(Some(awaited)) = begun(&test, 4, now) else {
+        panic!("there is room for it");
+    };
+    assert!(
+        matches!(begun(&test, 4, now), Begun::Refused(4)),
+        "room is kept for the other"
+    );
+    let Begun::Awaited(None) = begun(&test, 3, now) else {
+        panic!("room is kept for half of the queue");
+    };
+    let later = now + Duration::from_millis(100);
+    assert!(
+        matches!(begun(&test, 4, later), Begun::Awaited(Some(_))),
+        "it was kept for long"
+    );
+    drop(awaited);
+}
+
+#[test]
+fn a_begin_that_does_not_tell_its_images_is_of_as_few_as_its_bytes_have() {
+    let (test, now) = (Test::new(), Instant::now());
+    assert!(test.submit(0, 5));
+    let begin = |bytes| test.laned.queue.begin(Method::Predict, b"\xff", bytes, now);
+    assert!(
+        matches!(begin(8 * 7), Begun::Awaited(_)),
+        "7 images of floats"
+    );
+    assert!(matches!(begin(8 * 8), Begun::Refused(8)));
 }

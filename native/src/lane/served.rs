@@ -98,6 +98,16 @@ impl Served {
         })
     }
 
+    /// Returns how many images a request of so many bytes has, by its begin.
+    pub fn announced(&self, method: Method, begin: &[u8], bytes: usize) -> usize {
+        match method {
+            Method::Predict | Method::PredictStream => {
+                predict::announced(begin, bytes, &self.model)
+            }
+            Method::ModelInfer => infer::announced(begin, bytes, &self.model),
+        }
+    }
+
     /// Runs requests together, in runs of up to RUN_IMAGES each; tells the images and seconds of each.
     ///
     /// Then the responses can be asked for. An image's logits don't depend on the run it is in.
