@@ -103,7 +103,7 @@ pub fn begin(call: &Call, bytes: usize) -> Result<Option<Arrival>, Ending> {
 fn refused(lane: &Lane, method: Method, images: usize) -> Ending {
     let metrics = lane.metrics();
     metrics.observe_call(method, End::ResourceExhausted, 0.0);
-    let (text, details) = lane.fill().refusal(images);
+    let (text, details) = lane.fill(Instant::now()).refusal(images);
     let details = grpc::Value::Binary(details);
     Ending {
         code: grpc::RESOURCE_EXHAUSTED,

@@ -1,5 +1,6 @@
 """What only the native transport has: its lane, its thread, its choice."""
 
+import base64
 import signal
 import subprocess
 import sys
@@ -9,18 +10,22 @@ from itertools import chain, repeat
 from pathlib import Path
 
 import grpc
+import h2.events
 import numpy as np
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from google.rpc import error_details_pb2, status_pb2
 
+from bench.load.h2load import frame as framed
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 from forward_client.messages import tensor_of
 from tests.support.bundles import REPOSITORY
 from tests.support.certificates import Pair
+from tests.support.faults import RawClient, grpc_port
 from tests.support.servers import (
     RunningServer,
     metric,
@@ -34,6 +39,7 @@ pytestmark = pytest.mark.one_transport
 
 PREDICT = {"grpc_service": "forward.v1.ForwardService", "grpc_method": "Predict"}
 LABELS = {**PREDICT, "grpc_type": "unary"}
+FULL = "RESOURCE_EXHAUSTED"
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +183,40 @@ def test_a_key_that_only_grpcio_takes_stops_the_start(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "--tls-key: the native transport can't use it: expected an RSA key of" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def refusal_of(client: RawClient, refused: int) -> tuple[dict[str, str], status_pb2.Status]:
+    """Return the headers that end a call, and the status in them."""
+    seen = client.events_until(h2.events.StreamEnded)
+    (response,) = (event for event in seen if isinstance(event, h2.events.ResponseReceived))
+    assert response.stream_id == refused
+    headers = {str(key): str(value) for key, value in response.headers or ()}
+    encoded = headers["grpc-status-details-bin"]
+    return headers, status_pb2.Status.FromString(base64.b64decode(encoded + "=="))
+
+
+def test_a_request_without_room_is_refused_by_its_begin() -> None:
+    sizes = ("--max-batch-images", "8", "--max-queue-images", "8")
+    with (
+        start_server("--transport", "native", *sizes) as server,
+        RawClient(grpc_port(server)) as client,
+    ):
+        message = framed(request(4).SerializeToString())
+        answered, refused = client.open_call("Predict"), client.open_call("Predict")
+        client.http.send_data(answered, message[:1000])
+        client.http.send_data(refused, framed(request(5).SerializeToString())[:40])
+        client.flush()
+        headers, status = refusal_of(client, refused)
+        text = "the queue holds 4 of at most 8 images and has no room for 5 more; retry in 0.010 s"
+        assert (headers["grpc-status"], headers["grpc-message"]) == ("8", text)
+        retry = error_details_pb2.RetryInfo()
+        assert status.details[0].Unpack(retry)
+        assert (status.code, status.message, retry.retry_delay.nanos) == (8, text, 10_000_000)
+        client.http.send_data(answered, message[1000:], end_stream=True)
+        client.flush()
+        seen = client.events_until(h2.events.StreamEnded)
+        data = b"".join(e.data or b"" for e in seen if isinstance(e, h2.events.DataReceived))
+        response = pb.PredictResponse.FromString(data[5:])
+        assert response == stub(server).Predict(request(4))
+        assert metric(server, "grpc_server_handled_total", **LABELS, grpc_code=FULL) == 1
+        assert metric(server, "forward_queue_images") == 0

@@ -143,11 +143,12 @@ impl<C: Caller> Queue<C> {
         Begun::Awaited(may_be_kept.then(|| self.arrivals.keep(images, now)))
     }
 
-    /// Returns what is waiting and running now.
-    pub fn fill(&self) -> Fill {
+    /// Returns what waits and runs now, with what room is kept for.
+    pub fn fill(&self, now: Instant) -> Fill {
+        let (kept, max) = (self.arrivals.images(now), self.admission.max());
         Fill {
-            queued: self.admission.images(),
-            max: self.admission.max(),
+            queued: (self.admission.images() + kept as i64).min(max),
+            max,
             seconds_per_image: self.seconds_per_image.get(),
         }
     }
