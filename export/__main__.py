@@ -53,7 +53,7 @@ def _verify(bundle: Bundle, options: argparse.Namespace) -> bool:
     holds = _verify_record(bundle)
     for runtime in options.runtime or get_args(Runtime):
         try:
-            images = check_vectors(bundle, open_runner(bundle, runtime, "cpu"))
+            images = check_vectors(bundle, open_runner(bundle, runtime, "cpu")).images
         except RuntimeUnavailableError as error:
             print(f"{runtime}: not run: {printable(str(error))}")
         except ExportError as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from functools import partial
 
 import structlog
 
@@ -13,6 +14,8 @@ from server.lifecycle.shutdown import drain
 from server.lifecycle.signals import on_hangup, release_signals, stop_signal
 from server.lifecycle.state import ServingState
 from server.limits import RequestLimits
+from server.observability.calls import CallObserver
+from server.observability.engine_metrics import BATCHERS, BatcherName
 from server.observability.lines import LineWriter
 from server.observability.metrics import ServerMetrics
 from server.observability.metrics_http import serve_metrics
@@ -49,7 +52,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     images = native.images if native else None
     admission = AdmissionControl(settings.max_queue_images, images)
     metrics = ServerMetrics()
-    metrics.watch_queue(lambda: admission.images)
+    metrics.engine.watch_queue(lambda: admission.images)
     metrics.watch_log(lambda: lines.dropped)
     report_unhandled_failures(metrics.count_failure)
     security = open_security(settings)
@@ -59,10 +62,13 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
         settings.models_dir, settings.model, settings.model_version, loader.load
     )
     current = load_first(repository, metrics)
+    for batcher in BATCHERS:
+        metrics.engine.add_oldest(batcher, partial(oldest_seconds, current, batcher))
     stop = stop_signal()  # before this a signal ends the process at once: there is nothing to drain
     state, gate = ServingState(), CallGate()
+    observer = CallObserver(metrics)
     services = build_services(current, limits, state)
-    entrance = Entrance(settings, security, metrics, state, gate, loader.max_receive_bytes, native)
+    entrance = Entrance(settings, security, observer, state, gate, loader.max_receive_bytes, native)
     opened = await open_transports(services, entrance)
     metrics_port = serve_metrics(metrics, settings.host_of_metrics, settings.metrics_port)
     await opened.grpc.start()
@@ -113,8 +119,13 @@ def load_first(repository: ModelRepository[ActiveModel], metrics: ServerMetrics)
     current = CurrentModel(loaded)
     current.failure = failure
     loaded.model.publish_info(metrics)
-    metrics.record_poll(loaded=False, failed=0, is_well=failure is None)
+    metrics.model.record_poll(loaded=False, failed=0, is_well=failure is None)
     return current
+
+
+def oldest_seconds(current: CurrentModel, batcher: BatcherName) -> float:
+    """Return how long the oldest request for the current model has waited."""
+    return current.active.instance.oldest_seconds(batcher)
 
 
 def log_ready(active: ActiveModel, **settings: object) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from server.observability.calls import CallRecord
+
 
 class CallContext(Protocol):
     """A call beside its request; cancellation cancels the coroutine that answers it."""
@@ -10,6 +12,11 @@ class CallContext(Protocol):
     @property
     def peer(self) -> str:
         """Where it comes from, for the log."""
+        ...
+
+    @property
+    def record(self) -> CallRecord:
+        """What is known of the call; the service puts into it what it finds out."""
         ...
 
     @property

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
-from uuid import uuid4
+from typing import ClassVar, Literal, TypeVar
 
 import structlog
 from google.protobuf.any_pb2 import Any
@@ -12,6 +11,16 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
+# Why a call is refused, or is not computed in time.
+Rejection = Literal[
+    "queue_full",
+    "comparisons_full",
+    "draining",
+    "unauthenticated",
+    "deadline_exceeded",
+    "invalid_argument",
+    "not_found",
+]
 
 log = structlog.get_logger()
 
@@ -41,6 +50,7 @@ class ServiceError(Exception):
     """Base of the errors that a call may end with; the text is meant for the caller."""
 
     status: ClassVar[str]  # name of a grpc.StatusCode
+    rejection: ClassVar[Rejection | None] = None  # where the status does not tell
     retry_seconds: float | None = None  # seconds after which there should be room
 
     def details(self) -> list[Message]:
@@ -132,6 +142,8 @@ class _BusyError(ServiceError):
 class QueueFullError(_BusyError):
     """The queue is full."""
 
+    rejection = "queue_full"
+
     def __init__(self, images: int, queued: int, limit: int, retry_seconds: float) -> None:
         text = f"the queue holds {queued} of at most {limit} images and has no room for"
         super().__init__(f"{text} {images} more", retry_seconds)
@@ -139,6 +151,8 @@ class QueueFullError(_BusyError):
 
 class TooManyComparisonsError(_BusyError):
     """As many comparisons run as the server allows."""
+
+    rejection = "comparisons_full"
 
     def __init__(self, limit: int, retry_seconds: float) -> None:
         text = f"at most {limit} comparisons run at a time (--max-comparisons), and as many do"
@@ -151,10 +165,25 @@ class DeadlineExceededError(ServiceError):
     status = "DEADLINE_EXCEEDED"
 
 
+class MethodNotFoundError(ServiceError):
+    """A method that the server does not have; the text is that of gRPC itself."""
+
+    status = "UNIMPLEMENTED"
+
+    def __init__(self) -> None:
+        super().__init__("Method not found!")
+
+
 class UnavailableError(ServiceError):
-    """The server is draining."""
+    """What the call needs can't be used now."""
 
     status = "UNAVAILABLE"
+
+
+class DrainingError(UnavailableError):
+    """The server is shutting down."""
+
+    rejection = "draining"
 
 
 class InternalError(ServiceError):
@@ -173,14 +202,13 @@ def without_frames(error: ErrorT) -> ErrorT:
     return error
 
 
-def as_service_error(error: Exception, peer: str) -> ServiceError:
+def as_service_error(error: Exception, peer: str, request_id: str) -> ServiceError:
     """Return what a call ends with, without frames: the error itself, or an InternalError.
 
-    The cause of an InternalError is logged.
+    The cause of an InternalError is logged, under the id of the request.
     """
     if isinstance(error, ServiceError):
         return without_frames(error)
-    request_id = uuid4().hex
     log.error("call failed", request_id=request_id, peer=peer, exc_info=error)
     without_frames(error)
     return InternalError(
@@ -188,10 +216,13 @@ def as_service_error(error: Exception, peer: str) -> ServiceError:
     )
 
 
-def rich_status(error: ServiceError) -> status_pb2.Status:
-    """Return an error with its details, as it travels."""
+def rich_status(error: ServiceError, request_id: str = "") -> status_pb2.Status:
+    """Return an error with its details as it travels, the id of the request among them."""
     status = status_pb2.Status(code=code_pb2.Code.Value(error.status), message=str(error))
-    for detail in error.details():
+    details = error.details()
+    if request_id:
+        details.append(error_details_pb2.RequestInfo(request_id=request_id))
+    for detail in details:
         packed = Any()
         packed.Pack(detail)
         status.details.append(packed)

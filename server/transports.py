@@ -15,7 +15,7 @@ from server.errors import StartError
 from server.lifecycle.gate import CallGate
 from server.lifecycle.shutdown import Transport
 from server.lifecycle.state import ServingState
-from server.observability.metrics import ServerMetrics
+from server.observability.calls import CallObserver
 from server.security.policy import Security
 from server.transport.grpc.auth import TokenInterceptor
 from server.transport.grpc.options import connection_options
@@ -45,7 +45,7 @@ class Entrance:
 
     settings: ServerSettings
     security: Security
-    metrics: ServerMetrics
+    observer: CallObserver
     state: ServingState
     gate: CallGate
     max_request_bytes: int
@@ -74,8 +74,9 @@ async def open_transports(services: Sequence[Service], entrance: Entrance) -> Op
     ports = 1 if settings.http_port == "off" else 2
     max_connections = affordable_connections(settings.max_connections, ports)
     name = "native" if entrance.native else "python"
-    entrance.metrics.set_transport(name)
-    handlers = service_handlers(services, entrance.metrics, entrance.gate, entrance.state)
+    observer = entrance.observer
+    observer.metrics.set_transport(name)
+    handlers = service_handlers(services, observer, entrance.gate, entrance.state)
     server, grpc_port = open_grpc(handlers, entrance, max_connections)
     if settings.http_port == "off":
         return OpenTransports(server, name, grpc_port, (server,))
@@ -89,7 +90,7 @@ async def open_transports(services: Sequence[Service], entrance: Entrance) -> Op
         security.tokens,
         settings.health_needs_token,
     )
-    app = build_app(services, entrance.state, entrance.gate, entrance.metrics, options)
+    app = build_app(services, entrance.state, entrance.gate, observer, options)
     http = HttpServer(app, max_connections, security.tls)
     http_port = await http.listen(settings.host_of_http, settings.http_port)
     page = page_url(settings.host_of_http, http_port, is_secure=security.tls is not None)
@@ -142,7 +143,7 @@ def token_interceptors(entrance: Entrance) -> list[TokenInterceptor]:
     if not entrance.security.tokens:
         return []
     exempt = () if entrance.settings.health_needs_token else (HEALTH_SERVICE,)
-    return [TokenInterceptor(entrance.security.tokens, exempt, entrance.metrics)]
+    return [TokenInterceptor(entrance.security.tokens, exempt, entrance.observer)]
 
 
 def page_url(host: str, port: int, *, is_secure: bool) -> str:

@@ -6,6 +6,7 @@ that it has loaded, on its own machine, before it reports that it is ready.
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,8 +41,15 @@ def write_vectors(
     return buffer.getvalue()
 
 
-def check_vectors(bundle: Bundle, runner: InterveningRunner) -> int:
-    """Run the recorded vectors; return how many.
+class VectorCheck(NamedTuple):
+    """What a check of the recorded vectors found."""
+
+    images: int
+    error_ratio: float  # the largest error of an element of any stage, over its own bound
+
+
+def check_vectors(bundle: Bundle, runner: InterveningRunner) -> VectorCheck:
+    """Run the recorded vectors; return how many, and how near to their bounds they came.
 
     Raises:
         ParityError: a stage diverges; the text names it.
@@ -63,7 +71,7 @@ def check_vectors(bundle: Bundle, runner: InterveningRunner) -> int:
     if runner.can_intervene:
         probes = probes_of(manifest.stages, read_weights(bundle), images, runner.precision)
         check_interventions(bundle, probes, runner, images)
-    return len(images)
+    return VectorCheck(len(images), max(each.record().margin for each in tally.stages.values()))
 
 
 def recorded_images(bundle: Bundle) -> np.ndarray:

@@ -35,9 +35,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from server.engine.admission import AdmissionControl
+from server.engine.batched import BatchedRequest, BatchedResult, RanBatch
 from server.engine.concurrency import ConcurrencyEstimator
 from server.errors import DeadlineExceededError, without_frames
 
@@ -48,30 +49,6 @@ AMPLE_IMAGES = 512  # in a batch: its weights, read once, cost each image little
 LARGE_IMAGES = 64  # more of them in a request are never run on the event loop
 PROBE_GAPS = 2  # a probe waits for so many mean times between arrivals
 MIN_PROBE_SECONDS = 0.001  # an event loop's timers are no finer
-
-
-class BatchedResult(NamedTuple, Generic[Result]):
-    """A request's own result, and the seconds that it waited for its run."""
-
-    result: Result
-    queue_seconds: float
-
-
-class _Request(NamedTuple, Generic[Item, Result]):
-    item: Item
-    images: int
-    deadline: float | None
-    arrived: float
-    future: asyncio.Future[BatchedResult[Result]]
-
-
-class _RanBatch(NamedTuple, Generic[Item, Result]):
-    """A batch after its run."""
-
-    started: float
-    wanted: Sequence[_Request[Item, Result]]  # those that were run
-    outcomes: Sequence[Result | Exception]  # one for each of them
-    dropped: Sequence[_Request[Item, Result]]  # cancelled, or too late for their deadline
 
 
 @dataclass(frozen=True)
@@ -105,7 +82,7 @@ class DynamicBatcher(Generic[Item, Result]):
         self._config = config
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="forward-run")
         self._thread.submit(int).result()  # without a free thread the start fails, not a run
-        self._waiting: deque[_Request[Item, Result]] = deque()
+        self._waiting: deque[BatchedRequest[Item, Result]] = deque()
         self._waiting_images = 0
         self._in_thread = 0  # batches: one runs, and one may be prefetched
         self._timer: asyncio.TimerHandle | None = None
@@ -123,11 +100,12 @@ class DynamicBatcher(Generic[Item, Result]):
         self._admission.acquire(images)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[BatchedResult[Result]] = loop.create_future()
-        request = _Request(item, images, deadline, time.monotonic(), future)
+        request = BatchedRequest(item, images, deadline, time.monotonic(), future)
         self._concurrency.arrive()
         if self._can_run_at_once(request):
             self._concurrency.renew()
-            self._finish([request], request.arrived, self._outcomes([request]))
+            outcomes = self._outcomes([request])
+            self._finish([request], request.arrived, time.monotonic(), outcomes)
             return future
         self._waiting.append(request)
         self._waiting_images += images
@@ -135,7 +113,7 @@ class DynamicBatcher(Generic[Item, Result]):
             self._schedule()
         return future
 
-    def _can_run_at_once(self, request: _Request[Item, Result]) -> bool:
+    def _can_run_at_once(self, request: BatchedRequest[Item, Result]) -> bool:
         """Tell whether a new request is a batch by itself: the fast path of a single client."""
         return (
             self._concurrency.requests == 1
@@ -166,6 +144,13 @@ class DynamicBatcher(Generic[Item, Result]):
     def complete(self) -> None:
         """Report that the response to a request, whatever it was, has been sent."""
         self._concurrency.complete()
+
+    def oldest_seconds(self) -> float:
+        """Return how long the oldest request has waited for its run; any thread may ask."""
+        try:
+            return time.monotonic() - self._waiting[0].arrived
+        except IndexError:
+            return 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -218,7 +203,7 @@ class DynamicBatcher(Generic[Item, Result]):
             self._in_thread += 1
             running = loop.run_in_executor(self._thread, self._run_batch, batch)
 
-            def end(ended: asyncio.Future[_RanBatch[Item, Result]]) -> None:
+            def end(ended: asyncio.Future[RanBatch[Item, Result]]) -> None:
                 self._in_thread -= 1
                 self._end(ended.result())
                 self._schedule()
@@ -227,7 +212,7 @@ class DynamicBatcher(Generic[Item, Result]):
         if self._waiting:
             loop.call_soon(self._schedule)  # after those that have arrived meanwhile
 
-    def _runs_inline(self, batch: Sequence[_Request[Item, Result]]) -> bool:
+    def _runs_inline(self, batch: Sequence[BatchedRequest[Item, Result]]) -> bool:
         images = [request.images for request in batch]
         is_small = sum(images) <= self._config.inline_images and max(images) <= LARGE_IMAGES
         return is_small and not self._in_thread
@@ -237,7 +222,7 @@ class DynamicBatcher(Generic[Item, Result]):
             self._timer.cancel()
             self._timer = None
 
-    def _take_batch(self) -> list[_Request[Item, Result]]:
+    def _take_batch(self) -> list[BatchedRequest[Item, Result]]:
         batch = [self._waiting.popleft()]
         images = batch[0].images
         limit = self._config.max_batch_images if self._config.merge else 0
@@ -247,16 +232,17 @@ class DynamicBatcher(Generic[Item, Result]):
         self._waiting_images -= images
         return batch
 
-    def _run_batch(self, batch: Sequence[_Request[Item, Result]]) -> _RanBatch[Item, Result]:
+    def _run_batch(self, batch: Sequence[BatchedRequest[Item, Result]]) -> RanBatch[Item, Result]:
         """Run the requests of a batch that are still wanted, in the calling thread."""
         now = time.monotonic()
-        wanted, dropped = list[_Request[Item, Result]](), list[_Request[Item, Result]]()
+        wanted, dropped = list[BatchedRequest[Item, Result]](), list[BatchedRequest[Item, Result]]()
         for request in batch:
             is_late = request.deadline is not None and now >= request.deadline
             (dropped if is_late or request.future.done() else wanted).append(request)
-        return _RanBatch(now, wanted, self._outcomes(wanted), dropped)
+        outcomes = self._outcomes(wanted)
+        return RanBatch(now, time.monotonic(), wanted, outcomes, dropped)
 
-    def _outcomes(self, batch: Sequence[_Request[Item, Result]]) -> list[Result | Exception]:
+    def _outcomes(self, batch: Sequence[BatchedRequest[Item, Result]]) -> list[Result | Exception]:
         """Run a batch; return a result or an error for each request."""
         if not batch:
             return []
@@ -267,19 +253,20 @@ class DynamicBatcher(Generic[Item, Result]):
                 return [error]
         return [outcome for request in batch for outcome in self._outcomes([request])]
 
-    def _end(self, ran: _RanBatch[Item, Result]) -> None:
+    def _end(self, ran: RanBatch[Item, Result]) -> None:
         for request in ran.dropped:
             self._admission.release(request.images)
             if not request.future.done():
                 seconds = f"{ran.started - request.arrived:.3f} s"
                 text = f"the deadline passed after {seconds} in the queue; nothing was computed"
                 request.future.set_exception(DeadlineExceededError(text))
-        self._finish(ran.wanted, ran.started, ran.outcomes)
+        self._finish(ran.wanted, ran.started, ran.ended, ran.outcomes)
 
     def _finish(
         self,
-        batch: Sequence[_Request[Item, Result]],
+        batch: Sequence[BatchedRequest[Item, Result]],
         started: float,
+        ended: float,
         outcomes: Sequence[Result | Exception],
     ) -> None:
         seconds = time.monotonic() - started
@@ -296,4 +283,5 @@ class DynamicBatcher(Generic[Item, Result]):
             elif isinstance(outcome, Exception):
                 request.future.set_exception(outcome)
             else:
-                request.future.set_result(BatchedResult(outcome, started - request.arrived))
+                waited = started - request.arrived
+                request.future.set_result(BatchedResult(outcome, waited, ended - started))

@@ -14,10 +14,12 @@ from export.parity.certificates import Proof
 from server.engine.activations import TracedRun
 from server.engine.admission import AdmissionControl
 from server.engine.attribution import AttributedRun, attributing, is_long
-from server.engine.batcher import BatchedResult, BatchingConfig, DynamicBatcher
+from server.engine.batched import BatchedResult
+from server.engine.batcher import BatchingConfig, DynamicBatcher
 from server.engine.interventions import Intervention, changes_of, joined
 from server.engine.model import ServedModel
 from server.engine.staging import PixelBuffer, pixels_of
+from server.observability.engine_metrics import BatcherName
 from server.observability.metrics import ServerMetrics
 
 Result = TypeVar("Result")
@@ -79,8 +81,8 @@ class ModelInstance:
         self._predict_pixels = PixelBuffer(config.max_batch_images, shape)
         trace_pixels = PixelBuffer(config.max_batch_images, shape)
         long_pixels = PixelBuffer(config.max_batch_images, shape)
-        self._predict_metrics = metrics.batcher("predict")
-        self._trace_metrics = metrics.batcher("trace")
+        self._predict_metrics = metrics.engine.batcher("predict")
+        self._trace_metrics = metrics.engine.batcher("trace")
         self._predict = DynamicBatcher(
             self._run_predict, admission, config, self._predict_metrics.queue_seconds.observe
         )
@@ -148,6 +150,12 @@ class ModelInstance:
         """Tell whether every request's response has been sent."""
         return self._predict.is_idle and self._trace.is_idle and self._long.is_idle
 
+    def oldest_seconds(self, batcher: BatcherName) -> float:
+        """Return how long a batcher's oldest request has waited; any thread may ask."""
+        if batcher == "predict":
+            return self._predict.oldest_seconds()
+        return max(self._trace.oldest_seconds(), self._long.oldest_seconds())
+
     def close(self) -> None:
         """Let the running batches finish; nothing can be submitted any more."""
         self._predict.close()
@@ -156,10 +164,10 @@ class ModelInstance:
 
     def _run_predict(self, requests: Sequence[np.ndarray]) -> list[np.ndarray]:
         runs = []
-        for pixels in self._predict_pixels.runs(requests):
+        for pixels, count in self._predict_pixels.runs(requests):
             started = time.perf_counter()
             runs.append(self.model.runner.predict(pixels))
-            self._predict_metrics.observe_run(len(pixels), time.perf_counter() - started)
+            self._predict_metrics.observe_run(len(pixels), count, time.perf_counter() - started)
         logits = runs[0] if len(runs) == 1 else np.concatenate(runs)
         return [logits[rows] for rows in _rows(requests)]
 
@@ -196,7 +204,7 @@ class ModelInstance:
         if has_interventions and any(item.spec.unchanged_logits for item in items):
             unchanged = runner.predict(pixels)
         run = TracedRun(values, unchanged, time.perf_counter() - started)
-        self._trace_metrics.observe_run(len(pixels), run.seconds)
+        self._trace_metrics.observe_run(len(pixels), len(items), run.seconds)
         return [item.pack(run, each) for item, each in zip(items, rows, strict=True)]
 
 

@@ -19,6 +19,7 @@ from export.parity.vectors import check_vectors
 from export.runtimes import InterveningRunner, open_runner
 from server.engine.compared import ComparedRuntimes
 from server.observability.metrics import ServerMetrics
+from server.observability.model_metrics import ModelLabels
 
 log = structlog.get_logger()
 
@@ -36,6 +37,7 @@ class ServedModel:
     # In memory, at most MAX_SNAPSHOT_BYTES and MAX_HISTORY_BYTES: it is served like the model also
     # when the folder is gone or replaced, and no call reads and hashes files on the event loop.
     record: TrainingRecord
+    self_check_ratio: float = 0.0  # the largest error of the self-check, over its bound
     compare_programs: bool = False  # comparisons may open runtimes whose files are programs
     no_gpu: str = ""  # why "auto" did not get one; empty if it did or was not asked
 
@@ -56,13 +58,17 @@ class ServedModel:
 
     def publish_info(self, metrics: ServerMetrics) -> None:
         """Set this as the served model in the metrics."""
-        metrics.set_model(
-            name=self.manifest.name,
-            version=self.manifest.version,
-            runtime=self.runner.runtime,
-            device=self.runner.device,
-            provider=self.runner.provider,
+        runner = self.runner
+        labels = ModelLabels(
+            self.manifest.name,
+            str(self.manifest.version),
+            runner.runtime,
+            runner.device,
+            runner.provider,
+            runner.precision,
+            self.manifest.sha256,
         )
+        metrics.model.set_model(labels, self.self_check_ratio)
 
 
 def load_verified(
@@ -80,8 +86,8 @@ def load_verified(
     """
     bundle.verify_files()
     runner, no_gpu = _open_runner(bundle, runtime, device, threads)
-    vectors = check_vectors(bundle, runner)
-    log.info("self-check passed", runtime=runtime, provider=runner.provider, vectors=vectors)
+    check = check_vectors(bundle, runner)
+    log.info("self-check passed", runtime=runtime, provider=runner.provider, vectors=check.images)
     stages = bundle.manifest.stages
     return ServedModel(
         manifest=bundle.manifest,
@@ -91,6 +97,7 @@ def load_verified(
         network=Network.of(stages, read_weights(bundle), runner.precision),
         bundle=bundle,
         record=_record(bundle),
+        self_check_ratio=check.error_ratio,
         no_gpu=no_gpu,
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,13 @@ def pixels_of(images: np.ndarray) -> np.ndarray:
     return np.true_divide(images, UINT8_MAX, dtype=np.float32)
 
 
+class StagedRun(NamedTuple):
+    """The pixels of a run, and how many requests they are of."""
+
+    pixels: np.ndarray
+    requests: int
+
+
 class PixelBuffer:
     """Memory for the pixels of a run, used again for the next: fresh pages cost more than a copy.
 
@@ -25,20 +33,21 @@ class PixelBuffer:
     def __init__(self, max_images: int, shape: tuple[int, ...]) -> None:
         self._pixels = np.empty((max_images, *shape), np.float32)
 
-    def runs(self, requests: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    def runs(self, requests: Sequence[np.ndarray]) -> Iterator[StagedRun]:
         """Yield the images of all requests, in order, as the pixels of one run or several.
 
         Each is to be used before the next is asked for. Large requests that are
         FLOAT32 run alone, where they are; the others are gathered.
         """
         if len(requests) == 1:  # the fast path
-            yield self._alone(requests[0])
+            yield StagedRun(self._alone(requests[0]), 1)
             return
         for alone, several in groupby(requests, key=_runs_alone):
             if alone:
-                yield from several
+                yield from (StagedRun(images, 1) for images in several)
             else:
-                yield self.gather(list(several))
+                together = list(several)
+                yield StagedRun(self.gather(together), len(together))
 
     def gather(self, requests: Sequence[np.ndarray]) -> np.ndarray:
         """Return the images of all requests as pixels, FLOAT32 [N, H, W] in 0..1.

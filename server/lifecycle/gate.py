@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Never
 
-from server.errors import UnavailableError
+from server.errors import DrainingError
 
 
 class CallGate:
@@ -23,11 +23,11 @@ class CallGate:
         """Refuse a call, the gate being closed: at once, or when `refuse_delayed` is called.
 
         Raises:
-            UnavailableError: always.
+            DrainingError: always.
         """
         self.refused += 1
         await self._may_refuse.wait()
-        raise UnavailableError("the server is shutting down; call it again when it is back")
+        raise DrainingError("the server is shutting down; call it again when it is back")
 
     def __enter__(self) -> None:
         """Count a call in."""

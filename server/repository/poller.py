@@ -87,7 +87,7 @@ class RepositoryPoller:
         self._has_failed = True
         served = self._current.active.model.manifest.version
         self._current.failure = Failure(served, text, time.time())
-        self._metrics.record_poll(loaded=False, failed=1, is_well=False)
+        self._metrics.model.record_poll(loaded=False, failed=1, is_well=False)
 
     async def _poll(self, *, force: bool) -> None:
         served, started = self._current.active.model.manifest, time.monotonic()
@@ -95,7 +95,7 @@ class RepositoryPoller:
         if result.loaded is not None:
             self._replace(result.loaded, time.monotonic() - started)
         self._current.failure = result.failure
-        self._metrics.record_poll(
+        self._metrics.model.record_poll(
             loaded=result.loaded is not None, failed=result.failed, is_well=result.failure is None
         )
 

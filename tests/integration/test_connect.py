@@ -94,7 +94,10 @@ def test_a_stream_answers_each_message_and_goes_on(caller: ConnectCaller, stub: 
     wrong = tensor(np.full((28, 28), 255.0))
     messages = [pb.PredictStreamRequest(images=images) for images in (tensor(), wrong, tensor())]
     received = caller.stream("PredictStream", messages)
-    assert received == list(stub.PredictStream(iter(messages), timeout=60))
+    over_grpc = list(stub.PredictStream(iter(messages), timeout=60))
+    for each in (received[1], over_grpc[1]):
+        assert each.error.details.pop().Is(error_details_pb2.RequestInfo.DESCRIPTOR)
+    assert received == over_grpc
     assert [each.WhichOneof("result") for each in received] == ["logits", "error", "logits"]
 
 
@@ -146,7 +149,8 @@ def test_a_full_queue_says_when_to_come_again(bundle: Bundle) -> None:
     assert int(refused.headers["retry-after"]) >= 1
     body = refused.json()
     assert body["code"] == "resource_exhausted"
-    assert [each["type"] for each in body["details"]] == ["google.rpc.RetryInfo"]
+    kinds = ["google.rpc.RetryInfo", "google.rpc.RequestInfo"]
+    assert [each["type"] for each in body["details"]] == kinds
 
 
 def test_a_deadline_passes_while_the_call_waits(bundle: Bundle) -> None:

@@ -22,7 +22,7 @@ from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 from forward_client import ForwardClient, ForwardError
 from tests.support.bundles import REPOSITORY, random_images, reference_of
-from tests.support.servers import RunningServer, metric, scrape, start_server
+from tests.support.servers import RunningServer, handled, scrape, start_server
 from training.data import Data
 
 STAGES = ["input", "flatten", "linear1", "relu", "linear2", "output"]
@@ -253,7 +253,10 @@ def test_watching_an_unknown_service_stays_open(served: RunningServer) -> None:
         watch.cancel()
 
 
-def test_metrics_count_calls_images_and_times() -> None:
+INFO = "forward_model_info"
+
+
+def test_metrics_count_calls_images_and_times(bundle: Bundle) -> None:
     with start_server() as server, ForwardClient(server.address) as caller:
         before = scrape(server)
         caller.predict(random_images(3, (28, 28)))
@@ -282,30 +285,28 @@ def test_metrics_count_calls_images_and_times() -> None:
     assert value("forward_run_images_bucket", batcher="predict", le="2.0") == 1
     assert value("forward_run_images_count", batcher="trace") == 1
     assert value("forward_queue_images") == 0
-    info = {k: str(server.ready[k]) for k in ("model", "version", "runtime", "device", "provider")}
-    assert value("forward_model_info", **info) == 1
+    ((info, shown),) = ((dict(ls), v) for (name, ls), v in found.items() if name == INFO)
+    assert shown == 1
+    named = {key: info.pop(key) for key in ("precision", "manifest_sha256")}
+    assert info == {key: str(server.ready[key]) for key in info}
+    assert named == {"precision": "float32", "manifest_sha256": bundle.manifest.sha256}
+    assert 0 < value("forward_self_check_error_ratio") < 1
 
 
 def test_a_call_is_counted_before_its_response(served: RunningServer) -> None:
-    labels = {"grpc_service": "forward.v1.ForwardService", "grpc_method": "Predict"}
     requests = {
         "OK": pb.PredictRequest(images=tensor(IMAGE)),
         "INVALID_ARGUMENT": pb.PredictRequest(),
         "NOT_FOUND": pb.PredictRequest(model=pb.ModelSelector(name="x")),
     }
     channel, service = stub(served)
-
-    def counted(code: str) -> float:
-        name = "grpc_server_handled_total"
-        return metric(served, name, **labels, grpc_type="unary", grpc_code=code)
-
     with channel:
         for code, request in requests.items():
-            before = counted(code)
+            before = handled(served, "Predict", code)
             for count in range(1, 21):
                 with contextlib.suppress(grpc.RpcError):
                     service.Predict(request, timeout=10)
-                assert counted(code) == before + count
+                assert handled(served, "Predict", code) == before + count
 
 
 def test_the_reference_lists_every_metric(served: RunningServer) -> None:
@@ -315,7 +316,7 @@ def test_the_reference_lists_every_metric(served: RunningServer) -> None:
         for name, _ in scrape(served)
         if name.startswith(("forward_", "grpc_")) and not name.endswith("_created")
     }
-    assert len(names) == 18
+    assert len(names) == 26
     assert {name for name in names if f"`{name}`" not in reference} == set()
 
 

@@ -171,7 +171,7 @@ def test_a_failed_run_keeps_no_request_of_its_batch() -> None:
             try:
                 await answer
             except RunFailedError as error:
-                as_service_error(error, "test")
+                as_service_error(error, "test", "the-id")
         scheduler.close()
 
     with uncollected() as garbage:

@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypeVar
 import uvloop
 
 from server.engine.admission import AdmissionControl
-from server.engine.batcher import BatchedResult, BatchingConfig, DynamicBatcher
+from server.engine.batched import BatchedResult
+from server.engine.batcher import BatchingConfig, DynamicBatcher
 
 Value = TypeVar("Value")
 

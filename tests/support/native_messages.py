@@ -22,7 +22,7 @@ from server.api.forward_v1.codec import identity_message
 from server.api.forward_v1.service import ForwardService
 from server.api.methods import StreamMethod, UnaryMethod
 from server.api.open_inference.service import InferenceService
-from server.engine.batcher import BatchedResult
+from server.engine.batched import BatchedResult
 from server.engine.images import ImageDecoder
 from server.engine.instance import Submission
 from server.engine.staging import pixels_of

@@ -33,6 +33,7 @@ from server.lifecycle.gate import CallGate
 from server.lifecycle.shutdown import drain
 from server.lifecycle.state import ServingState
 from server.limits import RequestLimits
+from server.observability.calls import CallObserver, CallRecord
 from server.observability.metrics import ServerMetrics
 from server.repository.current import CurrentModel, activate
 from server.repository.loader import receive_limit
@@ -95,6 +96,19 @@ def scrape(server: RunningServer) -> Series:
 def metric(server: RunningServer, name: str, **labels: str) -> float:
     """Return one series of a server's metrics as it is now."""
     return scrape(server)[name, frozenset(labels.items())]
+
+
+def handled(
+    server: RunningServer,
+    method: str,
+    code: str,
+    kind: str = "unary",
+    service: str = "forward.v1.ForwardService",
+) -> float:
+    """Return how many gRPC calls of a method have ended with a status, also if none has."""
+    labels = {"grpc_service": service, "grpc_method": method, "grpc_type": kind}
+    key = frozenset({**labels, "grpc_code": code}.items())
+    return scrape(server).get(("grpc_server_handled_total", key), 0)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -219,6 +233,7 @@ class BareContext:
     deadline: float | None = None
 
     def __init__(self) -> None:
+        self.record = CallRecord("test", "grpc", self.peer, "the-id")
         self._done_callbacks: list[Callable[[], None]] = []
         self._drain_callbacks: list[Callable[[], None]] = []
 
@@ -265,6 +280,7 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     native = open_extension(max_queue_images) if chosen_transport() == "native" else None
     admission = AdmissionControl(max_queue_images, native.images if native else None)
     metrics = ServerMetrics()
+    observer = CallObserver(metrics)
     limits = RequestLimits(max_batch_images=HELD_BATCH_IMAGES, max_response_bytes=1 << 20)
     instance = threaded_instance(model, admission, metrics, limits.max_batch_images)
     state, gate = ServingState(), CallGate()
@@ -272,11 +288,11 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     async def start() -> tuple[Any, int, HttpServer, int]:
         current = CurrentModel(activate(instance, limits.max_batch_images))
         services = build_services(current, limits, state)
-        handlers = service_handlers(services, metrics, gate, state)
+        handlers = service_handlers(services, observer, gate, state)
         entrance = Entrance(
             read_settings(ServerSettings, ["--grpc-port", "0"]),
             Security(tls=None, tokens=None),
-            metrics,
+            observer,
             state,
             gate,
             receive_limit(model, limits),
@@ -285,7 +301,7 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
         server, port = open_grpc(handlers, entrance, max_connections=100)
         await server.start()
         http_options = HttpOptions(receive_limit(model, limits))
-        http = HttpServer(build_app(services, state, gate, metrics, http_options), 20)
+        http = HttpServer(build_app(services, state, gate, observer, http_options), 20)
         return server, port, http, await http.listen("127.0.0.1", 0)
 
     server, port, http, http_port = asyncio.run_coroutine_threadsafe(start(), loop).result(30)

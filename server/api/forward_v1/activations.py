@@ -16,6 +16,13 @@ from server.engine.instance import TraceSpec
 from server.errors import Violation, quote
 
 DEFAULT_TOP_K = 5
+# In the order of their size; the names are those of a label.
+DETAILS = {
+    pb.DETAIL_STATISTICS: "statistics",
+    pb.DETAIL_TOP_K: "top_k",
+    pb.DETAIL_UNITS: "units",
+    pb.DETAIL_FULL: "full",
+}
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,15 @@ def response_bytes(plan: TracePlan, stages: Sequence[Stage], images: int) -> int
         elif detail == pb.DETAIL_UNITS:
             total += unit_bytes(stage)
     return total
+
+
+def largest_detail(plan: TracePlan) -> str:
+    """Return the name of the largest detail that a stage has in the response."""
+    found = "statistics"
+    for detail, name in DETAILS.items():
+        if detail in plan.details.values():
+            found = name
+    return found
 
 
 def put_stage(

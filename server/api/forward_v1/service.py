@@ -1,12 +1,19 @@
 """forward.v1.ForwardService: decode, compute, encode. Independent of any transport."""
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from forward.v1 import forward_pb2 as pb
-from server.api.forward_v1.activations import TracePlan, plan_trace, put_stage, response_bytes
+from server.api.forward_v1.activations import (
+    TracePlan,
+    largest_detail,
+    plan_trace,
+    put_stage,
+    response_bytes,
+)
 from server.api.forward_v1.attribution import plan_attribution, put_attributions
 from server.api.forward_v1.certificates import put_proof
 from server.api.forward_v1.codec import (
@@ -82,10 +89,13 @@ class ForwardService:
         self, request: ImageRequest[pb.PredictRequest], context: CallContext
     ) -> pb.PredictResponse:
         """Return the logits of the images."""
-        active = self._current.active
-        submission = active.instance.predict(checked_images(request, active), context.deadline)
+        active, record = self._current.active, context.record
+        images = checked_images(request, active)
+        record.asked(active.identity, len(images))
+        submission = active.instance.predict(images, context.deadline)
         context.add_done_callback(submission.complete)
         batched = await submission.result
+        record.ran("predict", batched.queue_seconds, batched.run_seconds)
         response = pb.PredictResponse(model=identity_message(active.identity))
         encode_into(response.logits, batched.result)
         return response
@@ -103,12 +113,16 @@ class ForwardService:
         self, request: ImageRequest[pb.TraceRequest], context: CallContext
     ) -> pb.TraceResponse:
         """Return the logits of the images, and the stages that the request names."""
-        active = self._current.active
+        active, record = self._current.active, context.record
         check_model(request.message, active)
         images, plan = self._plan_trace(request, active)
+        record.asked(active.identity, len(images))
+        record.trace_detail = largest_detail(plan)
 
         def pack(run: TracedRun, rows: slice) -> pb.TraceResponse:
+            started = time.perf_counter()
             response = _pack(active, plan, run, rows)
+            record.pack_seconds = time.perf_counter() - started
             if plan.spec.certify:
                 put_proof(active.instance.prove(images, plan.spec), response)
             return response
@@ -116,6 +130,7 @@ class ForwardService:
         submission = active.instance.trace(images, plan.spec, pack, context.deadline)
         context.add_done_callback(submission.complete)
         batched = await submission.result
+        record.ran("trace", batched.queue_seconds, batched.run_seconds)
         batched.result.queue_seconds = batched.queue_seconds
         return batched.result
 
@@ -142,18 +157,22 @@ class ForwardService:
         self, request: ImageRequest[pb.AttributeRequest], context: CallContext
     ) -> pb.AttributeResponse:
         """Return what each pixel, and each unit of a stage, contributes to a score."""
-        active = self._current.active
+        active, record = self._current.active, context.record
         check_model(request.message, active)
         images, question = plan_attribution(request, active, self._limits)
+        record.asked(active.identity, len(images))
 
         def pack(run: AttributedRun) -> pb.AttributeResponse:
+            started = time.perf_counter()
             response = pb.AttributeResponse(model=identity_message(active.identity))
             put_attributions(run, response)
+            record.pack_seconds = time.perf_counter() - started
             return response
 
         submission = active.instance.attribute(images, question, pack, context.deadline)
         context.add_done_callback(submission.complete)
         batched = await submission.result
+        record.ran("trace", batched.queue_seconds, batched.run_seconds)
         batched.result.queue_seconds = batched.queue_seconds
         return batched.result
 
@@ -164,6 +183,7 @@ class ForwardService:
         active = self._current.active
         check_model(request.message, active)
         images, names = plan_comparison(request, active)
+        context.record.asked(active.identity, len(images))
 
         def compare(is_stopped: Callable[[], bool]) -> Compared:
             return active.model.compared.compare(names, pixels_of(images), is_stopped)
@@ -176,6 +196,7 @@ class ForwardService:
         """Return the record of the served model's training."""
         active = self._current.active
         check_model(request, active)
+        context.record.asked(active.identity)
         return history_message(active, self._limits)
 
     async def get_parameters(
@@ -184,6 +205,7 @@ class ForwardService:
         """Return the parameters that are served, or those after an epoch of the training."""
         active = self._current.active
         check_model(request, active)
+        context.record.asked(active.identity)
         return parameters_message(active, plan_parameters(request, active, self._limits))
 
     async def get_model(
@@ -192,6 +214,7 @@ class ForwardService:
         """Describe the served model."""
         active = self._current.active
         check_model(request, active)
+        context.record.asked(active.identity)
         model = active.model
         manifest, runner = model.manifest, model.runner
         return pb.GetModelResponse(

@@ -13,8 +13,8 @@ from server.api.forward_v1.zero_copy import ImageRequest
 from server.context import CallContext
 from server.engine.instance import Submission
 from server.errors import (
+    DrainingError,
     ServiceError,
-    UnavailableError,
     as_service_error,
     rich_status,
     without_frames,
@@ -82,6 +82,7 @@ class PredictStream:
     def __init__(self, current: CurrentModel, context: CallContext, max_images: int) -> None:
         self._current = current
         self._context = context
+        self._record = context.record
         self._window = ReadAheadWindow(max_images)
         self._submitted: asyncio.Queue[_Submitted | None] = asyncio.Queue()
 
@@ -91,7 +92,7 @@ class PredictStream:
         """Yield a response to each request, in their order: its logits, or its error.
 
         Raises:
-            UnavailableError: the server drains; what was read is answered.
+            DrainingError: the server drains; what was read is answered.
         """
         reader = asyncio.create_task(self._read(requests))
         reader.add_done_callback(lambda _: self._submitted.put_nowait(None))
@@ -104,7 +105,7 @@ class PredictStream:
                     self._complete(submitted)
                 del submitted  # not to be held while the stream waits for the next
             if reader.cancelled():
-                raise UnavailableError(DRAINED)
+                raise DrainingError(DRAINED)
             await reader  # what the transport raised
         finally:
             reader.cancel()
@@ -129,9 +130,10 @@ class PredictStream:
                     active, images = self._check(request)  # another model may be active by now
                 self._window.enter(len(images))
                 count = len(images)
+                self._record.asked(active.identity, count)
                 outcome = active.instance.predict(images, self._context.deadline)
             except Exception as error:  # noqa: BLE001 (the stream goes on)
-                outcome = as_service_error(error, self._context.peer)
+                outcome = self._service_error(error)
         if not count:
             await self._window.wait_for(0)
             self._window.enter(0)
@@ -146,7 +148,8 @@ class PredictStream:
         active = submitted.active or self._current.active
         response = pb.PredictStreamResponse(model=identity_message(active.identity))
         if isinstance(logits, ServiceError):
-            response.error.ParseFromString(rich_status(logits).SerializeToString())
+            status = rich_status(logits, self._record.request_id)
+            response.error.ParseFromString(status.SerializeToString())
         else:
             encode_into(response.logits, logits)
         return response
@@ -157,9 +160,14 @@ class PredictStream:
         if isinstance(outcome, ServiceError):
             return outcome
         try:
-            return (await outcome.result).result
+            batched = await outcome.result
         except Exception as error:  # noqa: BLE001 (the stream goes on)
-            return as_service_error(error, self._context.peer)
+            return self._service_error(error)
+        self._record.ran("predict", batched.queue_seconds, batched.run_seconds)
+        return batched.result
+
+    def _service_error(self, error: Exception) -> ServiceError:
+        return as_service_error(error, self._record.peer, self._record.request_id)
 
     def _complete(self, submitted: _Submitted) -> None:
         if isinstance(submitted.outcome, Submission):

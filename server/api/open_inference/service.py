@@ -3,6 +3,7 @@
 A second protocol for the model of forward.v1: the same checks, the same model instance.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -117,6 +118,7 @@ class InferenceService:
         active = self._current.active
         manifest, metadata = active.model.manifest, oip.ModelMetadataResponse.TensorMetadata
         check_model(manifest, request.name, request.version, "version")
+        context.record.asked(active.identity)
         platform, _ = PLATFORMS[active.model.runner.runtime]
         images = metadata(
             name=INPUT_NAME, datatype=INPUT_DATATYPE, shape=(-1, *manifest.input_shape)
@@ -139,6 +141,7 @@ class InferenceService:
         active = self._current.active
         manifest = active.model.manifest
         check_model(manifest, request.name, request.version, "version")
+        context.record.asked(active.identity)
         outputs = listed_outputs(manifest, request.name)
         platform, backend = PLATFORMS[active.model.runner.runtime]
         images = oip.ModelInput(
@@ -177,23 +180,31 @@ class InferenceService:
             check_response_size(needed, self._limits, "outputs", ADVICE, violations)
         if isinstance(decoded, list) or violations:
             raise InvalidArgumentError(violations)
-        images = decoded
+        images, record = decoded, context.record
+        record.asked(active.identity, len(images))
         stages = [wanted.stage.name for wanted in outputs if wanted.name != LOGITS]
         if not stages:
             predicted = active.instance.predict(images, context.deadline)
             context.add_done_callback(predicted.complete)
-            logits = {manifest.stages[-1].name: (await predicted.result).result}
+            batched = await predicted.result
+            record.ran("predict", batched.queue_seconds, batched.run_seconds)
+            logits = {manifest.stages[-1].name: batched.result}
             return _response(active, request, outputs, logits)
 
         def pack(run: TracedRun, rows: slice) -> oip.ModelInferResponse:
+            started = time.perf_counter()
             values = {
                 name: run.values(name)[rows] for name in {wanted.stage.name for wanted in outputs}
             }
-            return _response(active, request, outputs, values)
+            response = _response(active, request, outputs, values)
+            record.pack_seconds = time.perf_counter() - started
+            return response
 
         traced = active.instance.trace(images, TraceSpec(stages), pack, context.deadline)
         context.add_done_callback(traced.complete)
-        return (await traced.result).result
+        packed = await traced.result
+        record.ran("trace", packed.queue_seconds, packed.run_seconds)
+        return packed.result
 
 
 def _response(

@@ -4,12 +4,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 import grpc
-from grpc_status import rpc_status
 
-from server.errors import UnauthenticatedError, rich_status
-from server.observability.metrics import ServerMetrics
+from server.errors import UnauthenticatedError
+from server.observability.calls import CallObserver
 from server.security.tokens import Tokens
-from server.transport.grpc.ending import abort
+from server.transport.grpc.ending import fail
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # of the stubs alone generic
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]]
@@ -21,13 +20,14 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
     Args:
         tokens: what it is checked by.
         exempt: services by their full names whose calls need none.
-        metrics: counts the refused calls of the methods that it knows.
+        observer: reports of the refused calls.
     """
 
-    def __init__(self, tokens: Tokens, exempt: Sequence[str], metrics: ServerMetrics) -> None:
+    def __init__(self, tokens: Tokens, exempt: Sequence[str], observer: CallObserver) -> None:
         self._tokens = tokens
         self._exempt = tuple(f"/{service}/" for service in exempt)
-        self._metrics = metrics
+        self._observer = observer
+        observer.metrics.calls.expect_tokens()
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -42,11 +42,12 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details)
 
     def _refusal(self, error: UnauthenticatedError, method: str) -> Handler:
-        status = rpc_status.to_status(rich_status(error))
+        name = self._observer.metrics.calls.known(method)
 
         async def refuse(_requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            self._metrics.count_unauthenticated(method)
-            await abort(context, status.code, status.details, status.trailing_metadata)
+            metadata = context.invocation_metadata()
+            record = self._observer.begin(name, "grpc", context.peer, metadata)
+            await fail(context, error, record, self._observer)
 
         # Of a stream, whatever the method is: no request is waited for.
         return grpc.stream_stream_rpc_method_handler(refuse)

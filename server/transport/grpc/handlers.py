@@ -1,4 +1,4 @@
-"""Handlers of grpcio for the methods of a service: errors become status, calls are counted."""
+"""Handlers of grpcio for the methods of a service: errors become status, calls have records."""
 
 import asyncio
 import time
@@ -8,46 +8,44 @@ from typing import Any, Never
 
 import grpc
 from google.protobuf.message import Message
-from grpc_status import rpc_status
 
 from server.api.methods import Service, StreamMethod, UnaryMethod
 from server.context import CallContext
-from server.errors import ServiceError, as_service_error, rich_status, without_frames
+from server.errors import ServiceError, as_service_error, without_frames
 from server.lifecycle.gate import CallGate
-from server.observability.metrics import MethodMetrics, ServerMetrics
-from server.transport.grpc.ending import abort
+from server.observability.calls import REQUEST_ID, CallObserver, CallRecord
+from server.transport.grpc.ending import fail
 
-Context = grpc.aio.ServicerContext[bytes, Message]
+Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 def generic_handler(
-    service: Service, metrics: ServerMetrics, gate: CallGate
+    service: Service, observer: CallObserver, gate: CallGate
 ) -> grpc.GenericRpcHandler:
     """Return the handler of a service's calls.
 
     The gate, when it is closed, refuses all of them but those that are served while draining.
     """
     name = service.descriptor.full_name
-    handlers = {method.name: _handler(name, method, metrics, gate) for method in service.methods}
+    handlers = {method.name: _handler(name, method, observer, gate) for method in service.methods}
     return grpc.method_handlers_generic_handler(name, handlers)
 
 
 def _handler(
     service: str,
     method: UnaryMethod[Any] | StreamMethod[Any],
-    metrics: ServerMetrics,
+    observer: CallObserver,
     gate: CallGate,
-) -> "grpc.RpcMethodHandler[bytes, Message]":
-    # Requests arrive as bytes: one that can't be decoded gets a status of ours.
+) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    # Requests arrive as bytes: one that can't be decoded gets a status of ours. Responses leave as
+    # bytes: what they take to make is on record before the caller has them.
     if isinstance(method, StreamMethod):
-        stream = _StreamHandler(service, method, metrics, gate)
-        return grpc.stream_stream_rpc_method_handler(stream.handle, response_serializer=_serialize)
-    unary = _UnaryHandler(service, method, metrics, gate)
-    return grpc.unary_unary_rpc_method_handler(unary.handle, response_serializer=_serialize)
-
-
-def _serialize(response: Message) -> bytes:
-    return response.SerializeToString()
+        return grpc.stream_stream_rpc_method_handler(
+            _StreamHandler(service, method, observer, gate).handle
+        )
+    return grpc.unary_unary_rpc_method_handler(
+        _UnaryHandler(service, method, observer, gate).handle
+    )
 
 
 CLOCK_SECONDS = 0.02
@@ -57,10 +55,10 @@ END_SECONDS = 0.002
 class _GrpcCall:
     """The context of a call; what is seldom needed is read from grpcio's context on demand."""
 
-    __slots__ = ("_context", "_gate", "_task", "deadline")
+    __slots__ = ("_gate", "_task", "deadline", "record")
 
-    def __init__(self, context: Context, gate: CallGate) -> None:
-        self._context = context
+    def __init__(self, context: Context, record: CallRecord, gate: CallGate) -> None:
+        self.record = record
         self._gate = gate
         self._task: Any = (
             asyncio.current_task()
@@ -79,7 +77,7 @@ class _GrpcCall:
 
     @property
     def peer(self) -> str:
-        return self._context.peer()
+        return self.record.peer
 
     def add_done_callback(self, callback: Callable[[], None]) -> None:
         # Not through the context, which would keep the callback and itself until garbage is
@@ -92,12 +90,19 @@ class _GrpcCall:
 
 
 class _Handler:
-    """What the calls of any method have in common: the gate, the errors and the metrics."""
+    """What the calls of any method have in common: the gate, the errors and the records."""
 
     def __init__(
-        self, method: UnaryMethod[Any] | StreamMethod[Any], metrics: MethodMetrics, gate: CallGate
+        self,
+        service: str,
+        method: UnaryMethod[Any] | StreamMethod[Any],
+        observer: CallObserver,
+        gate: CallGate,
     ) -> None:
-        self._metrics = metrics
+        kind = "bidi_stream" if isinstance(method, StreamMethod) else "unary"
+        observer.metrics.calls.register_method(service, method.name, kind)
+        self._name = f"/{service}/{method.name}"
+        self._observer = observer
         self._gate = gate
         self._served_while_draining = method.served_while_draining
         # A drain does not wait for the calls that it does not refuse.
@@ -108,47 +113,54 @@ class _Handler:
     def _is_closed(self) -> bool:
         return self._gate.closed and not self._served_while_draining
 
-    def _count_cancelled(self, call: _GrpcCall, started: float) -> None:
-        self._metrics.observe("DEADLINE_EXCEEDED" if call.is_late else "CANCELLED", started)
+    def _begin(self, context: Context) -> _GrpcCall:
+        metadata = context.invocation_metadata()
+        record = self._observer.begin(self._name, "grpc", context.peer, metadata)
+        return _GrpcCall(context, record, self._gate)
 
-    async def _fail(
-        self, error: Exception, call: _GrpcCall, context: Context, started: float
-    ) -> Never:
-        """End a call with an error's status, counted before the caller can know it."""
-        failure = as_service_error(error, call.peer)
-        self._metrics.observe(failure.status, started)
-        rich = rpc_status.to_status(rich_status(failure))
-        await abort(context, rich.code, rich.details, rich.trailing_metadata)
+    def _end(self, call: _GrpcCall, context: Context) -> None:
+        """End a call that went well; its last message is sent after that."""
+        context.set_trailing_metadata(((REQUEST_ID, call.record.request_id),))
+        self._observer.end(call.record, "OK")
+
+    def _cancel(self, call: _GrpcCall) -> None:
+        self._observer.end(call.record, "DEADLINE_EXCEEDED" if call.is_late else "CANCELLED")
+
+    async def _fail(self, error: Exception, call: _GrpcCall, context: Context) -> Never:
+        record = call.record
+        failure = as_service_error(error, record.peer, record.request_id)
+        await fail(context, failure, record, self._observer)
 
 
 class _UnaryHandler(_Handler):
     """The calls of a method of one request and one response."""
 
     def __init__(
-        self, service: str, method: UnaryMethod[Any], metrics: ServerMetrics, gate: CallGate
+        self, service: str, method: UnaryMethod[Any], observer: CallObserver, gate: CallGate
     ) -> None:
-        super().__init__(method, _method_metrics(metrics, service, method.name, "unary"), gate)
+        super().__init__(service, method, observer, gate)
         self._function, self._decode = method.function, method.decode
 
-    async def handle(self, request: bytes, context: Context) -> Message:
-        started = time.perf_counter()
-        call = _GrpcCall(context, self._gate)
+    async def handle(self, request: bytes, context: Context) -> bytes:
+        call = self._begin(context)
+        call.record.request_bytes = len(request)
         try:
             if self._is_closed():
                 await self._gate.refuse()
             with self._entered:
-                answering = self._begin(request, call)
+                answering = self._answer(request, call)
                 del request
-                response = await answering
+                response = (await answering).SerializeToString()
         except asyncio.CancelledError:
-            self._count_cancelled(call, started)
+            self._cancel(call)
             raise
         except Exception as error:  # noqa: BLE001 (it ends the call with a status)
-            await self._fail(error, call, context, started)
-        self._metrics.observe("OK", started)
+            await self._fail(error, call, context)
+        self._observer.encoded(call.record, len(response))
+        self._end(call, context)
         return response
 
-    def _begin(self, request: bytes, call: CallContext) -> Awaitable[Message]:
+    def _answer(self, request: bytes, call: CallContext) -> Awaitable[Message]:
         return self._function(self._decode(request), call)
 
 
@@ -156,31 +168,34 @@ class _StreamHandler(_Handler):
     """The calls of a method of a stream of requests and a stream of responses."""
 
     def __init__(
-        self, service: str, method: StreamMethod[Any], metrics: ServerMetrics, gate: CallGate
+        self, service: str, method: StreamMethod[Any], observer: CallObserver, gate: CallGate
     ) -> None:
-        kind = "bidi_stream"
-        super().__init__(method, _method_metrics(metrics, service, method.name, kind), gate)
+        super().__init__(service, method, observer, gate)
         self._function, self._decode = method.function, method.decode
 
     async def handle(self, _requests: AsyncIterator[bytes], context: Context) -> None:
-        started = time.perf_counter()
-        call = _GrpcCall(context, self._gate)
+        call = self._begin(context)
+        record = call.record
         try:
             if self._is_closed():
                 await self._gate.refuse()
             with self._entered:
-                async with aclosing(self._function(self._read(context), call)) as responses:
+                requests = self._read(context, record)
+                async with aclosing(self._function(requests, call)) as responses:
                     async for response in responses:
-                        await context.write(response)
+                        message = response.SerializeToString()
                         del response  # not to be held while the stream waits for the next
+                        self._observer.encoded(record, len(message))
+                        await context.write(message)
+                        del message
         except asyncio.CancelledError:
-            self._count_cancelled(call, started)
+            self._cancel(call)
             raise
         except Exception as error:  # noqa: BLE001 (it ends the call with a status)
-            await self._fail(error, call, context, started)
-        self._metrics.observe("OK", started)
+            await self._fail(error, call, context)
+        self._end(call, context)
 
-    async def _read(self, context: Context) -> AsyncIterator[Any]:
+    async def _read(self, context: Context, record: CallRecord) -> AsyncIterator[Any]:
         """Yield the requests, or the error of one that can't be decoded."""
         while True:
             message: Any = await context.read()
@@ -189,6 +204,7 @@ class _StreamHandler(_Handler):
                 with suppress(asyncio.CancelledError):  # all is read, whatever comes now
                     await asyncio.sleep(END_SECONDS)
                 return
+            record.request_bytes += len(message)
             request: Any
             try:
                 request = self._decode(message)
@@ -197,7 +213,3 @@ class _StreamHandler(_Handler):
             del message
             yield request
             del request  # not to be held while the stream waits for the next
-
-
-def _method_metrics(metrics: ServerMetrics, service: str, method: str, kind: str) -> MethodMetrics:
-    return metrics.register_method(service, method, kind, [code.name for code in grpc.StatusCode])

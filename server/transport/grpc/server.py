@@ -15,12 +15,13 @@ from server.api.open_inference import service as open_inference
 from server.errors import StartError
 from server.lifecycle.gate import CallGate
 from server.lifecycle.state import ServingState
-from server.observability.metrics import ServerMetrics
+from server.observability.calls import CallObserver
 from server.security.tls import ServerTls
 from server.transport.grpc.credentials import server_credentials
 from server.transport.grpc.handlers import generic_handler
 from server.transport.grpc.health import Health
 from server.transport.grpc.reflection import REFLECTION_SERVICES, ReflectionService
+from server.transport.grpc.unknown import UnknownMethods
 
 DESCRIPTORS = (forward_v1.DESCRIPTOR, open_inference.DESCRIPTOR)
 SERVICES = tuple(service.full_name for service in DESCRIPTORS)
@@ -30,15 +31,15 @@ HEALTH_SERVICE = HEALTH.full_name
 
 
 def service_handlers(
-    services: Sequence[Service], metrics: ServerMetrics, gate: CallGate, state: ServingState
+    services: Sequence[Service], observer: CallObserver, gate: CallGate, state: ServingState
 ) -> Sequence[grpc.GenericRpcHandler]:
-    """Return what answers the calls of the services, of reflection and of health."""
+    """Return what answers the calls of the services, of reflection, of health, and all others."""
     names = (*SERVICES, HEALTH_SERVICE, *(service.full_name for service in REFLECTION_SERVICES))
     reflection = (ReflectionService(names, service).table() for service in REFLECTION_SERVICES)
     collected = GenericOnly()
     health_pb2_grpc.add_HealthServicer_to_server(Health(SERVICES, state), cast("Any", collected))
-    generic = (generic_handler(service, metrics, gate) for service in (*services, *reflection))
-    return [*generic, *collected.handlers]
+    generic = (generic_handler(service, observer, gate) for service in (*services, *reflection))
+    return [*generic, *collected.handlers, UnknownMethods(observer)]
 
 
 def build_server(

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from uuid import uuid4
 
 import structlog
 from starlette.applications import Starlette
@@ -22,13 +21,15 @@ from server.api.methods import Service, StreamMethod
 from server.errors import quote
 from server.lifecycle.gate import CallGate
 from server.lifecycle.state import ServingState
-from server.observability.metrics import FILES_ROUTE, ServerMetrics
+from server.observability.calls import CallObserver
+from server.observability.http_metrics import FILES_ROUTE
 from server.security.tokens import Tokens
 from server.transport.http.access import TokenCheck
 from server.transport.http.bodies import BoundedBody
 from server.transport.http.connect import ConnectApplication, method_path
 from server.transport.http.content import ContentTypes
 from server.transport.http.open_inference import document_route, open_inference_routes
+from server.transport.http.records import RECORD, RecordedCalls
 from server.transport.http.refusals import refusal
 from server.transport.http.requests import Requests
 
@@ -60,7 +61,7 @@ def build_app(
     services: Sequence[Service],
     state: ServingState,
     gate: CallGate,
-    metrics: ServerMetrics,
+    observer: CallObserver,
     options: HttpOptions,
 ) -> ASGIApp:
     """Return the application that answers every request to the port.
@@ -69,20 +70,20 @@ def build_app(
         services: forward.v1 and the Open Inference Protocol.
         state: tells if the server drains.
         gate: refuses calls when it is closed.
-        metrics: counts the requests.
+        observer: reports of the calls.
         options: limits and tokens.
     """
     forward, inference = services
     routes = [
         *_health_routes(state, options),
-        *_connect_routes(forward, gate, options),
-        *_open_inference_routes(inference, gate, options),
+        *_connect_routes(forward, gate, observer, options),
+        *_open_inference_routes(inference, gate, observer, options),
     ]
     handlers = {HTTPException: _on_http_error, Exception: _on_failure}
     app = Starlette(routes=routes, middleware=_cors(options), exception_handlers=handlers)
     app.router.default = GZipMiddleware(StaticFiles(directory=WEB, html=True))
     labels = _labels(routes)
-    counted = metrics.register_routes(dict.fromkeys((FILES_ROUTE, *labels.values())))
+    counted = observer.metrics.register_routes(dict.fromkeys((FILES_ROUTE, *labels.values())))
     return Requests(app, labels, counted, lambda: state.is_draining)
 
 
@@ -97,36 +98,41 @@ def _health_routes(state: ServingState, options: HttpOptions) -> list[BaseRoute]
 
     routes = [Route("/livez", live), Route("/readyz", ready)]
     if options.health_needs_token:
-        _guard(routes, options)
+        for route in routes:
+            route.app = _guarded(route.app, options)
     return list(routes)
 
 
-def _connect_routes(service: Service, gate: CallGate, options: HttpOptions) -> list[BaseRoute]:
-    app = ConnectApplication(service, gate, options.max_body_bytes)
+def _connect_routes(
+    service: Service, gate: CallGate, observer: CallObserver, options: HttpOptions
+) -> list[BaseRoute]:
+    app = ConnectApplication(service, gate, observer, options.max_body_bytes)
     routes = []
     for method in service.methods:
         is_stream = isinstance(method, StreamMethod)
         # A stream has no bound but that of each message, which connectrpc keeps.
         bounded: ASGIApp = app if is_stream else BoundedBody(app, options.max_body_bytes)
         typed = ContentTypes(bounded, is_stream=is_stream)
-        routes.append(Route(method_path(service, method), typed, methods=["POST"]))
-    _guard(routes, options)
+        path = method_path(service, method)
+        guarded = _guarded(typed, options)
+        recorded = RecordedCalls(guarded, path, observer)
+        routes.append(Route(path, recorded, methods=["POST"]))
     return list(routes)
 
 
 def _open_inference_routes(
-    service: Service, gate: CallGate, options: HttpOptions
+    service: Service, gate: CallGate, observer: CallObserver, options: HttpOptions
 ) -> list[BaseRoute]:
-    routes = open_inference_routes(service, gate, options.max_body_bytes)
-    _guard(routes, options)
-    return [document_route(version(PACKAGE)), *routes]
+    routes = [document_route(version(PACKAGE))]
+    for route, method in open_inference_routes(service, gate, observer, options.max_body_bytes):
+        route.app = RecordedCalls(_guarded(route.app, options), method, observer)
+        routes.append(route)
+    return list(routes)
 
 
-def _guard(routes: Sequence[Route], options: HttpOptions) -> None:
-    """Let only requests with a token through, if tokens are configured."""
-    if options.tokens:
-        for route in routes:
-            route.app = TokenCheck(route.app, options.tokens)
+def _guarded(app: ASGIApp, options: HttpOptions) -> ASGIApp:
+    """Return what lets only requests with a token through to an app, if tokens are configured."""
+    return TokenCheck(app, options.tokens) if options.tokens else app
 
 
 def _cors(options: HttpOptions) -> list[Middleware]:
@@ -168,8 +174,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_failure(request: Request, error: Exception) -> Response:
-    request_id = uuid4().hex
-    peer = ":".join(map(str, request.client or ()))
-    log.error("request failed", request_id=request_id, peer=peer, exc_info=error)
-    text = f"internal error; the server's log has the cause under request {request_id}"
+    record = request.scope[RECORD]
+    log.error("request failed", request_id=record.request_id, peer=record.peer, exc_info=error)
+    text = f"internal error; the server's log has the cause under request {record.request_id}"
     return refusal(request.scope, 500, text)

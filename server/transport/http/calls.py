@@ -1,8 +1,10 @@
 """Calls over HTTP to the methods of a service."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -10,6 +12,7 @@ from google.protobuf.message import Message
 from server.api.methods import StreamMethod, UnaryMethod
 from server.errors import as_service_error
 from server.lifecycle.gate import CallGate
+from server.observability.calls import CallRecord
 
 Request = TypeVar("Request")
 
@@ -18,18 +21,23 @@ class HttpCall:
     """The context of a call. To be made in the task that ends when the response has been sent.
 
     Args:
-        peer: address and port of the client.
+        record: what is known of the call.
         deadline: when the caller stops waiting, a time of time.monotonic; None: never.
         gate: the gate that the call passes.
     """
 
-    __slots__ = ("_gate", "_task", "deadline", "peer")
+    __slots__ = ("_gate", "_task", "deadline", "record")
 
-    def __init__(self, peer: str, deadline: float | None, gate: CallGate) -> None:
-        self.peer = peer
+    def __init__(self, record: CallRecord, deadline: float | None, gate: CallGate) -> None:
+        self.record = record
         self.deadline = deadline
         self._gate = gate
         self._task: Any = asyncio.current_task()
+
+    @property
+    def peer(self) -> str:
+        """Address and port of the client."""
+        return self.record.peer
 
     def add_done_callback(self, callback: Callable[[], None]) -> None:
         """Call back once, when the response has been sent or the call has ended without one."""
@@ -49,11 +57,37 @@ async def answer(
     Raises:
         ServiceError: whatever went wrong.
     """
-    try:
-        with await enter(method, gate):
-            return await method.function(decode(), call)
-    except Exception as error:  # noqa: BLE001 (it ends the call with a status)
-        raise as_service_error(error, call.peer) from None
+    with HowItEnds(call), await enter(method, gate):
+        return await method.function(decode(), call)
+
+
+class HowItEnds:
+    """Puts on record how a call ends; what it fails with leaves as a ServiceError."""
+
+    def __init__(self, call: HttpCall) -> None:
+        self._call = call
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self, _type: object, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        """Set the status of the record.
+
+        Raises:
+            ServiceError: whatever went wrong.
+        """
+        record, deadline = self._call.record, self._call.deadline
+        if error is None:
+            record.status = "OK"
+        elif isinstance(error, Exception):
+            failure = as_service_error(error, record.peer, record.request_id)
+            record.status, record.rejection = failure.status, failure.rejection
+            raise failure from None
+        else:  # it was cancelled, or its generator closed
+            is_late = deadline is not None and time.monotonic() >= deadline
+            record.status = "DEADLINE_EXCEEDED" if is_late else "CANCELLED"
 
 
 async def enter(

@@ -2,6 +2,7 @@
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from functools import partial
@@ -21,12 +22,13 @@ from server.errors import (
     InvalidArgumentError,
     ServiceError,
     Violation,
-    as_service_error,
     rich_status,
     without_frames,
 )
 from server.lifecycle.gate import CallGate
-from server.transport.http.calls import HttpCall, answer, enter
+from server.observability.calls import CallObserver
+from server.transport.http.calls import HowItEnds, HttpCall, answer, enter
+from server.transport.http.records import current_record
 
 MAX_REASON = 200  # characters that protobuf says of bytes that are no message
 
@@ -40,30 +42,44 @@ class _Body(NamedTuple):
     is_json: bool
 
 
-class _Binary:
-    """The form of messages in `application/proto`."""
+class _Form(ABC):
+    """A form of messages, which notes how long it takes to make one of a response."""
 
-    NAME: ClassVar[str] = "proto"
+    NAME: ClassVar[str]
+
+    def __init__(self, observer: CallObserver) -> None:
+        self._observer = observer
 
     def name(self) -> str:
         return self.NAME
 
     def encode(self, message: Message) -> bytes:
+        data = self._encode(message)
+        self._observer.encoded(current_record.get(), 0)  # its bytes are counted as they are sent
+        return data
+
+    @abstractmethod
+    def _encode(self, message: Message) -> bytes: ...
+
+
+class _Binary(_Form):
+    """The form of messages in `application/proto`."""
+
+    NAME: ClassVar[str] = "proto"
+
+    def _encode(self, message: Message) -> bytes:
         return message.SerializeToString()
 
     def decode(self, data: bytes | bytearray, _message_class: object) -> _Body:
         return _Body(bytes(data), is_json=False)
 
 
-class _Json:
+class _Json(_Form):
     """The form of messages in `application/json`: protobuf's own mapping."""
 
     NAME: ClassVar[str] = "json"
 
-    def name(self) -> str:
-        return self.NAME
-
-    def encode(self, message: Message) -> bytes:
+    def _encode(self, message: Message) -> bytes:
         return json_format.MessageToJson(message, indent=None).encode()
 
     def decode(self, data: bytes | bytearray, _message_class: object) -> _Body:
@@ -76,16 +92,19 @@ class ConnectApplication(ConnectASGIApplication[Service]):
     Args:
         service: its methods.
         gate: refuses calls when it is closed.
+        observer: is told how long responses take to make.
         max_message_bytes: the most bytes of a request message, decompressed.
     """
 
-    def __init__(self, service: Service, gate: CallGate, max_message_bytes: int) -> None:
+    def __init__(
+        self, service: Service, gate: CallGate, observer: CallObserver, max_message_bytes: int
+    ) -> None:
         self._path = f"/{service.descriptor.full_name}"
         super().__init__(
             service=service,
             endpoints=lambda service: _endpoints(service, gate),
             read_max_bytes=max_message_bytes,
-            codecs=(_Binary(), _Json()),
+            codecs=(_Binary(observer), _Json(observer)),
         )
 
     @property
@@ -144,15 +163,11 @@ async def _stream(
     context: Context,
 ) -> AsyncGenerator[Message, None]:
     call = _call(context, gate)
-    with _connect_errors(context):
-        try:
-            with await enter(method, gate):
-                requests = _requests(bodies, decode)
-                async with aclosing(method.function(requests, call)) as responses:
-                    async for response in responses:
-                        yield response
-        except Exception as error:  # noqa: BLE001 (it ends the call with a status)
-            raise as_service_error(error, call.peer) from None
+    with _connect_errors(context), HowItEnds(call), await enter(method, gate):
+        requests = _requests(bodies, decode)
+        async with aclosing(method.function(requests, call)) as responses:
+            async for response in responses:
+                yield response
 
 
 async def _requests(bodies: AsyncIterator[Any], decode: "Decode[Any]") -> AsyncGenerator[Any, None]:
@@ -192,7 +207,7 @@ def _binary(request_type: type[Message], text: bytes) -> bytes:
 def _call(context: Context, gate: CallGate) -> HttpCall:
     left = context.timeout_ms
     deadline = None if left is None else time.monotonic() + left / 1000
-    return HttpCall(context.client_address or "", deadline, gate)
+    return HttpCall(current_record.get(), deadline, gate)
 
 
 @contextmanager
@@ -205,6 +220,6 @@ def _connect_errors(context: Context) -> Iterator[None]:
             context.response_headers["retry-after"] = str(math.ceil(error.retry_seconds))
         details = [
             ErrorDetail(WireAny(type_url=each.type_url, value=each.value))
-            for each in rich_status(error).details
+            for each in rich_status(error, current_record.get().request_id).details
         ]
         raise ConnectError(Code(error.status.lower()), str(error), details) from None

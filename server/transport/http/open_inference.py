@@ -23,6 +23,7 @@ from server.api.open_inference.rest_responses import (
 )
 from server.errors import InvalidArgumentError, ServiceError, Violation, quote
 from server.lifecycle.gate import CallGate
+from server.observability.calls import CallObserver
 from server.transport.http.bodies import BoundedBody
 from server.transport.http.calls import HttpCall, answer
 from server.transport.http.compression import (
@@ -34,29 +35,38 @@ from server.transport.http.compression import (
 )
 from server.transport.http.content import is_curls_form
 from server.transport.http.errors import error_response
+from server.transport.http.records import RECORD
 from server.transport.http.refusals import refusal
 
 PREFIX = "/v2"
 MODEL_PATHS = (f"{PREFIX}/models/{{model}}", f"{PREFIX}/models/{{model}}/versions/{{version}}")
 DOCUMENT_PATH = f"{PREFIX}/openapi.json"
+INFER = "ModelInfer"
 JSON_TYPE, BINARY_TYPE = "application/json", "application/octet-stream"
 TYPES = (JSON_TYPE, BINARY_TYPE, "binary/octet-stream")
 
 
-def open_inference_routes(service: Service, gate: CallGate, max_body_bytes: int) -> list[Route]:
-    """Return the routes of the protocol.
+def open_inference_routes(
+    service: Service, gate: CallGate, observer: CallObserver, max_body_bytes: int
+) -> list[tuple[Route, str]]:
+    """Return the routes of the protocol, each with the name of its method.
 
     Args:
         service: the protocol's methods.
         gate: refuses calls when it is closed.
+        observer: is told how long responses take to make.
         max_body_bytes: of a request, as it is sent and decompressed.
     """
-    methods = _Methods(service, gate)
-    routes = [Route(PREFIX + read.path, partial(_read, methods, read)) for read in SERVER_READS]
+    methods, name = _Methods(service, gate), f"/{service.descriptor.full_name}"
+    reads = [(PREFIX, read) for read in SERVER_READS]
+    reads += [(path, read) for path in MODEL_PATHS for read in MODEL_READS]
+    routes = [
+        (Route(path + read.path, partial(_read, methods, read)), f"{name}/{read.method}")
+        for path, read in reads
+    ]
     for path in MODEL_PATHS:
-        routes += [Route(path + read.path, partial(_read, methods, read)) for read in MODEL_READS]
-        infer = BoundedBody(_Inference(methods, max_body_bytes), max_body_bytes)
-        routes.append(Route(f"{path}/infer", infer, methods=["POST"]))
+        infer = BoundedBody(_Inference(methods, observer, max_body_bytes), max_body_bytes)
+        routes.append((Route(f"{path}/infer", infer, methods=["POST"]), f"{name}/{INFER}"))
     return routes
 
 
@@ -81,8 +91,8 @@ class _Methods:
         """Return the response to the request that `make` returns."""
         method = self._methods[name]
         assert isinstance(method, UnaryMethod)  # noqa: S101 (the protocol has no streams)
-        peer = ":".join(map(str, request.client or ()))
-        return await answer(method, make, HttpCall(peer, None, self._gate), self._gate)
+        call = HttpCall(request.scope[RECORD], None, self._gate)
+        return await answer(method, make, call, self._gate)
 
 
 async def _read(methods: _Methods, read: Read, request: Request) -> Response:
@@ -107,8 +117,9 @@ def _model(request: Request) -> tuple[str, str]:
 class _Inference:
     """Answers what a body asks of a model."""
 
-    def __init__(self, methods: _Methods, max_body_bytes: int) -> None:
+    def __init__(self, methods: _Methods, observer: CallObserver, max_body_bytes: int) -> None:
         self._methods = methods
+        self._observer = observer
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,8 +141,10 @@ class _Inference:
         coding = request.headers.get("content-encoding", "")
         body = decompress(await request.body(), coding, self._max_body_bytes)
         asked = await self._request(body, request)
-        response = await self._methods.answer("ModelInfer", lambda: asked, request)
-        return await _encoded(infer_body(response, asked), request)
+        response = await self._methods.answer(INFER, lambda: asked, request)
+        written = infer_body(response, asked)
+        self._observer.encoded(request.scope[RECORD], 0)  # its bytes are counted as they are sent
+        return await _encoded(written, request)
 
     async def _request(self, body: bytes, request: Request) -> RestRequest:
         name, version = _model(request)

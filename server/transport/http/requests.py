@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.observability.metrics import FILES_ROUTE, HttpMetrics
+from server.observability.calls import REQUEST_ID
+from server.observability.http_metrics import FILES_ROUTE, HttpMetrics
 from server.transport.http.bodies import DISCARD_SECONDS, discard
+from server.transport.http.records import CANCELLED, make_record
 
 POLICY = "; ".join(
     (
@@ -30,7 +32,6 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
 }
 NO_CACHE = "no-cache"  # a browser asks each time; an unchanged file is not sent again
-CANCELLED = 499  # its client closed the request, as nginx has it
 
 
 class Requests:
@@ -62,7 +63,8 @@ class Requests:
             await send({"type": "websocket.close"})  # an error, for nothing was accepted
             return
         started = time.perf_counter()
-        response = _Response(scope, receive, send, closes=self._is_draining())
+        request_id = make_record(scope).request_id
+        response = _Response(scope, receive, send, request_id, closes=self._is_draining())
         try:
             with contextlib.suppress(Exception):  # the routes have logged and answered it
                 await self._app(scope, response.receive, response.send)
@@ -75,9 +77,12 @@ class Requests:
 class _Response:
     """The response to a request: what is sent, and what is left of the request's body."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, closes: bool) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, *, closes: bool
+    ) -> None:
         self._receive = receive
         self._send = send
+        self._request_id = request_id
         self._closes = closes and scope["http_version"].startswith("1")
         self._is_received = False
         self._discarding: asyncio.Task[None] | None = None
@@ -98,6 +103,7 @@ class _Response:
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
             headers.setdefault("cache-control", NO_CACHE)
+            headers[REQUEST_ID] = self._request_id
             if self._closes:
                 headers["connection"] = "close"
         elif not message.get("more_body", False) and not self._is_received:

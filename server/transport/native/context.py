@@ -69,6 +69,9 @@ class NativeContext:
         found: Metadata = self._metadata
         return found
 
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
+        """Do nothing: handlers send the id of the request, as the extension does by itself."""
+
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
     ) -> Never:

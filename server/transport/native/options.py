@@ -8,8 +8,8 @@ from grpc_status import rpc_status
 
 from server.api.forward_v1.stream import DRAINED
 from server.config import ServerSettings
-from server.errors import UnavailableError, rich_status
-from server.observability.metrics import IMAGES_BUCKETS, SECONDS_BUCKETS
+from server.errors import DrainingError, rich_status
+from server.observability.buckets import IMAGES_BUCKETS, SECONDS_BUCKETS
 from server.transport.grpc.options import HANDSHAKE_SECONDS, MAX_PING_SECONDS, MIN_PING_SECONDS
 from server.transport.grpc.server import DESCRIPTORS, HEALTH
 from server.transport.native.extension import Extension, NativeModule
@@ -42,7 +42,7 @@ def build_native_server(
         for method in service.methods
         if not method.client_streaming and not method.server_streaming
     ]
-    drained = rpc_status.to_status(rich_status(UnavailableError(DRAINED)))
+    drained = rpc_status.to_status(rich_status(DrainingError(DRAINED)))
     extension: Extension = native.module.Server(
         unary_methods=paths,
         max_connections=limits.max_connections,

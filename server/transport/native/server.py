@@ -17,6 +17,7 @@ from server.limits import RequestLimits
 from server.observability.metrics import ServerMetrics
 from server.repository.current import CurrentModel
 from server.security.tls import ServerTls
+from server.transport.grpc.unknown import UnknownMethods
 from server.transport.native.context import NativeContext
 from server.transport.native.extension import Extension, Metadata
 from server.transport.native.lane import LaneUpdates
@@ -31,8 +32,8 @@ Handler: TypeAlias = Any  # grpc.RpcMethodHandler, of which the stubs know the b
 Status = tuple[grpc.StatusCode, str, Metadata]
 NO_REQUESTS = ()  # handlers of streams read from the context instead
 NOT_FOUND: Status = (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
-NO_REQUEST: Status = (grpc.StatusCode.UNIMPLEMENTED, "expected one request, got none", ())
 OK: Status = (grpc.StatusCode.OK, "", ())
+NO_REQUEST: Status = (grpc.StatusCode.UNIMPLEMENTED, "expected one request, got none", ())
 
 log = structlog.get_logger()
 
@@ -239,7 +240,8 @@ class NativeServer:
         for generic in self._handlers:
             handler: Handler | None = generic.service(details)  # type: ignore[arg-type] # has what it needs
             if handler is not None:
-                self._found[details.method] = handler
+                if not isinstance(generic, UnknownMethods):  # of those there is no end
+                    self._found[details.method] = handler
                 return handler
         return None
 

@@ -19,7 +19,7 @@ class LaneTotalsReader:
         with self._lock:
             before, now = self._before, self._extension.lane_totals()
             self._before = now
-        batcher = self._metrics.batcher("predict")
+        batcher = self._metrics.engine.batcher("predict")
         batcher.images.inc(now["images"] - before["images"])
         batcher.run_images.add(*_since(now["run_images"], before["run_images"]))
         batcher.run_seconds.add(*_since(now["run_seconds"], before["run_seconds"]))
@@ -31,9 +31,9 @@ class LaneTotalsReader:
                 code: count - count_before
                 for (code, count), (_, count_before) in zip(codes, codes_before, strict=True)
             }
-            self._metrics.method(path).add(counts, *_since(seconds, seconds_before))
+            self._metrics.calls.method(path).add(counts, *_since(seconds, seconds_before))
             service, method = path.removeprefix("/").split("/")
-            self._metrics.lane_calls.labels(service, method).inc(sum(counts.values()))
+            self._metrics.calls.lane_calls.labels(service, method).inc(sum(counts.values()))
 
 
 def _since(now: Observed, before: Observed) -> Observed:

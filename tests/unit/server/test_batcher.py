@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from server.engine.admission import AdmissionControl
-from server.engine.batcher import BatchedResult
+from server.engine.batched import BatchedResult
 from server.errors import DeadlineExceededError, QueueFullError
 from tests.support.batchers import (
     BATCHER_CASES,

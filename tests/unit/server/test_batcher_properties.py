@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engine.admission import AdmissionControl
-from server.engine.batcher import BatchedResult
+from server.engine.batched import BatchedResult
 from server.errors import DeadlineExceededError, QueueFullError
 from tests.support.batchers import BATCHER_CASES, Batcher, BatcherCase, until
 

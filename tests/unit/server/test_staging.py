@@ -64,13 +64,15 @@ def test_runs_have_all_images_and_copy_no_large_floats(
     ]
     large = [id(images) for images in requests if images.dtype != np.uint8 and len(images) >= 64]
     buffer = PixelBuffer(sum(count for count, _ in kinds), SHAPE)
-    found, in_place = [], []
-    for pixels in buffer.runs(requests):
+    found, in_place, counted = [], [], 0
+    for pixels, count in buffer.runs(requests):
+        counted += count
         found.append(pixels.copy())
         in_place += [id(pixels)] if id(pixels) in large else []
     assert np.concatenate(found).tobytes() == oracle(requests).tobytes()
     assert {pixels.dtype for pixels in found} == {np.dtype(np.float32)}
     assert in_place == large
+    assert counted == len(requests)
 
 
 def test_bytes_are_divided_as_in_float64() -> None:

@@ -56,7 +56,7 @@ def test_a_failed_reload_task_is_counted_and_restarted(
             return super().poll(served, force=force)  # type: ignore[arg-type] # a manifest
 
     async def run() -> None:
-        metrics.record_poll(loaded=False, failed=0, is_well=True)
+        metrics.model.record_poll(loaded=False, failed=0, is_well=True)
         repository = Failing(tiny.path.parent.parent, "tiny", None, loader.load)
         reload_requested = asyncio.Event()
         poller = RepositoryPoller(current, repository, metrics, 0, reload_requested)

@@ -134,7 +134,7 @@ def expect_caught(bundle: Bundle, weights: Weights, faulty: Sequence[Runtime], s
             with pytest.raises(ParityError, match=f"{runtime} on .*stage '{stage}' "):
                 check_vectors(bundle, runner)
         else:
-            assert check_vectors(bundle, runner) > 0
+            assert check_vectors(bundle, runner).images > 0
 
 
 @pytest.mark.parametrize(("change", "stage"), CHANGES, ids=[c.__name__ for c, _ in CHANGES])

@@ -1,0 +1,36 @@
+"""A request as the batcher has it, and what came of it."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class BatchedResult(NamedTuple, Generic[Result]):
+    """A request's own result, the seconds that it waited for its run, and those of the run."""
+
+    result: Result
+    queue_seconds: float
+    run_seconds: float = 0.0
+
+
+class BatchedRequest(NamedTuple, Generic[Item, Result]):
+    """A request that waits; times are those of time.monotonic."""
+
+    item: Item
+    images: int
+    deadline: float | None
+    arrived: float
+    future: asyncio.Future[BatchedResult[Result]]
+
+
+class RanBatch(NamedTuple, Generic[Item, Result]):
+    """A batch after its run."""
+
+    started: float
+    ended: float
+    wanted: Sequence[BatchedRequest[Item, Result]]  # those that were run
+    outcomes: Sequence[Result | Exception]  # one for each of them
+    dropped: Sequence[BatchedRequest[Item, Result]]  # cancelled, or too late for their deadline
