@@ -1,139 +1,77 @@
-//! One call over the seam: its bytes to Python, and what Python answers to the client.
+//! One call: its messages, its deadline, and who answers it, the lane or Python.
 
-use std::collections::VecDeque;
 use std::future::{poll_fn, Future};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::RecvStream;
-use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Request};
+use tokio::task::spawn_local;
 use tokio::time::{sleep_until, Instant, Sleep};
 
+mod ending;
+mod head;
+mod seam;
+
 use crate::body::{Body, BodyError};
-use crate::clock::monotonic_seconds;
-use crate::encoding::Encoding;
-use crate::events::{Command, Event, Slot};
-use crate::grpc::{self, Status, DEADLINE_EXCEEDED};
+use crate::events::Command;
+use crate::grpc::{Status, PREFIX_BYTES};
 use crate::held::{Inflow, Share};
-use crate::io::Io;
+use crate::io::{Counted, Io};
 use crate::laned;
 use crate::responder::Responder;
-use crate::stream::Exchange;
+pub use head::late;
+pub use head::Deadline;
+use head::{admitted, not_grpc, path};
+pub use seam::Registered;
 
-/// When a call is late, in both clocks.
-#[derive(Clone, Copy)]
-pub struct Deadline {
-    pub at: Instant,
-    pub seconds: f64, // of CLOCK_MONOTONIC
-}
-
-impl Deadline {
-    fn after(timeout: Duration) -> Option<Self> {
-        let at = Instant::now().checked_add(timeout)?;
-        Some(Self {
-            at,
-            seconds: monotonic_seconds() + timeout.as_secs_f64(),
-        })
-    }
-}
-
-/// Answer a request, whatever it is.
-pub async fn serve(
+/// Answer a request, whatever it is, in a task of its own.
+///
+/// The call is made here: a task that has but a pointer to it is cheap to move.
+pub fn serve(
     io: Rc<Io>,
     peer: Arc<str>,
     inflow: Rc<Inflow>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    began: Instant,
 ) {
     let (parts, stream) = request.into_parts();
     if let Some(refusal) = not_grpc(&parts) {
         let _ = respond.send_response(refusal, true); // the connection may be gone
         return;
     }
-    let response = Responder::new(respond);
-    let (encoding, deadline) = match admitted(&io, &parts) {
-        Ok(admitted) => admitted,
-        Err(status) => return response.refuse(&status),
-    };
-    let share = Share::new(&inflow);
-    let body = Body::new(stream, encoding, io.options.max_message_bytes, share);
-    let call = Call {
+    let response = Responder::new(respond, io.request_ids.of(&parts.headers));
+    let caller = Caller {
+        _counted: Counted::new(&io),
         io,
         peer,
         parts,
+        began,
+    };
+    let (encoding, deadline) = match admitted(&caller.io, &caller.parts) {
+        Ok(admitted) => admitted,
+        Err(status) => return caller.refuse(response, &status),
+    };
+    let share = Share::new(&inflow);
+    let body = Body::new(stream, encoding, caller.io.options.max_message_bytes, share);
+    let call = Box::new(Call {
+        caller,
         response,
         body,
         deadline,
         timer: None,
-    };
-    if call.io.options.unary_methods.contains(call.path()) {
-        call.unary().await;
+    });
+    if call.io().shared.methods.is_unary(call.path()) {
+        spawn_local(call.unary());
     } else {
-        call.stream().await;
+        spawn_local(call.stream());
     }
-}
-
-fn not_grpc(parts: &Parts) -> Option<Response<()>> {
-    let status = if parts.method != Method::POST {
-        StatusCode::METHOD_NOT_ALLOWED
-    } else if !is_grpc(
-        parts
-            .headers
-            .get(CONTENT_TYPE)
-            .map_or(b"", |value| value.as_bytes()),
-    ) {
-        StatusCode::UNSUPPORTED_MEDIA_TYPE
-    } else {
-        return None;
-    };
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    Some(response)
-}
-
-fn is_grpc(content_type: &[u8]) -> bool {
-    match content_type.strip_prefix(b"application/grpc") {
-        Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
-        None => false,
-    }
-}
-
-/// The name of the method. gRPC has no queries: one would be a part of it.
-fn path(parts: &Parts) -> &str {
-    parts.uri.path_and_query().map_or("", |path| path.as_str())
-}
-
-/// gRPC's own words for a call that was late before its service could say so.
-fn late() -> Status {
-    Status::new(DEADLINE_EXCEEDED, "Deadline Exceeded")
-}
-
-fn admitted(io: &Io, parts: &Parts) -> Result<(Encoding, Option<Deadline>), Status> {
-    let authority = parts
-        .uri
-        .authority()
-        .map_or("", |authority| authority.as_str());
-    let size = grpc::metadata_bytes(&parts.headers, path(parts), authority);
-    if size > io.options.max_metadata_bytes {
-        return Err(grpc::metadata_too_large(
-            size,
-            io.options.max_metadata_bytes,
-        ));
-    }
-    let encoding = Encoding::of(&parts.headers)?;
-    grpc::check_metadata(&parts.headers)?;
-    let timeout = grpc::timeout(&parts.headers)?;
-    if timeout.is_some_and(|timeout| timeout.is_zero()) {
-        return Err(late());
-    }
-    Ok((encoding, timeout.and_then(Deadline::after)))
 }
 
 /// What ends the waiting for a message or a command.
@@ -154,10 +92,17 @@ impl From<BodyError> for Next {
     }
 }
 
-pub struct Call {
-    pub io: Rc<Io>,
+/// Who calls, and what.
+pub struct Caller {
+    io: Rc<Io>,
     peer: Arc<str>,
     parts: Parts,
+    began: Instant,
+    _counted: Counted,
+}
+
+pub struct Call {
+    caller: Caller,
     pub response: Responder,
     pub body: Body,
     pub deadline: Option<Deadline>,
@@ -165,21 +110,25 @@ pub struct Call {
 }
 
 impl Call {
+    pub fn io(&self) -> &Rc<Io> {
+        &self.caller.io
+    }
+
     pub fn path(&self) -> &str {
-        path(&self.parts)
+        path(&self.caller.parts)
     }
 
     pub fn headers(&self) -> &HeaderMap {
-        &self.parts.headers
+        &self.caller.parts.headers
     }
 
-    async fn unary(mut self) {
+    async fn unary(mut self: Box<Self>) {
         let begun = poll_fn(|cx| self.poll_begin(cx)).await;
         let mut arrival = None;
         if let Ok(Some(bytes)) = begun {
             match laned::begin(&self, bytes) {
                 Ok(awaited) => arrival = awaited,
-                Err(refusal) => return self.response.end(&refusal),
+                Err(refusal) => return self.end_in_lane(&refusal, bytes - PREFIX_BYTES),
             }
         }
         let first = match begun {
@@ -189,9 +138,9 @@ impl Call {
         drop(arrival);
         let message = match first {
             Next::Message(message) => message,
-            Next::Refused(status) => return self.response.refuse(&status),
-            Next::Late => return self.finish_late(),
-            Next::Lost | Next::Command(_) => return,
+            Next::Refused(status) => return self.refuse(&status),
+            Next::Late => return self.refuse(&late()),
+            Next::Lost | Next::Command(_) => return self.lose(),
         };
         match message {
             None => self.unary_in_python(None).await,
@@ -203,82 +152,10 @@ impl Call {
         }
     }
 
-    /// Let Python answer; None: the client sent no message.
-    pub async fn unary_in_python(mut self, message: Option<Bytes>) {
-        let registered = Registered::new(&self.io);
-        let is_empty = message.is_none();
-        self.begin(&registered, message);
-        if is_empty {
-            self.io.outbox.push(Event::HalfClosed { id: registered.id });
-        }
-        let next = poll_fn(|cx| match registered.slot.poll(cx) {
-            Poll::Ready(command) => Poll::Ready(Next::Command(command)),
-            Poll::Pending => self.poll_end(cx),
-        })
-        .await;
-        match next {
-            Next::Command(Command::Respond { message, .. }) => self.response.answer(message),
-            Next::Command(Command::Finish {
-                code,
-                text,
-                trailing,
-                ..
-            }) => {
-                self.response.finish(code, &text, &trailing);
-            }
-            Next::Late => {
-                registered.end();
-                self.finish_late();
-            }
-            _ => registered.end(),
-        }
-    }
-
-    async fn stream(self) {
+    async fn stream(self: Box<Self>) {
         if let Some((call, messages)) = laned::stream(self).await {
             call.stream_in_python(messages).await;
         }
-    }
-
-    /// Let Python answer the messages that were read already, and the rest.
-    async fn stream_in_python(mut self, messages: VecDeque<Bytes>) {
-        let registered = Registered::new(&self.io);
-        self.begin(&registered, None);
-        let mut exchange = Exchange::begun(messages, &self, &registered);
-        match poll_fn(|cx| exchange.poll(&mut self, &registered, cx)).await {
-            Next::Command(Command::Finish {
-                code,
-                text,
-                trailing,
-                ..
-            }) => {
-                self.response.finish(code, &text, &trailing);
-            }
-            Next::Refused(status) => {
-                registered.end();
-                self.response.refuse(&status);
-            }
-            Next::Late => {
-                registered.end();
-                self.finish_late();
-            }
-            _ => registered.end(),
-        }
-    }
-
-    fn begin(&self, registered: &Registered, message: Option<Bytes>) {
-        self.io.outbox.push(Event::Call {
-            id: registered.id,
-            method: self.path().to_owned(),
-            peer: Arc::clone(&self.peer),
-            metadata: grpc::metadata(self.headers()),
-            deadline: self.deadline.map(|deadline| deadline.seconds),
-            message,
-        });
-    }
-
-    pub fn finish_late(self) {
-        self.response.refuse(&late());
     }
 
     pub fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
@@ -308,34 +185,5 @@ impl Call {
             .timer
             .get_or_insert_with(|| Box::pin(sleep_until(deadline.at)));
         timer.as_mut().poll(cx).map(|()| Next::Late)
-    }
-}
-
-/// A call that Python knows of, until it ends.
-pub struct Registered {
-    pub io: Rc<Io>,
-    pub id: u64,
-    pub slot: Rc<Slot>,
-}
-
-impl Registered {
-    fn new(io: &Rc<Io>) -> Self {
-        let (id, slot) = io.register();
-        Self {
-            io: Rc::clone(io),
-            id,
-            slot,
-        }
-    }
-
-    /// Tell Python that nobody waits for the response any more.
-    fn end(&self) {
-        self.io.outbox.push(Event::Ended { id: self.id });
-    }
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.io.forget(self.id);
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until, timeout, timeout_at, Instant};
 
 use crate::call;
+use crate::connections::{Closed, Refused};
 use crate::guard::{max_resets, Guarded, Seen};
 use crate::held::Inflow;
 use crate::io::{Io, Options};
@@ -30,7 +31,13 @@ const HEADERS_SLACK: usize = 64 * 1024;
 pub type Stop = watch::Receiver<Option<Instant>>;
 
 /// Serve a connection until it ends; its client must have begun HTTP/2 before the deadline.
-pub async fn serve<S>(io: Rc<Io>, socket: S, peer: Arc<str>, mut stop: Stop, deadline: Instant)
+pub async fn serve<S>(
+    io: &Rc<Io>,
+    socket: S,
+    peer: Arc<str>,
+    mut stop: Stop,
+    deadline: Instant,
+) -> Result<Closed, Refused>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -39,32 +46,42 @@ where
     let seen = socket.seen();
     let handshake = builder(&io.options).handshake::<_, Bytes>(socket);
     let Ok(Ok(mut connection)) = timeout_at(deadline, handshake).await else {
-        return;
+        return Err(Refused::Http2);
     };
+    io.shared.connections.count_opened();
     let inflow = Inflow::new(&io.held);
     let pings = connection.ping_pong().expect("it is taken once");
     let mut keepalive = std::pin::pin!(keepalive(&io.options, pings, &seen));
     let mut end = std::pin::pin!(end(&io.options, &mut stop));
     let mut close = std::pin::pin!(sleep(NEVER));
-    let mut is_closing = false;
-    loop {
+    let mut closing = None;
+    let closed = loop {
         tokio::select! {
             biased;
-            accepted = connection.accept() => {
-                let Some(Ok((request, respond))) = accepted else { return };
-                let (io, peer, inflow) = (Rc::clone(&io), Arc::clone(&peer), Rc::clone(&inflow));
-                let calling = call::serve(io, peer, inflow, request, respond);
-                tokio::task::spawn_local(calling);
-            }
-            () = &mut keepalive => return,
-            at = &mut end, if !is_closing => {
-                is_closing = true;
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => {
+                    let (io, peer, inflow) = (Rc::clone(io), Arc::clone(&peer), Rc::clone(&inflow));
+                    call::serve(io, peer, inflow, request, respond, seen.last_read.get());
+                }
+                Some(Err(error)) => break closing.unwrap_or_else(|| Closed::from(&error)),
+                None => break closing.unwrap_or(Closed::Client),
+            },
+            () = &mut keepalive => break Closed::Keepalive,
+            (at, why) = &mut end, if closing.is_none() => {
+                closing = Some(why);
                 connection.graceful_shutdown();
                 close.as_mut().reset(at);
             }
-            () = &mut close => return abort(connection).await,
+            () = &mut close => {
+                abort(connection).await;
+                break closing.unwrap_or(Closed::Drain);
+            }
         }
-    }
+    };
+    Ok(match seen.flood.get() {
+        Some(_) => Closed::Flood,
+        None => closed,
+    })
 }
 
 /// Reset what still runs and tell the client so.
@@ -87,8 +104,8 @@ fn builder(options: &Options) -> Builder {
     builder
 }
 
-/// Return when the connection is to close, when it is too old or the server stops.
-async fn end(options: &Options, stop: &mut Stop) -> Instant {
+/// Return when the connection is to close and why, when it is too old or the server stops.
+async fn end(options: &Options, stop: &mut Stop) -> (Instant, Closed) {
     let age = if options.max_age_seconds > 0.0 {
         Duration::from_secs_f64(options.max_age_seconds * jitter())
     } else {
@@ -96,8 +113,11 @@ async fn end(options: &Options, stop: &mut Stop) -> Instant {
     };
     let old = sleep(age);
     tokio::select! {
-        () = old => Instant::now() + Duration::from_secs_f64(options.age_grace_seconds),
-        at = stopping(stop) => at,
+        () = old => {
+            let grace = Duration::from_secs_f64(options.age_grace_seconds);
+            (Instant::now() + grace, Closed::Age)
+        }
+        at = stopping(stop) => (at, Closed::Drain),
     }
 }
 

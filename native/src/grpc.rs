@@ -11,13 +11,20 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE};
 use http::Response;
 
+use crate::request_id::NAME as REQUEST_ID;
+
+pub const DETAILS_KEY: &str = "grpc-status-details-bin";
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 pub const PREFIX_BYTES: usize = 5; // one of the compression, four of the length
 
 pub const OK: u32 = 0;
+pub const CANCELLED: u32 = 1;
+pub const UNKNOWN: u32 = 2;
 pub const DEADLINE_EXCEEDED: u32 = 4;
 pub const RESOURCE_EXHAUSTED: u32 = 8;
+pub const UNIMPLEMENTED: u32 = 12;
 pub const INTERNAL: u32 = 13;
+pub const UNAVAILABLE: u32 = 14;
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -124,12 +131,14 @@ const TRANSPORT_KEYS: [&str; 6] = [
     "grpc-accept-encoding",
 ];
 
-/// Return the metadata of a call, as its handler gets them.
-pub fn metadata(headers: &HeaderMap) -> Vec<(String, Value)> {
-    let mut found = Vec::with_capacity(headers.len());
+/// Return the metadata of a call, as its handler gets them: the id is the one that goes back.
+pub fn metadata(headers: &HeaderMap, request_id: &HeaderValue) -> Vec<(String, Value)> {
+    let mut found = Vec::with_capacity(headers.len() + 1);
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    found.push((REQUEST_ID.to_string(), Value::Text(text(request_id))));
     for (name, value) in headers {
         let key = name.as_str();
-        if TRANSPORT_KEYS.contains(&key) {
+        if TRANSPORT_KEYS.contains(&key) || name == REQUEST_ID {
             continue;
         }
         if key.ends_with("-bin") {
@@ -138,8 +147,7 @@ pub fn metadata(headers: &HeaderMap) -> Vec<(String, Value)> {
                 found.push((key.to_owned(), Value::Binary(bytes)));
             }
         } else {
-            let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            found.push((key.to_owned(), Value::Text(text)));
+            found.push((key.to_owned(), Value::Text(text(value))));
         }
     }
     found
@@ -189,15 +197,21 @@ pub fn response() -> Response<()> {
 }
 
 /// Return the trailers of a call that went well.
-pub fn ok_trailers() -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(1);
+pub fn ok_trailers(request_id: HeaderValue) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    trailers.insert(REQUEST_ID, request_id);
     trailers
 }
 
 /// Return the trailers of a status.
-pub fn trailers(code: u32, text: &str, trailing: &[(String, Value)]) -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(2 + trailing.len());
+pub fn trailers(
+    code: u32,
+    text: &str,
+    trailing: &[(String, Value)],
+    request_id: HeaderValue,
+) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(3 + trailing.len());
     trailers.insert("grpc-status", HeaderValue::from(code));
     if !text.is_empty() {
         if let Ok(value) = HeaderValue::from_str(&percent_encoded(text)) {
@@ -213,6 +227,7 @@ pub fn trailers(code: u32, text: &str, trailing: &[(String, Value)]) -> HeaderMa
             trailers.append(name, value);
         }
     }
+    trailers.insert(REQUEST_ID, request_id); // Python may have given it as well
     trailers
 }
 

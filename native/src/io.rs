@@ -1,34 +1,55 @@
 //! What the connections and calls of the io thread share; one thread, so no locks.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use http::HeaderMap;
 
-use crate::events::{Command, Outbox, Shared, Slot};
-use crate::grpc::Value;
+use crate::counts::{add, loaded};
+use crate::events::Command;
+use crate::grpc::{Status, Value, OK};
 use crate::held::Held;
 use crate::lane::admission::Admission;
 use crate::lane::metrics::Metrics;
+use crate::lane::sampling::Sampler;
 use crate::lane::served::Served;
 use crate::lane::tokens::Tokens;
 use crate::laned::Lane;
+use crate::observer::Observer;
+use crate::outbox::{Outbox, Slot};
+use crate::request_id::RequestIds;
+use crate::shared::Shared;
 use crate::tls::Tls;
 
 /// A status that ends a call, with its text and trailing metadata.
+#[derive(Clone, Debug)]
 pub struct Ending {
     pub code: u32,
     pub text: String,
     pub trailing: Vec<(String, Value)>,
 }
 
+impl Ending {
+    pub fn ok() -> Self {
+        Self::from(Status::new(OK, ""))
+    }
+}
+
+impl From<Status> for Ending {
+    fn from(status: Status) -> Self {
+        Self {
+            code: status.code,
+            text: status.text,
+            trailing: Vec::new(),
+        }
+    }
+}
+
 /// The settings of a server; sizes in bytes, times in seconds.
 pub struct Options {
-    /// Paths of the methods of one request; Python gets their calls with the message.
-    pub unary_methods: HashSet<String>,
     pub max_connections: usize,
     pub max_concurrent_streams: u32,
     pub max_message_bytes: usize,
@@ -46,6 +67,10 @@ pub struct Options {
     pub needs_token: bool,
     /// What a stream in the lane ends with when the server drains.
     pub drained: Ending,
+    /// The share of all calls that Python's log has.
+    pub access_log: f64,
+    /// Whether Python takes traces.
+    pub traces: bool,
     /// Shared with Python.
     pub admission: Arc<Admission>,
     pub metrics: Arc<Metrics>,
@@ -57,9 +82,10 @@ pub struct Io {
     pub shared: Arc<Shared>,
     pub outbox: Outbox,
     pub tls: Option<Arc<Tls>>,
-    pub connections: Cell<usize>,
     pub held: Rc<Held>,
     pub lane: Lane,
+    pub request_ids: RequestIds,
+    pub observer: Observer,
     generation: Cell<u64>, // of the version in the lane, or of none
     tokens: RefCell<Tokens>,
     calls: RefCell<HashMap<u64, Rc<Slot>>>,
@@ -69,16 +95,18 @@ pub struct Io {
 impl Io {
     pub fn new(options: Options, shared: Arc<Shared>, tls: Option<Arc<Tls>>) -> Self {
         let (admission, metrics) = (&options.admission, &options.metrics);
+        let sampler = Sampler::new(Arc::clone(&shared.wants_samples));
         Self {
             held: Held::new(options.max_message_bytes),
-            lane: Lane::new(Arc::clone(admission), Arc::clone(metrics)),
+            lane: Lane::new(Arc::clone(admission), Arc::clone(metrics), sampler),
+            request_ids: RequestIds::new(),
+            observer: Observer::new(options.access_log, options.traces),
             generation: Cell::new(0),
             tokens: RefCell::new(Tokens::new(options.needs_token)),
             options,
             outbox: Outbox::new(Arc::clone(&shared)),
             shared,
             tls,
-            connections: Cell::new(0),
             calls: RefCell::default(),
             next_id: Cell::new(0),
         }
@@ -122,5 +150,22 @@ impl Io {
         if let Some(slot) = slot {
             slot.push(command);
         }
+    }
+}
+
+/// A call that counts, as long as it lives.
+pub struct Counted(Rc<Io>);
+
+impl Counted {
+    pub fn new(io: &Rc<Io>) -> Self {
+        add(&io.shared.calls, 1);
+        Self(Rc::clone(io))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let calls = &self.0.shared.calls;
+        calls.store(loaded(calls) - 1, Ordering::Relaxed);
     }
 }

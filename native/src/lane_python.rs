@@ -1,12 +1,10 @@
-//! The lane as Python sees it: the admission that both share, the version served, and the metrics.
+//! The lane as Python sees it: the admission that both share, and the version served.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 
 use crate::lane::admission::Admission as Shared;
-use crate::lane::metrics::{Calls, Histogram, Metrics, CODES, PATHS};
 use crate::lane::model::LaneModel;
 
 /// The images that wait or run, of the lane and of Python's batchers together.
@@ -69,44 +67,4 @@ impl From<GivenModel> for LaneModel {
             stages_names: given.stages_names,
         }
     }
-}
-
-/// The counts of buckets, and the sum.
-type Observed = (Vec<u64>, f64);
-/// A method's path, its calls by their codes, and their times.
-type Counted = (&'static str, Vec<(&'static str, u64)>, Observed);
-
-/// Everything that was counted since the start.
-#[derive(IntoPyObject)]
-pub struct Totals {
-    images: u64,
-    run_images: Observed,
-    run_seconds: Observed,
-    queue_seconds: Observed,
-    calls: Vec<Counted>,
-}
-
-impl From<&Metrics> for Totals {
-    fn from(metrics: &Metrics) -> Self {
-        Self {
-            images: loaded(&metrics.images),
-            run_images: Histogram::totals(&metrics.run_images),
-            run_seconds: Histogram::totals(&metrics.run_seconds),
-            queue_seconds: Histogram::totals(&metrics.queue_seconds),
-            calls: PATHS
-                .iter()
-                .zip(&metrics.calls)
-                .map(|(path, calls)| counted(path, calls))
-                .collect(),
-        }
-    }
-}
-
-fn counted(path: &'static str, calls: &Calls) -> Counted {
-    let codes = CODES.into_iter().zip(calls.ended.iter().map(loaded));
-    (path, codes.collect(), calls.handling_seconds.totals())
-}
-
-fn loaded(count: &AtomicU64) -> u64 {
-    count.load(Ordering::Relaxed)
 }

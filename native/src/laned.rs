@@ -5,29 +5,30 @@ use std::future::{poll_fn, Future};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use crate::call::{Call, Next};
+use crate::call::{late, Call, Next};
 use crate::grpc;
 use crate::io::Ending;
 use crate::lane::arrivals::Arrival;
 use crate::lane::metrics::{End, Method};
-use crate::lane::queue::{end_of_lost, Begun, Caller, Queue};
+use crate::lane::queue::{end_of_lost, Answered, Begun, Caller, Queue};
+use crate::lane::refusal::put_request_info;
 use crate::lane::stream::{Ahead, First, StreamCaller};
 
 pub type Lane = Queue<LaneCaller>;
 
 /// Who waits for an answer of the lane.
 pub enum LaneCaller {
-    Unary(Box<UnaryCaller>),
+    Unary(UnaryCaller),
     Stream(StreamCaller),
 }
 
 /// A call of one request, with its message for Python.
 pub struct UnaryCaller {
-    call: Call,
+    call: Box<Call>,
     message: Bytes,
 }
 
@@ -42,17 +43,22 @@ impl Caller for LaneCaller {
         }
     }
 
-    fn answer(self, response: Bytes) {
+    fn answer(self, response: Bytes, answered: &Answered) {
         match self {
-            Self::Unary(unary) => unary.call.response.answer(response),
-            Self::Stream(stream) => stream.answer(response),
+            Self::Unary(unary) => {
+                let UnaryCaller { call, message } = unary;
+                let response_bytes = response.len() - grpc::PREFIX_BYTES;
+                call.observe(grpc::OK, message.len(), response_bytes, *answered);
+                call.response.answer(response);
+            }
+            Self::Stream(stream) => stream.answer(response, answered),
         }
     }
 
     fn hand_back(self) {
         match self {
             Self::Unary(unary) => {
-                let UnaryCaller { call, message } = *unary;
+                let UnaryCaller { call, message } = unary;
                 spawn_local(call.unary_in_python(Some(message)));
             }
             Self::Stream(stream) => stream.hand_back(),
@@ -63,8 +69,8 @@ impl Caller for LaneCaller {
 /// Answer a call of one request in the lane; what it does not take comes back.
 ///
 /// Its task ends here: no run waits for anything, so no timer of the call's could be due before it.
-pub fn take(call: Call, message: Bytes) -> Option<(Call, Bytes)> {
-    let io = call.io.clone();
+pub fn take(call: Box<Call>, message: Bytes) -> Option<(Box<Call>, Bytes)> {
+    let io = call.io().clone();
     let Some(method) = method_of(&call) else {
         return Some((call, message));
     };
@@ -73,16 +79,18 @@ pub fn take(call: Call, message: Bytes) -> Option<(Call, Bytes)> {
     };
     let images = decoded.images();
     let deadline = call.deadline.map(|deadline| deadline.at);
-    let caller = LaneCaller::Unary(Box::new(UnaryCaller { call, message }));
+    let caller = LaneCaller::Unary(UnaryCaller { call, message });
     if let Err(LaneCaller::Unary(unary)) = io.lane.submit(decoded, caller, deadline) {
-        unary.call.response.end(&refused(&io.lane, method, images));
+        let UnaryCaller { call, message } = unary;
+        let refusal = refused(&call, method, images);
+        call.end_in_lane(&refusal, message.len());
     }
     None
 }
 
 /// The method of a call of one request, if the lane may answer it.
 fn method_of(call: &Call) -> Option<Method> {
-    Method::of(call.path()).filter(|_| call.io.is_lane_open(call.headers()))
+    Method::of(call.path()).filter(|_| call.io().is_lane_open(call.headers()))
 }
 
 /// Let the lane await a call whose message has so many bytes; else return what it ends with.
@@ -91,32 +99,34 @@ pub fn begin(call: &Call, bytes: usize) -> Result<Option<Arrival>, Ending> {
         return Ok(None);
     };
     match call
-        .io
+        .io()
         .lane
         .begin(method, call.body.begin(), bytes, Instant::now())
     {
         Begun::Awaited(arrival) => Ok(arrival),
-        Begun::Refused(images) => Err(refused(&call.io.lane, method, images)),
+        Begun::Refused(images) => Err(refused(call, method, images)),
     }
 }
 
-fn refused(lane: &Lane, method: Method, images: usize) -> Ending {
-    let metrics = lane.metrics();
-    metrics.observe_call(method, End::ResourceExhausted, 0.0);
-    let (text, details) = lane.fill(Instant::now()).refusal(images);
+fn refused(call: &Call, method: Method, images: usize) -> Ending {
+    let lane = &call.io().lane;
+    lane.metrics()
+        .observe_call(method, End::ResourceExhausted, 0.0);
+    let id = call.response.request_id().as_bytes();
+    let (text, details) = lane.fill(Instant::now()).refusal(images, id);
     let details = grpc::Value::Binary(details);
     Ending {
         code: grpc::RESOURCE_EXHAUSTED,
         text,
-        trailing: vec![("grpc-status-details-bin".into(), details)],
+        trailing: vec![(grpc::DETAILS_KEY.into(), details)],
     }
 }
 
 /// Answer a call of many requests in the lane, as far as it goes.
 ///
 /// What it does not take comes back, with the messages that were read and not answered.
-pub async fn stream(mut call: Call) -> Option<(Call, VecDeque<Bytes>)> {
-    let io = call.io.clone();
+pub async fn stream(mut call: Box<Call>) -> Option<(Box<Call>, VecDeque<Bytes>)> {
+    let io = call.io().clone();
     if Method::of(call.path()) != Some(Method::PredictStream) || !io.is_lane_open(call.headers()) {
         return Some((call, VecDeque::new()));
     }
@@ -129,29 +139,39 @@ pub async fn stream(mut call: Call) -> Option<(Call, VecDeque<Bytes>)> {
     })
     .await;
     let deadline = call.deadline.map(|deadline| deadline.at);
-    let end = match ended {
+    let totals = laned.ahead.totals();
+    let (end, ending) = match ended {
         Ended::ForPython(messages) => return Some((call, messages)),
-        Ended::Done => {
-            call.response.finish(grpc::OK, "", &[]);
-            End::Ok
-        }
-        Ended::Drained => {
-            call.response.end(&io.options.drained);
-            End::Unavailable
-        }
-        Ended::Early(Next::Late) => {
-            call.finish_late();
-            End::DeadlineExceeded
-        }
         Ended::Early(Next::Refused(status)) => {
-            call.response.refuse(&status);
-            End::Cancelled
+            call.refuse(&status);
+            return None;
         }
-        Ended::Early(_) => end_of_lost(deadline, Instant::now()),
+        Ended::Done => (End::Ok, Some(Ending::ok())),
+        Ended::Drained => (End::Unavailable, Some(drained(&call))),
+        Ended::Early(Next::Late) => (End::DeadlineExceeded, Some(Ending::from(late()))),
+        Ended::Early(_) => (end_of_lost(deadline, Instant::now()), None),
     };
     let metrics = io.lane.metrics();
     metrics.observe_call(Method::PredictStream, end, started.elapsed().as_secs_f64());
+    let (request_bytes, response_bytes) = (totals.request_bytes, totals.response_bytes);
+    call.observe(end.code(), request_bytes, response_bytes, totals.answered);
+    if let Some(ending) = ending {
+        call.response.end(&ending);
+    }
     None
+}
+
+/// What a stream ends with when the server drains, with the call's own id.
+fn drained(call: &Call) -> Ending {
+    let mut ending = call.io().options.drained.clone();
+    for (key, value) in &mut ending.trailing {
+        if let (grpc::DETAILS_KEY, grpc::Value::Binary(details)) = (&**key, value) {
+            let mut status = BytesMut::from(&details[..]);
+            put_request_info(&mut status, call.response.request_id().as_bytes());
+            *details = status.to_vec();
+        }
+    }
+    ending
 }
 
 /// How a stream leaves the lane.
@@ -215,7 +235,7 @@ impl LanedStream {
 
     /// Let the lane answer a message; return it if it must wait for those before it.
     fn submit(&mut self, call: &Call, message: Bytes) -> Option<Bytes> {
-        let lane = &call.io.lane;
+        let lane = &call.io().lane;
         let Some(decoded) = lane.decode(Method::PredictStream, &message) else {
             self.leave_from(message);
             return None;

@@ -10,6 +10,8 @@ mod body;
 mod call;
 mod clock;
 mod connection;
+mod connections;
+mod counts;
 mod encoding;
 mod events;
 mod grpc;
@@ -19,15 +21,22 @@ mod io;
 #[cfg(feature = "python")]
 mod lane_python;
 mod laned;
+mod listen;
+mod methods;
+mod observer;
 mod onnx;
 #[cfg(feature = "python")]
 mod onnx_python;
+mod outbox;
 #[cfg(feature = "python")]
 mod python;
+mod request_id;
 mod responder;
 mod server;
+mod shared;
 mod stream;
 mod tls;
+mod unheard;
 
 #[cfg(feature = "python")]
 use pyo3::prelude::*;
@@ -37,7 +46,7 @@ pub mod wire;
 
 /// Changes with what Python may call; the server refuses an extension of another number.
 #[cfg(feature = "python")]
-const CONTRACT: u32 = 1;
+const CONTRACT: u32 = 2;
 
 #[cfg(feature = "python")]
 #[pymodule]

@@ -6,23 +6,25 @@ use std::thread::JoinHandle;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::PyList;
 
-use crate::events::{Command, Event, Shared};
-use crate::grpc::{framed, Value};
+mod convert;
+mod totals;
+
+use self::convert::{tuple, values, Given};
+use self::totals::Totals;
+use crate::counts::loaded;
+use crate::events::Command;
+use crate::grpc::framed;
 use crate::io::{Ending, Options};
 use crate::lane::metrics::{Bounds, Metrics};
-use crate::lane_python::{Admission, GivenModel, Totals};
+use crate::lane_python::{Admission, GivenModel};
+use crate::listen::Listener;
+use crate::methods::Methods;
 use crate::onnx_python::OnnxSession;
-use crate::server::{run, Listener, THREAD_NAME};
+use crate::server::{run, THREAD_NAME};
+use crate::shared::Shared;
 use crate::tls::{server_config, Tls};
-
-/// Metadata as Python gives it: text, or bytes of keys that end with -bin.
-#[derive(FromPyObject)]
-enum Given {
-    Binary(Vec<u8>),
-    Text(String),
-}
 
 #[pyclass(frozen, module = "forward_native")]
 pub struct Server {
@@ -45,14 +47,14 @@ enum State {
 impl Server {
     #[new]
     #[pyo3(signature = (
-        *, unary_methods, max_connections, max_concurrent_streams, max_message_bytes,
+        *, methods, max_connections, max_concurrent_streams, max_message_bytes,
         max_metadata_bytes, handshake_seconds, keepalive_seconds, keepalive_timeout_seconds,
-        max_age_seconds, age_grace_seconds, min_ping_seconds, needs_token, drained, admission,
-        seconds_bounds, images_bounds
+        max_age_seconds, age_grace_seconds, min_ping_seconds, needs_token, drained, access_log,
+        traces, admission, seconds_bounds, images_bounds
     ))]
     #[expect(clippy::too_many_arguments, reason = "settings, given by their names")]
     fn new(
-        unary_methods: Vec<String>,
+        methods: Vec<(String, bool)>,
         max_connections: usize,
         max_concurrent_streams: u32,
         max_message_bytes: usize,
@@ -65,6 +67,8 @@ impl Server {
         min_ping_seconds: f64,
         needs_token: bool,
         drained: (u32, String, Vec<(String, Given)>),
+        access_log: f64,
+        traces: bool,
         admission: &Admission,
         seconds_bounds: Vec<f64>,
         images_bounds: Vec<f64>,
@@ -82,7 +86,6 @@ impl Server {
             trailing,
         };
         let options = Options {
-            unary_methods: unary_methods.into_iter().collect(),
             max_connections,
             max_concurrent_streams,
             max_message_bytes,
@@ -95,6 +98,8 @@ impl Server {
             min_ping_seconds,
             needs_token,
             drained,
+            access_log,
+            traces,
             admission: Arc::clone(&admission.shared),
             metrics: Arc::clone(&metrics),
         };
@@ -103,7 +108,7 @@ impl Server {
             listeners: Vec::new(),
         };
         Ok(Self {
-            shared: Arc::new(Shared::new()?),
+            shared: Arc::new(Shared::new(Methods::new(methods))?),
             metrics,
             tls: OnceLock::new(),
             state: Mutex::new(state),
@@ -232,9 +237,21 @@ impl Server {
         self.shared.flush();
     }
 
-    /// Everything that the lane has counted since the start.
-    fn lane_totals(&self) -> Totals {
-        Totals::from(&*self.metrics)
+    /// Give samples of the lane's images, with their logits, or no more.
+    fn set_samples(&self, are_wanted: bool) {
+        self.shared
+            .wants_samples
+            .store(are_wanted, Ordering::Relaxed);
+    }
+
+    /// Everything that was counted since the start.
+    fn totals(&self) -> Totals {
+        Totals::of(&self.shared, &self.metrics)
+    }
+
+    /// A number that grows while the io thread gets on, several times in a few seconds.
+    fn beats(&self) -> u64 {
+        loaded(&self.shared.beats)
     }
 
     /// Accept no more; reset the calls that still run after so many seconds. Then STOPPED comes.
@@ -253,6 +270,12 @@ impl Server {
         self.shared.flush();
     }
 
+    /// Let the io thread do nothing for so long; for a test of what becomes of the process.
+    fn sleep(&self, seconds: f64) {
+        self.shared.push_command(Command::Sleep { seconds });
+        self.shared.flush();
+    }
+
     /// Wait for the io thread to end, after STOPPED.
     fn join(&self, py: Python<'_>) {
         let mut state = self.state.lock().expect("no panic holds it");
@@ -263,14 +286,6 @@ impl Server {
     }
 }
 
-fn values(given: Vec<(String, Given)>) -> Vec<(String, Value)> {
-    let value = |(key, value)| match value {
-        Given::Binary(bytes) => (key, Value::Binary(bytes)),
-        Given::Text(text) => (key, Value::Text(text)),
-    };
-    given.into_iter().map(value).collect()
-}
-
 /// A server without its io thread would be up and answer nothing.
 fn end_process_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
@@ -279,46 +294,4 @@ fn end_process_on_panic() {
         eprintln!("forward-native: {name} failed and the process ends: {panic}");
         std::process::abort();
     }));
-}
-
-fn tuple(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyTuple>> {
-    match event {
-        Event::Call {
-            id,
-            method,
-            peer,
-            metadata,
-            deadline,
-            message,
-        } => {
-            let message = message.map(|message| PyBytes::new(py, &message));
-            (
-                0,
-                id,
-                method,
-                &*peer,
-                listed(py, metadata)?,
-                deadline,
-                message,
-            )
-                .into_pyobject(py)
-        }
-        Event::Message { id, message } => (1, id, PyBytes::new(py, &message)).into_pyobject(py),
-        Event::HalfClosed { id } => (2, id).into_pyobject(py),
-        Event::Sent { id } => (3, id).into_pyobject(py),
-        Event::Ended { id } => (4, id).into_pyobject(py),
-        Event::Stopped => (5,).into_pyobject(py),
-        Event::Log { level, text } => (6, level, text).into_pyobject(py),
-    }
-}
-
-fn listed(py: Python<'_>, metadata: Vec<(String, Value)>) -> PyResult<Bound<'_, PyTuple>> {
-    let pairs: PyResult<Vec<_>> = metadata
-        .into_iter()
-        .map(|(key, value)| match value {
-            Value::Text(text) => (key, PyString::new(py, &text)).into_pyobject(py),
-            Value::Binary(bytes) => (key, PyBytes::new(py, &bytes)).into_pyobject(py),
-        })
-        .collect();
-    PyTuple::new(py, pairs?)
 }

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
+use http::HeaderValue;
 
 use crate::grpc::{self, Status, Value};
 use crate::io::Ending;
@@ -13,14 +14,21 @@ use crate::io::Ending;
 pub struct Responder {
     respond: SendResponse<Bytes>,
     stream: Option<SendStream<Bytes>>,
+    request_id: HeaderValue,
 }
 
 impl Responder {
-    pub fn new(respond: SendResponse<Bytes>) -> Self {
+    /// Every end of the call carries the id.
+    pub fn new(respond: SendResponse<Bytes>, request_id: HeaderValue) -> Self {
         Self {
             respond,
             stream: None,
+            request_id,
         }
+    }
+
+    pub fn request_id(&self) -> &HeaderValue {
+        &self.request_id
     }
 
     pub fn refuse(self, status: &Status) {
@@ -33,7 +41,7 @@ impl Responder {
 
     /// End the call with a status. Errors: the client is gone, and nothing is to be done.
     pub fn finish(mut self, code: u32, text: &str, trailing: &[(String, Value)]) {
-        let trailers = grpc::trailers(code, text, trailing);
+        let trailers = grpc::trailers(code, text, trailing, self.request_id);
         match self.stream.take() {
             Some(mut stream) => drop(stream.send_trailers(trailers)),
             None => drop(
@@ -47,7 +55,7 @@ impl Responder {
     pub fn answer(mut self, message: Bytes) {
         if let Ok(mut stream) = self.respond.send_response(grpc::response(), false) {
             if stream.send_data(message, false).is_ok() {
-                let _ = stream.send_trailers(grpc::ok_trailers());
+                let _ = stream.send_trailers(grpc::ok_trailers(self.request_id));
             }
         }
     }

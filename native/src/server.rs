@@ -1,42 +1,24 @@
-//! The io thread: accepts connections, hands Python's answers to their calls, and drains.
+//! The io thread: hands Python's answers to their calls, and drains.
 
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout, timeout_at, Instant};
+use tokio::time::{sleep, timeout, Instant};
 
-use crate::connection::{self, Stop};
-use crate::events::{Command, Event, Shared};
+use crate::counts::add;
+use crate::events::{Command, Event};
 use crate::io::{Io, Options};
+use crate::lane::queue::Told;
+use crate::listen::{listen, Listener};
+use crate::shared::Shared;
 use crate::tls::Tls;
 
 pub const THREAD_NAME: &str = "forward-io";
-const ACCEPT_RETRY: Duration = Duration::from_millis(50); // no descriptor is free, say
-
-/// A socket that listens, made by Python.
-pub enum Listener {
-    Tcp(OwnedFd),
-    Unix(OwnedFd),
-}
-
-impl Listener {
-    /// Take over a descriptor that nobody else uses from now on.
-    pub fn adopt(fd: i32, is_unix: bool) -> Self {
-        // SAFETY: Python has detached it from its socket object and hands it over once.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        if is_unix {
-            Self::Unix(fd)
-        } else {
-            Self::Tcp(fd)
-        }
-    }
-}
+const BEAT: Duration = Duration::from_millis(500);
 
 /// Serve until Python stops the server; the io thread's whole life.
 pub fn run(
@@ -60,9 +42,16 @@ pub fn run(
         spawn_local(async move { publishing.outbox.keep_publishing().await });
         let running = Rc::clone(&io);
         spawn_local(async move {
-            let log = |text| running.outbox.log("error", text);
-            running.lane.keep_running(log).await;
+            let tell = |told| match told {
+                Told::Failed(error) => {
+                    let text = format!("a run failed, Python answers its requests: {error}");
+                    running.outbox.log("error", text);
+                }
+                Told::Sampled(sample) => running.outbox.sample(sample),
+            };
+            running.lane.keep_running(tell).await;
         });
+        spawn_local(beat(Rc::clone(&io)));
         let grace = commands(&io).await;
         let deadline = Instant::now() + grace;
         stop.send_replace(Some(deadline));
@@ -72,6 +61,14 @@ pub fn run(
         io.outbox.publish();
         Ok(())
     })
+}
+
+/// Show that the thread gets on, for ever.
+async fn beat(io: Rc<Io>) {
+    loop {
+        add(&io.shared.beats, 1);
+        sleep(BEAT).await;
+    }
 }
 
 /// Hand commands to their calls, until the one to stop, and those that came together with it.
@@ -84,6 +81,9 @@ async fn commands(io: &Io) -> Duration {
                     grace = Some(Duration::from_secs_f64(grace_seconds));
                 }
                 Command::Panic => panic!("it was told to"),
+                Command::Sleep { seconds } => {
+                    std::thread::sleep(Duration::from_secs_f64(seconds));
+                }
                 command => io.dispatch(command),
             }
         }
@@ -110,111 +110,13 @@ async fn stopped(io: &Io, stop: &watch::Sender<Option<Instant>>, deadline: Insta
     }
 }
 
-fn listen(io: &Rc<Io>, listener: Listener, stop: &Stop) -> std::io::Result<()> {
-    let (io, stop) = (Rc::clone(io), stop.clone());
-    match listener {
-        Listener::Tcp(fd) => {
-            let listener = TcpListener::from_std(std::net::TcpListener::from(fd))?;
-            spawn_local(accept_tcp(io, listener, stop));
-        }
-        Listener::Unix(fd) => {
-            use std::os::unix::net::UnixListener as StdListener;
-            let listener = UnixListener::from_std(StdListener::from(fd))?;
-            spawn_local(accept_unix(io, listener, stop));
-        }
-    }
-    Ok(())
-}
-
-async fn accept_tcp(io: Rc<Io>, listener: TcpListener, mut stop: Stop) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = stop.wait_for(Option::is_some) => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((socket, address)) => {
-                let _ = socket.set_nodelay(true); // else it is only slower
-                let peer = match address {
-                    std::net::SocketAddr::V4(v4) => format!("ipv4:{v4}"),
-                    std::net::SocketAddr::V6(v6) => format!("ipv6:%5B{}%5D:{}", v6.ip(), v6.port()),
-                };
-                open(&io, socket, peer.into(), &stop);
-            }
-            Err(error) => complain(&io, &error).await,
-        }
-    }
-}
-
-async fn accept_unix(io: Rc<Io>, listener: UnixListener, mut stop: Stop) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = stop.wait_for(Option::is_some) => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((socket, _)) => open(&io, socket, "unix:".into(), &stop),
-            Err(error) => complain(&io, &error).await,
-        }
-    }
-}
-
-async fn complain(io: &Io, error: &std::io::Error) {
-    io.outbox.log(
-        "warning",
-        format!("a connection could not be accepted: {error}"),
-    );
-    sleep(ACCEPT_RETRY).await;
-}
-
-/// Serve a connection in a task of its own; close one too many at once.
-fn open<S>(io: &Rc<Io>, socket: S, peer: Arc<str>, stop: &Stop)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
-{
-    if io.connections.get() >= io.options.max_connections {
-        return;
-    }
-    let counted = Counted::new(io);
-    let (io, stop) = (Rc::clone(io), stop.clone());
-    spawn_local(async move {
-        let _counted = counted;
-        let deadline = Instant::now() + Duration::from_secs_f64(io.options.handshake_seconds);
-        match io.tls.clone() {
-            None => connection::serve(io, socket, peer, stop, deadline).await,
-            Some(tls) => {
-                if let Ok(Ok(secured)) = timeout_at(deadline, tls.accept(socket)).await {
-                    connection::serve(io, secured, peer, stop, deadline).await;
-                }
-            }
-        }
-    });
-}
-
-/// A connection that counts, as long as it lives.
-struct Counted(Rc<Io>);
-
-impl Counted {
-    fn new(io: &Rc<Io>) -> Self {
-        io.connections.set(io.connections.get() + 1);
-        Self(Rc::clone(io))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::io::Ending;
     use crate::lane::admission::Admission;
     use crate::lane::metrics::{Bounds, Metrics};
+    use crate::methods::Methods;
 
     fn io() -> Io {
         let bounds = Bounds {
@@ -227,7 +129,6 @@ mod tests {
             trailing: Vec::new(),
         };
         let options = Options {
-            unary_methods: Default::default(),
             max_connections: 1,
             max_concurrent_streams: 1,
             max_message_bytes: 1,
@@ -240,10 +141,16 @@ mod tests {
             min_ping_seconds: 0.0,
             needs_token: false,
             drained,
+            access_log: 0.0,
+            traces: false,
             admission: Admission::new(1),
             metrics: Arc::new(Metrics::new(&bounds)),
         };
-        Io::new(options, Arc::new(Shared::new().unwrap()), None)
+        Io::new(
+            options,
+            Arc::new(Shared::new(Methods::new([])).unwrap()),
+            None,
+        )
     }
 
     #[test]

@@ -23,6 +23,7 @@ from bench.load.h2load import frame as framed
 from forward.v1 import forward_pb2 as pb
 from forward.v1 import forward_pb2_grpc
 from forward_client.messages import tensor_of
+from server.transport.native.watchdog import EXIT_STATUS
 from tests.support.bundles import REPOSITORY
 from tests.support.certificates import Pair
 from tests.support.faults import RawClient, grpc_port
@@ -220,3 +221,31 @@ def test_a_request_without_room_is_refused_by_its_begin() -> None:
         assert response == stub(server).Predict(request(4))
         assert metric(server, "grpc_server_handled_total", **LABELS, grpc_code=FULL) == 1
         assert metric(server, "forward_queue_images") == 0
+
+
+HANGING = """
+import sys, threading
+from server.transport.native import server, watchdog
+watchdog.HUNG_SECONDS = 3
+start = server.NativeServer.start
+async def started(self):
+    await start(self)
+    threading.Timer(1, self._extension.sleep, [60]).start()
+server.NativeServer.start = started
+from server.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_an_io_thread_that_hangs_ends_the_process_with_a_line() -> None:
+    ports = ["--grpc-port", "0", "--metrics-port", "0", "--http-port", "off"]
+    done = subprocess.run(
+        [sys.executable, "-c", HANGING, "--transport", "native", *ports],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == EXIT_STATUS
+    assert "forward-native: forward-io made no progress for 3 s" in done.stderr

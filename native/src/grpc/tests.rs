@@ -46,7 +46,9 @@ fn status_text_is_percent_encoded() {
         3,
         "50% of é\n",
         &[("x-bin".into(), Value::Binary(vec![0xff]))],
+        HeaderValue::from_static("an-id"),
     );
+    assert_eq!(trailers["x-request-id"], "an-id");
     assert_eq!(trailers["grpc-message"], "50%25 of %C3%A9%0A");
     assert_eq!(trailers["x-bin"], "/w");
 }
@@ -57,5 +59,8 @@ fn binary_metadata_are_decoded_with_and_without_padding() {
     headers.append("x-bin", HeaderValue::from_static("/w==,/w"));
     headers.append("te", HeaderValue::from_static("trailers"));
     let one = ("x-bin".to_owned(), Value::Binary(vec![0xff]));
-    assert_eq!(metadata(&headers), vec![one.clone(), one]);
+    let id = ("x-request-id".to_owned(), Value::Text("an-id".into()));
+    headers.insert(REQUEST_ID, HeaderValue::from_static("a client's"));
+    let found = metadata(&headers, &HeaderValue::from_static("an-id"));
+    assert_eq!(found, vec![id, one.clone(), one]);
 }

@@ -2,6 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::time::Instant;
+
+use crate::counts::{add, loaded};
+use crate::grpc;
+
 /// Upper bounds of the buckets; Python gives them, so that both count alike.
 #[derive(Clone, Debug, Default)]
 pub struct Bounds {
@@ -30,17 +35,21 @@ impl Histogram {
     }
 
     pub fn observe(&self, value: f64) {
+        self.observe_alike(value, 1);
+    }
+
+    /// Counts so many observations of that value in.
+    pub fn observe_alike(&self, value: f64, count: usize) {
         let place = self.bounds.partition_point(|&bound| bound < value);
-        self.counts[place].fetch_add(1, Ordering::Relaxed);
-        let sum = f64::from_bits(self.sum_bits.load(Ordering::Relaxed)) + value;
+        add(&self.counts[place], count as u64);
+        let sum = f64::from_bits(loaded(&self.sum_bits)) + value * count as f64;
         self.sum_bits.store(sum.to_bits(), Ordering::Relaxed); // one thread writes
     }
 
     /// Returns the count of each bucket by itself, and the sum of all values.
     pub fn totals(&self) -> (Vec<u64>, f64) {
-        let load = |each: &AtomicU64| each.load(Ordering::Relaxed);
-        let counts = self.counts.iter().map(load).collect();
-        (counts, f64::from_bits(load(&self.sum_bits)))
+        let counts = self.counts.iter().map(loaded).collect();
+        (counts, f64::from_bits(loaded(&self.sum_bits)))
     }
 }
 
@@ -52,6 +61,19 @@ pub enum End {
     DeadlineExceeded,
     Unavailable,
     ResourceExhausted,
+}
+
+impl End {
+    /// Returns the code of gRPC.
+    pub fn code(self) -> u32 {
+        match self {
+            Self::Ok => grpc::OK,
+            Self::Cancelled => grpc::CANCELLED,
+            Self::DeadlineExceeded => grpc::DEADLINE_EXCEEDED,
+            Self::Unavailable => grpc::UNAVAILABLE,
+            Self::ResourceExhausted => grpc::RESOURCE_EXHAUSTED,
+        }
+    }
 }
 
 /// The names of `End` in gRPC, in its order.
@@ -94,13 +116,27 @@ pub struct Calls {
     pub handling_seconds: Histogram,
 }
 
+/// One run of the runtime.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Run {
+    /// Requests that had images in it.
+    pub requests: usize,
+    pub images: usize,
+    pub seconds: f64,
+}
+
 #[derive(Debug)]
 pub struct Metrics {
     pub images: AtomicU64,
+    pub run_requests: Histogram,
     pub run_images: Histogram,
     pub run_seconds: Histogram,
     pub queue_seconds: Histogram,
+    pub encode_seconds: Histogram,
     pub calls: [Calls; PATHS.len()],
+    started: Instant,
+    /// When the oldest request that waits came, in nanoseconds since the start; 0: none waits.
+    oldest: AtomicU64,
 }
 
 impl Metrics {
@@ -108,31 +144,53 @@ impl Metrics {
         let seconds = || Histogram::new(&bounds.seconds);
         Self {
             images: AtomicU64::new(0),
+            run_requests: Histogram::new(&bounds.images),
             run_images: Histogram::new(&bounds.images),
             run_seconds: seconds(),
             queue_seconds: seconds(),
+            encode_seconds: seconds(),
             calls: PATHS.map(|_| Calls {
                 ended: CODES.map(|_| AtomicU64::new(0)),
                 handling_seconds: seconds(),
             }),
+            started: Instant::now(),
+            oldest: AtomicU64::new(0),
         }
     }
 
-    pub fn observe_run(&self, images: usize, seconds: f64) {
-        self.images.fetch_add(images as u64, Ordering::Relaxed);
-        self.run_images.observe(images as f64);
-        self.run_seconds.observe(seconds);
+    pub fn observe_run(&self, run: &Run) {
+        add(&self.images, run.images as u64);
+        self.run_requests.observe(run.requests as f64);
+        self.run_images.observe(run.images as f64);
+        self.run_seconds.observe(run.seconds);
+    }
+
+    /// Notes when the oldest request that waits came.
+    pub fn set_oldest(&self, arrived: Option<Instant>) {
+        let since_start = |at: Instant| (at - self.started).as_nanos() as u64;
+        let oldest = arrived.map_or(0, |at| since_start(at).max(1));
+        self.oldest.store(oldest, Ordering::Relaxed);
+    }
+
+    /// Returns how long the oldest request has waited that waits; 0: none does.
+    pub fn oldest_seconds(&self, now: Instant) -> f64 {
+        match loaded(&self.oldest) {
+            0 => 0.0,
+            arrived => (now - self.started).as_secs_f64() - arrived as f64 * 1e-9,
+        }
     }
 
     pub fn observe_call(&self, method: Method, end: End, seconds: f64) {
         let calls = &self.calls[method as usize];
-        calls.ended[end as usize].fetch_add(1, Ordering::Relaxed);
+        add(&calls.ended[end as usize], 1);
         calls.handling_seconds.observe(seconds);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -142,6 +200,17 @@ mod tests {
             .iter()
             .for_each(|&value| histogram.observe(value));
         assert_eq!(histogram.totals(), (vec![2, 2, 1], 7.5));
+    }
+
+    #[test]
+    fn the_age_of_the_oldest_request_grows_until_none_waits() {
+        let metrics = Metrics::new(&Bounds::default());
+        let (arrived, second) = (Instant::now(), Duration::from_secs(1));
+        assert_eq!(metrics.oldest_seconds(arrived), 0.0);
+        metrics.set_oldest(Some(arrived));
+        assert!((metrics.oldest_seconds(arrived + second) - 1.0).abs() < 1e-6);
+        metrics.set_oldest(None);
+        assert_eq!(metrics.oldest_seconds(arrived + second), 0.0);
     }
 
     #[test]

@@ -12,12 +12,15 @@ pub mod model;
 pub mod predict;
 pub mod queue;
 pub mod refusal;
+pub mod sampling;
 pub mod served;
 pub mod stream;
 pub mod tokens;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod observed_tests;
 #[cfg(test)]
 mod queue_tests;
 #[cfg(test)]

@@ -20,16 +20,50 @@ use super::admission::{Admission, Admitted};
 use super::arrivals::{Arrival, Arrivals};
 use super::metrics::{End, Method, Metrics};
 use super::refusal::Fill;
+use super::sampling::{Sample, Sampler};
 use super::served::{Request, Served};
+
+mod run;
 
 /// Who waits for an answer.
 pub trait Caller {
     /// Whether the answer is still wanted.
     fn is_waiting(&mut self) -> bool;
-    /// Takes the response, framed.
-    fn answer(self, response: Bytes);
+    /// Takes the response, framed, and what is known of it.
+    fn answer(self, response: Bytes, answered: &Answered);
     /// Lets Python answer.
     fn hand_back(self);
+}
+
+/// What is known of a request that was answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Answered {
+    pub images: usize,
+    /// Of the model.
+    pub version: i64,
+    pub queue_seconds: f64,
+    /// Of all runs of its batch.
+    pub run_seconds: f64,
+    /// The mean of its batch.
+    pub encode_seconds: f64,
+    pub batch: Batch,
+}
+
+/// The requests that were run together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Each has another.
+    pub number: u64,
+    pub requests: usize,
+    pub images: usize,
+    pub started: Option<Instant>,
+}
+
+/// What the lane tells while it runs.
+pub enum Told {
+    /// A run failed, of that error.
+    Failed(String),
+    Sampled(Sample),
 }
 
 /// A request for a version.
@@ -69,18 +103,19 @@ pub fn end_of_lost(deadline: Option<Instant>, now: Instant) -> End {
     }
 }
 
-/// Weight of the newest run in the mean time of an image, as in server/engine/admission.py.
-const SMOOTHING: f64 = 0.1;
-
 pub struct Queue<C> {
     served: RefCell<Option<Rc<Served>>>,
     waiting: RefCell<VecDeque<Waiting<C>>>,
     batch: RefCell<Vec<Waiting<C>>>, // empty but for its memory
+    responses: RefCell<Vec<Bytes>>,  // as well
     has_requests: Notify,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
     seconds_per_image: Cell<f64>,
     arrivals: Arrivals,
+    sampler: Sampler,
+    sampled: Cell<Option<Sample>>,
+    batches: Cell<u64>, // so far
 }
 
 /// What becomes of a request of which only the begin is there.
@@ -96,16 +131,20 @@ const KEPT_PART: usize = 2;
 
 impl<C: Caller> Queue<C> {
     /// Returns a lane that is off.
-    pub fn new(admission: Arc<Admission>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(admission: Arc<Admission>, metrics: Arc<Metrics>, sampler: Sampler) -> Self {
         Self {
             served: RefCell::default(),
             waiting: RefCell::default(),
             batch: RefCell::default(),
+            responses: RefCell::default(),
             has_requests: Notify::new(),
             admission,
             metrics,
             seconds_per_image: Cell::new(0.0),
             arrivals: Arrivals::default(),
+            sampler,
+            sampled: Cell::default(),
+            batches: Cell::new(0),
         }
     }
 
@@ -168,118 +207,27 @@ impl<C: Caller> Queue<C> {
             arrived,
         });
         if waiting.len() == 1 {
+            self.metrics.set_oldest(Some(arrived));
             self.has_requests.notify_one();
         }
         Ok(())
     }
 
-    /// Runs what comes, for ever; errors of runs go to the log.
-    pub async fn keep_running(&self, log: impl Fn(String)) {
+    /// Runs what comes, for ever.
+    pub async fn keep_running(&self, tell: impl Fn(Told)) {
         loop {
             self.has_requests.notified().await;
             // Others read what has arrived; between runs, what the last one answered leaves.
             yield_now().await;
             while !self.waiting.borrow().is_empty() {
                 if let Err(error) = self.run_batch() {
-                    log(format!(
-                        "a run failed, Python answers its requests: {error}"
-                    ));
+                    tell(Told::Failed(error));
+                }
+                if let Some(sample) = self.sampled.take() {
+                    tell(Told::Sampled(sample));
                 }
                 yield_now().await;
             }
-        }
-    }
-
-    /// Runs one batch; the error is that of the run, whose requests were handed back.
-    fn run_batch(&self) -> Result<(), String> {
-        let mut batch = std::mem::take(&mut *self.batch.borrow_mut());
-        let started = Instant::now();
-        self.take_batch(&mut batch, started);
-        let outcome = self.answer_batch(&mut batch, started);
-        batch.clear();
-        *self.batch.borrow_mut() = batch;
-        outcome
-    }
-
-    /// Moves the oldest requests of one version into a batch, without those that are in vain.
-    fn take_batch(&self, batch: &mut Vec<Waiting<C>>, now: Instant) {
-        let (mut images, mut version) = (0, None);
-        while let Some(mut next) = self.next_if(images, version.as_ref()) {
-            images += next.decoded.images();
-            version.get_or_insert_with(|| Rc::clone(&next.decoded.served));
-            if !next.caller.is_waiting() {
-                let seconds = (now - next.arrived).as_secs_f64();
-                self.count(&next, end_of_lost(next.deadline, now), seconds);
-            } else if next.deadline.is_some_and(|deadline| deadline <= now) {
-                let Waiting {
-                    caller, _admitted, ..
-                } = next;
-                drop(_admitted); // before Python asks for the same room
-                caller.hand_back();
-            } else {
-                batch.push(next);
-            }
-        }
-    }
-
-    /// Takes the oldest request, if it is of that version and fits beside so many images.
-    fn next_if(&self, images: usize, version: Option<&Rc<Served>>) -> Option<Waiting<C>> {
-        let mut waiting = self.waiting.borrow_mut();
-        let next = &waiting.front()?.decoded;
-        let fits = version.is_none_or(|version| {
-            let together = images + next.images();
-            Rc::ptr_eq(version, &next.served) && together <= version.model.max_batch_images
-        });
-        if !fits {
-            return None;
-        }
-        waiting.pop_front()
-    }
-
-    fn answer_batch(&self, batch: &mut Vec<Waiting<C>>, started: Instant) -> Result<(), String> {
-        let Some(first) = batch.first() else {
-            return Ok(());
-        };
-        let served = Rc::clone(&first.decoded.served);
-        let requests = batch.iter().map(|each| &each.decoded.request);
-        let observe = |images, seconds| {
-            let before = self.seconds_per_image.get();
-            let newest = seconds / images as f64;
-            self.seconds_per_image
-                .set(before + SMOOTHING * (newest - before));
-            self.metrics.observe_run(images, seconds);
-        };
-        let outcome = served.run(requests, observe);
-        let mut responses = match outcome {
-            Ok(responses) => responses,
-            Err(error) => {
-                for Waiting {
-                    caller, _admitted, ..
-                } in batch.drain(..)
-                {
-                    drop(_admitted);
-                    caller.hand_back();
-                }
-                return Err(error);
-            }
-        };
-        let ended = Instant::now();
-        for each in batch.drain(..) {
-            let response = responses.next(&each.decoded.request);
-            self.metrics
-                .queue_seconds
-                .observe((started - each.arrived).as_secs_f64());
-            self.count(&each, End::Ok, (ended - each.arrived).as_secs_f64());
-            each.caller.answer(response);
-        }
-        Ok(())
-    }
-
-    /// Counts a call; a message of a stream is none, its stream counts itself.
-    fn count(&self, request: &Waiting<C>, end: End, seconds: f64) {
-        let method = request.decoded.method;
-        if method != Method::PredictStream {
-            self.metrics.observe_call(method, end, seconds);
         }
     }
 }

@@ -6,8 +6,9 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::images::{Images, Pixels, FLOAT32_BYTES};
-use super::metrics::Method;
+use super::metrics::{Method, Run};
 use super::model::LaneModel;
+use super::sampling::Sample;
 use super::{infer, predict};
 use crate::onnx::Session;
 
@@ -108,13 +109,13 @@ impl Served {
         }
     }
 
-    /// Runs requests together, in runs of up to RUN_IMAGES each; tells the images and seconds of each.
+    /// Runs requests together, in runs of up to RUN_IMAGES each; tells of each.
     ///
     /// Then the responses can be asked for. An image's logits don't depend on the run it is in.
     pub fn run<'a>(
         &self,
         requests: impl Iterator<Item = &'a Request> + Clone,
-        mut observe: impl FnMut(usize, f64),
+        mut observe: impl FnMut(&Run),
     ) -> Result<Responses<'_>, String> {
         let images = requests
             .clone()
@@ -129,6 +130,7 @@ impl Served {
         let pixels = grown(pixels, images.min(RUN_IMAGES) * image_pixels);
         let mut rows = grown(logits, images * classes);
         let mut ready = 0; // images whose pixels are there
+        let mut sharing = 0; // requests that they are of
         let mut left = images;
         for request in requests {
             let mut done = 0;
@@ -137,14 +139,19 @@ impl Served {
                 let part = request.part(done, count, image_pixels);
                 part.write_pixels(&mut pixels[ready * image_pixels..][..count * image_pixels]);
                 (done, ready, left) = (done + count, ready + count, left - count);
+                sharing += 1;
                 if ready < RUN_IMAGES && left > 0 {
                     continue;
                 }
                 let (own, others) = rows.split_at_mut(ready * classes);
                 let started = Instant::now();
                 runner.run(&pixels[..ready * image_pixels], ready, own)?;
-                observe(ready, started.elapsed().as_secs_f64());
-                (rows, ready) = (others, 0);
+                observe(&Run {
+                    requests: sharing,
+                    images: ready,
+                    seconds: started.elapsed().as_secs_f64(),
+                });
+                (rows, ready, sharing) = (others, 0, 0);
             }
         }
         Ok(Responses {
@@ -174,6 +181,17 @@ impl Served {
 }
 
 impl Request {
+    /// Returns the first image as a sample, with its logits.
+    fn sample(&self, version: i64, logits: &[f32]) -> Sample {
+        let pixels = self.data.len() / self.images;
+        Sample {
+            version,
+            pixels: Bytes::copy_from_slice(&self.data[..pixels]),
+            is_uint8: self.is_uint8,
+            logits: logits.iter().flat_map(|each| each.to_le_bytes()).collect(),
+        }
+    }
+
     /// Returns `count` of the images, from that one on.
     fn part(&self, first: usize, count: usize, image_pixels: usize) -> Images<'_> {
         let size = if self.is_uint8 { 1 } else { FLOAT32_BYTES };
@@ -194,6 +212,14 @@ pub struct Responses<'a> {
 }
 
 impl Responses<'_> {
+    /// Returns the first image of the run, which is that request's, as a sample.
+    pub fn sample(&self, first: &Request) -> Sample {
+        let LaneModel {
+            version, classes, ..
+        } = self.served.model;
+        first.sample(version, &self.served.work.borrow().logits[..classes])
+    }
+
     /// Returns the response to the next request of the run, framed.
     pub fn next(&mut self, request: &Request) -> Bytes {
         let classes = self.served.model.classes;
@@ -247,17 +273,28 @@ mod tests {
                 |data: &Vec<u8>| served.decode(Method::Predict, &request_of(data)).unwrap();
             let requests: Vec<Request> = data.iter().map(decode).collect();
             let mut observed = Vec::new();
-            let observe = |images, _| observed.push(images);
+            let observe = |run: &Run| observed.push((run.requests, run.images));
             let mut responses = served.run(requests.iter(), observe).unwrap();
             for (request, data) in requests.iter().zip(&data) {
                 let logits: Vec<f32> = data.iter().map(|&byte| f32::from(byte) / 255.0).collect();
                 assert_eq!(responses.next(request), served.frame(request, &logits));
             }
+            let (requests, observed): (Vec<_>, Vec<_>) = observed.into_iter().unzip();
             assert_eq!(observed, runs.images());
+            assert_eq!(requests, sharing(sizes));
             let (last, full) = observed.split_last().unwrap();
             assert!(full.iter().all(|&images| images == RUN_IMAGES));
             assert_eq!(full.len() * RUN_IMAGES + last, sizes.iter().sum::<usize>());
             assert!((1..=RUN_IMAGES).contains(last));
         }
+    }
+
+    /// Of how many requests each run has images: each image is of one, a run has RUN_IMAGES.
+    fn sharing(sizes: &[usize]) -> Vec<usize> {
+        let owners: Vec<usize> = (0..).zip(sizes).flat_map(|(of, &n)| vec![of; n]).collect();
+        owners
+            .chunks(RUN_IMAGES)
+            .map(|run| run[run.len() - 1] - run[0] + 1)
+            .collect()
     }
 }

@@ -7,7 +7,9 @@ use std::task::{Context, Waker};
 
 use bytes::Bytes;
 
-use super::queue::Caller;
+use crate::grpc::PREFIX_BYTES;
+
+use super::queue::{Answered, Caller};
 
 /// As in server/api/forward_v1/stream.py.
 const MAX_MESSAGES: usize = 64;
@@ -23,6 +25,29 @@ struct Inner {
     images: usize,
     is_closed: bool,
     waker: Option<Waker>,
+    totals: Totals,
+}
+
+/// All that was answered of a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    pub request_bytes: usize,
+    pub response_bytes: usize,
+    /// Sums, but for the version and the batch, which are the last one's.
+    pub answered: Answered,
+}
+
+impl Totals {
+    fn add(&mut self, framed_bytes: usize, answered: &Answered) {
+        self.response_bytes += framed_bytes - PREFIX_BYTES;
+        let all = &mut self.answered;
+        all.images += answered.images;
+        all.version = answered.version;
+        all.queue_seconds += answered.queue_seconds;
+        all.run_seconds += answered.run_seconds;
+        all.encode_seconds += answered.encode_seconds;
+        all.batch = answered.batch;
+    }
 }
 
 struct Entry {
@@ -64,6 +89,7 @@ impl Ahead {
         let mut inner = self.0.borrow_mut();
         let number = inner.first + inner.entries.len() as u64;
         inner.images += images;
+        inner.totals.request_bytes += message.len();
         inner.entries.push_back(Entry {
             message,
             images,
@@ -82,6 +108,10 @@ impl Ahead {
             Some(State::Answered(response)) => First::Answered(response.clone()),
             Some(State::HandedBack) => First::HandedBack,
         }
+    }
+
+    pub fn totals(&self) -> Totals {
+        self.0.borrow().totals
     }
 
     /// Counts the first message out: its answer was sent.
@@ -144,7 +174,8 @@ impl Caller for StreamCaller {
         !self.inner.borrow().is_closed
     }
 
-    fn answer(self, response: Bytes) {
+    fn answer(self, response: Bytes, answered: &Answered) {
+        self.inner.borrow_mut().totals.add(response.len(), answered);
         self.set(State::Answered(response));
     }
 

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::metrics::Method;
-use super::queue::Caller;
+use super::queue::{Answered, Caller};
 use super::stream::{Ahead, First, StreamCaller};
 use super::testing::{request, settle, Laned};
+use crate::grpc::framed;
 
 #[derive(Default)]
 struct Woken(AtomicUsize);
@@ -46,20 +47,20 @@ fn the_stream_is_woken_for_its_first_message_alone() {
     let waker = Waker::from(Arc::clone(&woken));
     let (first, second) = (ahead.enter(Bytes::new(), 1), ahead.enter(Bytes::new(), 1));
     ahead.watch(&Context::from_waker(&waker));
-    second.answer(Bytes::from_static(b"second"));
+    second.answer(framed(b"second"), &Answered::default());
     assert_eq!(woken.0.load(Ordering::Relaxed), 0);
     assert!(matches!(ahead.first(), First::Waiting));
-    first.answer(Bytes::from_static(b"first"));
+    first.answer(framed(b"first"), &Answered::default());
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-    assert_eq!(answered(&ahead).unwrap(), "first");
+    assert_eq!(answered(&ahead).unwrap(), framed(b"first"));
     ahead.leave();
-    assert_eq!(answered(&ahead).unwrap(), "second");
+    assert_eq!(answered(&ahead).unwrap(), framed(b"second"));
     ahead.leave();
     assert!(matches!(ahead.first(), First::Nothing));
     ahead
         .enter(Bytes::new(), 1)
-        .answer(Bytes::from_static(b"third"));
-    assert_eq!(answered(&ahead).unwrap(), "third");
+        .answer(framed(b"third"), &Answered::default());
+    assert_eq!(answered(&ahead).unwrap(), framed(b"third"));
 }
 
 #[test]
@@ -67,13 +68,13 @@ fn from_what_is_handed_back_on_the_rest_is_for_python_in_order() {
     let ahead = Ahead::default();
     let [a, b, mut c] = [1, 2, 3].map(|byte| ahead.enter(Bytes::from(vec![byte]), 1));
     b.hand_back();
-    a.answer(Bytes::from_static(b"a"));
-    assert_eq!(answered(&ahead).unwrap(), "a");
+    a.answer(framed(b"a"), &Answered::default());
+    assert_eq!(answered(&ahead).unwrap(), framed(b"a"));
     ahead.leave();
     assert!(matches!(ahead.first(), First::HandedBack));
     assert_eq!(ahead.take_rest(), [vec![2], vec![3]]);
     assert!(!c.is_waiting());
-    c.answer(Bytes::from_static(b"in vain"));
+    c.answer(framed(b"in vain"), &Answered::default());
     assert!(ahead.is_empty());
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
@@ -9,7 +10,8 @@ use bytes::{Bytes, BytesMut};
 use super::admission::Admission;
 use super::metrics::{Bounds, Metrics};
 use super::model::LaneModel;
-use super::queue::{Caller, Queue};
+use super::queue::{Answered, Caller, Queue, Told};
+use super::sampling::{Sample, Sampler};
 use super::served::{Runner, Served};
 use crate::wire::{put_bytes, put_header, put_varint};
 
@@ -114,7 +116,8 @@ impl Caller for Remembering {
         self.is_waiting
     }
 
-    fn answer(self, response: Bytes) {
+    fn answer(self, response: Bytes, answered: &Answered) {
+        assert!(answered.images > 0 && answered.queue_seconds >= 0.0);
         self.got
             .borrow_mut()
             .push((self.name, Got::Answer(response)));
@@ -132,6 +135,8 @@ pub struct Laned<C> {
     pub admission: Arc<Admission>,
     pub metrics: Arc<Metrics>,
     pub log: Rc<RefCell<Vec<String>>>,
+    pub wants_samples: Arc<AtomicBool>,
+    pub samples: Rc<RefCell<Vec<Sample>>>,
 }
 
 impl<C: Caller + 'static> Laned<C> {
@@ -142,7 +147,10 @@ impl<C: Caller + 'static> Laned<C> {
         };
         let (admission, runs) = (Admission::new(MAX_QUEUE_IMAGES), Runs::default());
         let metrics = Arc::new(Metrics::new(&bounds));
-        let queue = Rc::new(Queue::new(Arc::clone(&admission), Arc::clone(&metrics)));
+        let wants_samples = Arc::<AtomicBool>::default();
+        let sampler = Sampler::new(Arc::clone(&wants_samples));
+        let queue = Queue::new(Arc::clone(&admission), Arc::clone(&metrics), sampler);
+        let queue = Rc::new(queue);
         queue.serve(Some(Served::new(model(1), Box::new(runs.clone()))));
         Self {
             queue,
@@ -150,6 +158,8 @@ impl<C: Caller + 'static> Laned<C> {
             admission,
             metrics,
             log: Rc::default(),
+            wants_samples,
+            samples: Rc::default(),
         }
     }
 
@@ -160,8 +170,13 @@ impl<C: Caller + 'static> Laned<C> {
             .unwrap();
         let local = tokio::task::LocalSet::new();
         let (queue, log) = (Rc::clone(&self.queue), Rc::clone(&self.log));
+        let samples = Rc::clone(&self.samples);
         local.spawn_local(async move {
-            queue.keep_running(|line| log.borrow_mut().push(line)).await;
+            let tell = |told| match told {
+                Told::Failed(error) => log.borrow_mut().push(error),
+                Told::Sampled(sample) => samples.borrow_mut().push(sample),
+            };
+            queue.keep_running(tell).await;
         });
         local.block_on(&runtime, test);
     }

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias, TypedDict
 from server.engine.admission import ImageCounter
 from server.errors import StartError
 
-CONTRACT = 1  # of what this package calls; the extension has the same number
+CONTRACT = 2  # of what this package calls; the extension has the same number
 MODULE = "forward_native"
 REMEDY = "install it with `make native`, or take --transport python"
 
@@ -18,14 +18,39 @@ Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 Observed: TypeAlias = tuple[Sequence[int], float]  # the counts of buckets, and the sum
 
 
+Named: TypeAlias = Sequence[tuple[str, int]]  # names with their counts
+
+
 class LaneTotals(TypedDict):
     """What the lane has counted since the start."""
 
     images: int
+    run_requests: Observed
     run_images: Observed
     run_seconds: Observed
     queue_seconds: Observed
-    calls: Sequence[tuple[str, Sequence[tuple[str, int]], Observed]]  # path, codes, times
+    encode_seconds: Observed
+    queue_oldest_seconds: float  # of now
+    calls: Sequence[tuple[str, Named, Observed]]  # path, codes, times
+
+
+class ConnectionTotals(TypedDict):
+    """The connections since the start."""
+
+    open: int  # now
+    opened: int
+    closed: Named
+    refused: Named
+
+
+class Totals(TypedDict):
+    """Everything that was counted since the start."""
+
+    lane: LaneTotals
+    ended: Sequence[tuple[str, int, int]]  # before any service had them: path, code, how many
+    calls_in_flight: int  # now, Python's as well
+    observations_dropped: int
+    connections: ConnectionTotals
 
 
 class Extension(Protocol):
@@ -45,9 +70,12 @@ class Extension(Protocol):
     def set_gate(self, closed: bool) -> None: ...
     def set_tokens(self, tokens: Sequence[str]) -> None: ...
     def set_lane(self, session: object | None, model: Mapping[str, object] | None) -> None: ...
-    def lane_totals(self) -> LaneTotals: ...
+    def set_samples(self, are_wanted: bool) -> None: ...
+    def totals(self) -> Totals: ...
+    def beats(self) -> int: ...
     def stop(self, grace_seconds: float) -> None: ...
     def panic(self) -> None: ...
+    def sleep(self, seconds: float) -> None: ...
     def join(self) -> None: ...
 
 

@@ -11,6 +11,7 @@ from server.config import ServerSettings
 from server.errors import DrainingError, rich_status
 from server.observability.buckets import IMAGES_BUCKETS, SECONDS_BUCKETS
 from server.transport.grpc.options import HANDSHAKE_SECONDS, MAX_PING_SECONDS, MIN_PING_SECONDS
+from server.transport.grpc.reflection import REFLECTION_SERVICES
 from server.transport.grpc.server import DESCRIPTORS, HEALTH
 from server.transport.native.extension import Extension, NativeModule
 from server.transport.native.server import NativeServer
@@ -36,15 +37,17 @@ def build_native_server(
 
     Where calls need a token, the lane answers none before `set_tokens`.
     """
-    paths = [
-        f"/{service.full_name}/{method.name}"
-        for service in (*DESCRIPTORS, HEALTH)
+    methods = [
+        (
+            f"/{service.full_name}/{method.name}",
+            not method.client_streaming and not method.server_streaming,
+        )
+        for service in (*DESCRIPTORS, HEALTH, *REFLECTION_SERVICES)
         for method in service.methods
-        if not method.client_streaming and not method.server_streaming
     ]
     drained = rpc_status.to_status(rich_status(DrainingError(DRAINED)))
     extension: Extension = native.module.Server(
-        unary_methods=paths,
+        methods=methods,
         max_connections=limits.max_connections,
         max_concurrent_streams=settings.max_concurrent_streams,
         max_message_bytes=limits.max_request_bytes,
@@ -57,6 +60,8 @@ def build_native_server(
         min_ping_seconds=MIN_PING_SECONDS,
         needs_token=limits.needs_token,
         drained=(drained.code.value[0], drained.details, drained.trailing_metadata),
+        access_log=0.0,
+        traces=False,
         admission=native.images,
         seconds_bounds=SECONDS_BUCKETS,
         images_bounds=IMAGES_BUCKETS,

@@ -23,6 +23,7 @@ from server.transport.native.extension import Extension, Metadata
 from server.transport.native.lane import LaneUpdates
 from server.transport.native.tls import use_credentials
 from server.transport.native.totals import LaneTotalsReader
+from server.transport.native.watchdog import Watchdog
 
 CALL, MESSAGE, HALF_CLOSED, SENT, ENDED, STOPPED, LOG = range(7)  # kinds of events
 BACKLOG = 1024  # connections that wait to be accepted
@@ -65,6 +66,7 @@ class NativeServer:
         self._flushed: asyncio.Future[None] | None = None
         self._stopped = asyncio.Event()
         self._socket_path: Path | None = None
+        self._watchdog = Watchdog(extension)
 
     def listen(self, host: str, port: int) -> int:
         """Listen on every address of a host; return the port, which for 0 is one that was free.
@@ -103,12 +105,14 @@ class NativeServer:
     async def start(self) -> None:
         """Answer calls from now on."""
         self._extension.start()
+        self._watchdog.start()
         asyncio.get_running_loop().add_reader(self._extension.event_fd, self._take)
 
     async def stop(self, grace: float | None) -> None:
         """Accept no more calls; end those that still run after `grace` seconds."""
         self._extension.stop(grace or 0.0)
         await self._stopped.wait()
+        self._watchdog.stop()
         asyncio.get_running_loop().remove_reader(self._extension.event_fd)
         await asyncio.to_thread(self._extension.join)
         if self._socket_path:

@@ -11,13 +11,13 @@ class LaneTotalsReader:
 
     def __init__(self, extension: Extension, metrics: ServerMetrics) -> None:
         self._extension, self._metrics = extension, metrics
-        self._before = extension.lane_totals()
+        self._before = extension.totals()["lane"]
         self._lock = Lock()  # scrapes may come together
 
     def read(self) -> None:
         """Add what was counted since the last time."""
         with self._lock:
-            before, now = self._before, self._extension.lane_totals()
+            before, now = self._before, self._extension.totals()["lane"]
             self._before = now
         batcher = self._metrics.engine.batcher("predict")
         batcher.images.inc(now["images"] - before["images"])

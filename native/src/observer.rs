@@ -1,0 +1,205 @@
+//! Calls of which Python gets a record for its log and its traces, though they never reached it.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
+
+use crate::clock::monotonic_seconds_of;
+use crate::grpc;
+use crate::lane::queue::Answered;
+
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// A call that ended, by the fields of server/observability/calls.py.
+#[derive(Debug)]
+pub struct Observation {
+    pub method: String,
+    pub peer: Arc<str>,
+    pub request_id: String,
+    /// As it came.
+    pub traceparent: Option<String>,
+    /// Seconds of CLOCK_MONOTONIC.
+    pub started: f64,
+    pub seconds: f64,
+    pub request_bytes: usize,
+    pub response_bytes: usize,
+    pub answered: Answered,
+    pub code: u32,
+    pub audience: Audience,
+}
+
+/// The end of a call, to be observed.
+pub struct Ends {
+    pub method: String,
+    pub peer: Arc<str>,
+    pub request_id: String,
+    pub traceparent: Option<String>,
+    pub began: Instant,
+    pub code: u32,
+    pub audience: Audience,
+}
+
+impl Ends {
+    /// Return the record of a call that was answered.
+    pub fn answered(
+        self,
+        request_bytes: usize,
+        response_bytes: usize,
+        answered: Answered,
+    ) -> Observation {
+        Observation {
+            method: self.method,
+            peer: self.peer,
+            request_id: self.request_id,
+            traceparent: self.traceparent,
+            started: monotonic_seconds_of(self.began),
+            seconds: self.began.elapsed().as_secs_f64(),
+            request_bytes,
+            response_bytes,
+            answered,
+            code: self.code,
+            audience: self.audience,
+        }
+    }
+
+    /// Return the record of a call that was not.
+    pub fn unanswered(self, request_bytes: usize) -> Observation {
+        self.answered(request_bytes, 0, Answered::default())
+    }
+}
+
+/// Who is to know of a call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Audience {
+    /// The traces alone.
+    Traces,
+    /// The log as well.
+    All,
+}
+
+/// Chooses the calls that are observed.
+pub struct Observer {
+    /// Of 2^64 numbers, those below choose a call; None: all do.
+    chosen_below: Option<u64>,
+    /// Whether calls are observed whose client has sampled them for tracing.
+    traces: bool,
+    random: Cell<u64>,
+}
+
+impl Observer {
+    /// Observe that share of all calls, 0 to 1.
+    pub fn new(share: f64, traces: bool) -> Self {
+        let below = (share * 2f64.powi(64)) as u64; // it stops at the largest
+        Self {
+            chosen_below: (share < 1.0).then_some(below),
+            traces,
+            random: Cell::new(RandomState::new().hash_one(0) | 1),
+        }
+    }
+
+    /// Tell who is to know of a call with these headers that ends with that code.
+    pub fn audience(&self, headers: &HeaderMap, code: u32) -> Option<Audience> {
+        if is_failure_of_server(code) || self.chooses() {
+            return Some(Audience::All);
+        }
+        (self.traces && traceparent(headers).is_some_and(is_sampled)).then_some(Audience::Traces)
+    }
+
+    fn chooses(&self) -> bool {
+        let Some(below) = self.chosen_below else {
+            return true;
+        };
+        below > 0 && self.random() < below
+    }
+
+    /// xorshift64*: a choice, and no secret.
+    fn random(&self) -> u64 {
+        let mut state = self.random.get();
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        self.random.set(state);
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+/// As OpenTelemetry's semantic conventions have it for servers of gRPC.
+pub fn is_failure_of_server(code: u32) -> bool {
+    const DATA_LOSS: u32 = 15;
+    [
+        grpc::UNKNOWN,
+        grpc::DEADLINE_EXCEEDED,
+        grpc::UNIMPLEMENTED,
+        grpc::INTERNAL,
+        grpc::UNAVAILABLE,
+        DATA_LOSS,
+    ]
+    .contains(&code)
+}
+
+/// Return the header of the caller's span: of several the last counts.
+pub fn traceparent(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get_all(TRACEPARENT).iter().next_back()
+}
+
+/// Tell if the client records the trace: W3C Trace Context, the lowest bit of the flags.
+fn is_sampled(traceparent: &HeaderValue) -> bool {
+    const FLAGS_END: usize = 55; // "00-", 32 digits, "-", 16 digits, "-", 2 digits
+    let digit = traceparent.as_bytes().get(FLAGS_END - 1);
+    digit.is_some_and(|&digit| {
+        char::from(digit)
+            .to_digit(16)
+            .is_some_and(|flags| flags & 1 == 1)
+    })
+}
+
+/// Return a header as text, if it is there and is one.
+pub fn text_of(value: Option<&HeaderValue>) -> Option<String> {
+    value?.to_str().ok().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OK: u32 = grpc::OK;
+
+    #[test]
+    fn a_share_of_the_calls_is_chosen() {
+        let headers = HeaderMap::new();
+        let observed = |share| {
+            let observer = Observer::new(share, false);
+            (0..10_000)
+                .filter(|_| observer.audience(&headers, OK) == Some(Audience::All))
+                .count()
+        };
+        assert_eq!((observed(0.0), observed(1.0)), (0, 10_000));
+        assert!((2_200..2_800).contains(&observed(0.25)));
+    }
+
+    #[test]
+    fn failures_of_the_server_are_always_observed() {
+        let observer = Observer::new(0.0, false);
+        let observed = (0..17).filter(|&code| observer.audience(&HeaderMap::new(), code).is_some());
+        assert_eq!(observed.collect::<Vec<_>>(), [2, 4, 12, 13, 14, 15]);
+    }
+
+    #[test]
+    fn traces_that_the_client_records_are_observed_while_traces_are_taken() {
+        let (digits, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        for (flags, expected) in [("01", true), ("00", false), ("03", true), ("0", false)] {
+            let value = format!("00-{digits}-{parent}-{flags}").parse().unwrap();
+            let headers = HeaderMap::from_iter([(TRACEPARENT, value)]);
+            let audience = |traces| Observer::new(0.0, traces).audience(&headers, OK);
+            assert_eq!(
+                audience(true),
+                expected.then_some(Audience::Traces),
+                "{flags}"
+            );
+            assert_eq!(audience(false), None);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The io thread's side of the seam: its events until they go to Python, and the commands of a call.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::Notify;
+
+use crate::events::{Command, Event};
+use crate::lane::sampling::Sample;
+use crate::observer::Observation;
+use crate::shared::Shared;
+
+/// The io thread's own events, which go to Python together at the end of a turn.
+pub struct Outbox {
+    shared: Arc<Shared>,
+    events: RefCell<Vec<Event>>,
+    has_events: Notify,
+}
+
+impl Outbox {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            events: RefCell::default(),
+            has_events: Notify::new(),
+        }
+    }
+
+    pub fn push(&self, event: Event) {
+        let mut events = self.events.borrow_mut();
+        events.push(event);
+        if events.len() == 1 {
+            self.has_events.notify_one();
+        }
+    }
+
+    pub fn log(&self, level: &'static str, text: String) {
+        self.push(Event::Log { level, text });
+    }
+
+    /// Tell of a call that ended, if not too many such events wait already.
+    pub fn observe(&self, observation: Observation) {
+        if self.shared.observations.enter() {
+            self.push(Event::Observed(Box::new(observation)));
+        }
+    }
+
+    /// As `observe`.
+    pub fn sample(&self, sample: Sample) {
+        if self.shared.samples.enter() {
+            self.push(Event::Sampled(sample));
+        }
+    }
+
+    /// Publish what came until the end of the turn that brought the first, for ever.
+    pub async fn keep_publishing(&self) {
+        loop {
+            self.has_events.notified().await;
+            tokio::task::yield_now().await;
+            self.publish();
+        }
+    }
+
+    pub fn publish(&self) {
+        self.shared.publish(&mut self.events.borrow_mut());
+    }
+}
+
+/// The commands for one call, in the io thread.
+#[derive(Default)]
+pub struct Slot {
+    commands: RefCell<VecDeque<Command>>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Slot {
+    pub fn push(&self, command: Command) {
+        self.commands.borrow_mut().push_back(command);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Command> {
+        if let Some(command) = self.commands.borrow_mut().pop_front() {
+            return Poll::Ready(command);
+        }
+        self.waker.set(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+}
