@@ -74,7 +74,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     await opened.grpc.start()
     beside = []
     if isinstance(opened.grpc, NativeServer):
-        lane = await opened.grpc.open_lane(current, limits, loader.threads, metrics)
+        lane = await opened.grpc.open_lane(current, limits, loader.threads)
         beside.append(asyncio.create_task(lane.keep_updating()))
     tune_garbage_collection()
     poller = RepositoryPoller(

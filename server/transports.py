@@ -26,7 +26,7 @@ from server.transport.grpc.server import (
     service_handlers,
 )
 from server.transport.native.extension import NativeModule, open_extension
-from server.transport.native.options import ConnectionLimits, build_native_server
+from server.transport.native.options import Answering, ConnectionLimits, build_native_server
 
 log = structlog.get_logger()
 
@@ -92,6 +92,7 @@ async def open_transports(services: Sequence[Service], entrance: Entrance) -> Op
     )
     app = build_app(services, entrance.state, entrance.gate, observer, options)
     http = HttpServer(app, max_connections, security.tls)
+    entrance.observer.metrics.connections.watch("http", http.connections.counts)
     http_port = await http.listen(settings.host_of_http, settings.http_port)
     page = page_url(settings.host_of_http, http_port, is_secure=security.tls is not None)
     return OpenTransports(server, name, grpc_port, (server, http), http_port, page)
@@ -125,8 +126,14 @@ def open_grpc(
     settings, interceptors = entrance.settings, token_interceptors(entrance)
     if entrance.native is not None:
         tokens = entrance.security.tokens
-        limits = ConnectionLimits(entrance.max_request_bytes, max_connections, tokens is not None)
-        native = build_native_server(entrance.native, handlers, settings, limits, interceptors)
+        limits = ConnectionLimits(
+            entrance.max_request_bytes,
+            max_connections,
+            needs_token=tokens is not None,
+            needs_tls=entrance.security.tls is not None,
+        )
+        answering = Answering(handlers, entrance.observer, interceptors)
+        native = build_native_server(entrance.native, answering, settings, limits)
         if tokens:
             tokens.watched.use(native.set_tokens)
         entrance.gate.add_close_callback(native.close_gate)

@@ -10,8 +10,10 @@ import grpc
 import uvloop
 
 from server.config import ServerSettings
+from server.observability.calls import CallObserver
+from server.observability.metrics import ServerMetrics
 from server.transport.native.extension import open_extension
-from server.transport.native.options import ConnectionLimits, build_native_server
+from server.transport.native.options import Answering, ConnectionLimits, build_native_server
 
 # Under a path that the transport knows to be unary, as all of Forward's are.
 SERVICE, METHOD = "forward.v1.ForwardService", "Predict"
@@ -29,7 +31,8 @@ async def serve(answer: bytes) -> None:
     )
     settings = ServerSettings.model_validate({})
     native = open_extension(settings.max_queue_images)
-    server = build_native_server(native, [handler], settings, LIMITS)
+    answering = Answering([handler], CallObserver(ServerMetrics()))
+    server = build_native_server(native, answering, settings, LIMITS)
     port = server.listen("127.0.0.1", 0)
     await server.start()
     print(port, flush=True)

@@ -20,7 +20,7 @@ mod seam;
 
 use crate::body::{Body, BodyError};
 use crate::events::Command;
-use crate::grpc::{Status, PREFIX_BYTES};
+use crate::grpc::{Status, PREFIX_BYTES, UNIMPLEMENTED};
 use crate::held::{Inflow, Share};
 use crate::io::{Counted, Io};
 use crate::laned;
@@ -142,13 +142,12 @@ impl Call {
             Next::Late => return self.refuse(&late()),
             Next::Lost | Next::Command(_) => return self.lose(),
         };
-        match message {
-            None => self.unary_in_python(None).await,
-            Some(message) => {
-                if let Some((call, message)) = laned::take(self, message) {
-                    call.unary_in_python(Some(message)).await;
-                }
-            }
+        let Some(message) = message else {
+            let text = "expected one request, got none";
+            return self.refuse(&Status::new(UNIMPLEMENTED, text));
+        };
+        if let Some((call, message)) = laned::take(self, message) {
+            call.unary_in_python(message).await;
         }
     }
 

@@ -37,9 +37,10 @@ pub enum Event {
     Sent {
         id: u64,
     },
-    /// The call ended before its response: cancelled, lost, or late for its deadline.
+    /// The call ended before its response: cancelled, lost, or with a code of the transport's own.
     Ended {
         id: u64,
+        code: Option<u32>,
     },
     /// All connections are closed, after `stop`.
     Stopped,
@@ -59,7 +60,7 @@ impl Event {
             | Self::Message { id, .. }
             | Self::HalfClosed { id }
             | Self::Sent { id }
-            | Self::Ended { id } => Some(*id),
+            | Self::Ended { id, .. } => Some(*id),
             Self::Stopped | Self::Log { .. } | Self::Observed(_) | Self::Sampled(_) => None,
         }
     }
@@ -68,8 +69,12 @@ impl Event {
         matches!(self, Self::Call { .. }).then(|| self.call())?
     }
 
-    pub fn ended(&self) -> Option<u64> {
-        matches!(self, Self::Ended { .. }).then(|| self.call())?
+    /// The call that ended with it, and the code if the transport sent one.
+    pub fn ended(&self) -> Option<(u64, Option<u32>)> {
+        match self {
+            Self::Ended { id, code } => Some((*id, *code)),
+            _ => None,
+        }
     }
 }
 

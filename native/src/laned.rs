@@ -59,7 +59,7 @@ impl Caller for LaneCaller {
         match self {
             Self::Unary(unary) => {
                 let UnaryCaller { call, message } = unary;
-                spawn_local(call.unary_in_python(Some(message)));
+                spawn_local(call.unary_in_python(message));
             }
             Self::Stream(stream) => stream.hand_back(),
         }

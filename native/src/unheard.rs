@@ -1,6 +1,6 @@
 //! Calls that ended before Python heard of them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -18,23 +18,24 @@ const CLOCK_SECONDS: f64 = 0.02;
 /// Leave such calls out and count them: a client that resets its calls at once (CVE-2023-44487) makes
 /// Python no work.
 pub fn drop_unheard(events: &mut Vec<Event>, methods: &Methods) {
-    let mut unheard: HashSet<u64> = events.iter().filter_map(Event::ended).collect();
+    let mut unheard: HashMap<u64, Option<u32>> = events.iter().filter_map(Event::ended).collect();
     if unheard.is_empty() {
         return;
     }
     let begun: HashSet<u64> = events.iter().filter_map(Event::begun).collect();
-    unheard.retain(|id| begun.contains(id));
-    let is_unheard = |event: &Event| event.call().is_some_and(|id| unheard.contains(&id));
-    for event in events.iter_mut().filter(|event| is_unheard(event)) {
-        if let Some(late) = counted(event, methods) {
-            *event = late;
+    unheard.retain(|id, _| begun.contains(id));
+    let ended = |event: &Event| event.call().and_then(|id| unheard.get(&id).copied());
+    for event in events.iter_mut() {
+        if let Some(observed) = ended(event).and_then(|code| counted(event, code, methods)) {
+            *event = observed;
         }
     }
-    events.retain(|event| !is_unheard(event));
+    events.retain(|event| ended(event).is_none());
 }
 
-/// Count a call that ended, if it is the begin of one; return what Python is to know of it.
-fn counted(event: &Event, methods: &Methods) -> Option<Event> {
+/// Count a call that ended, with that code if one was sent, if the event is its begin; return what
+/// Python is to know of it.
+fn counted(event: &Event, code: Option<u32>, methods: &Methods) -> Option<Event> {
     let Event::Call {
         method,
         peer,
@@ -47,7 +48,7 @@ fn counted(event: &Event, methods: &Methods) -> Option<Event> {
     else {
         return None;
     };
-    let code = code(*deadline);
+    let code = code.unwrap_or_else(|| code_of_lost(*deadline));
     methods.count(method, code);
     if !is_failure_of_server(code) {
         return None;
@@ -72,7 +73,7 @@ fn counted(event: &Event, methods: &Methods) -> Option<Event> {
     Some(Event::Observed(Box::new(ends.unanswered(bytes))))
 }
 
-fn code(deadline: Option<f64>) -> u32 {
+fn code_of_lost(deadline: Option<f64>) -> u32 {
     match deadline {
         Some(deadline) if monotonic_seconds() + CLOCK_SECONDS >= deadline => DEADLINE_EXCEEDED,
         _ => CANCELLED,

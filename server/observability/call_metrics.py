@@ -50,13 +50,16 @@ class MethodMetrics:
         """Show a status code also while no call has ended with it."""
         self._handled.setdefault(code, 0)
 
-    def add(self, counts: Mapping[str, int], buckets: Sequence[int], seconds: float) -> None:
-        """Count in calls by their status codes, and their times by buckets and in all."""
+    def add(
+        self, counts: Mapping[str, int], buckets: Sequence[int] = (), seconds: float = 0.0
+    ) -> None:
+        """Count in calls by their status codes, and their times by buckets and in all, if known."""
         with self._lock:
             for code, count in counts.items():
                 if count or code in self._handled:
                     self._added[code] = self._added.get(code, 0) + count
-        self.seconds.add(buckets, seconds)
+        if buckets:
+            self.seconds.add(buckets, seconds)
 
     def handled(self) -> Mapping[str, int]:
         """Return how many calls have ended with each status code."""

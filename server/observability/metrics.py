@@ -11,6 +11,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from server.observability.call_metrics import CallMetrics
+from server.observability.connections import ConnectionMetrics
 from server.observability.engine_metrics import EngineMetrics
 from server.observability.http_metrics import HttpMetrics
 from server.observability.model_metrics import ModelMetrics
@@ -35,17 +36,18 @@ class BeforeScrape(Collector):
         return ()
 
 
-class DroppedLines(Collector):
-    """The count of log lines that could not be written, which is read when it is scraped."""
+class ReadCounter(Collector):
+    """A count that is kept elsewhere, and read when it is scraped."""
 
-    def __init__(self, dropped: Callable[[], int], registry: CollectorRegistry) -> None:
-        self._dropped = dropped
+    def __init__(
+        self, name: str, text: str, count: Callable[[], int], registry: CollectorRegistry
+    ) -> None:
+        self._name, self._text, self._count = name, text, count
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the family."""
-        text = "Lines of the log that could not be written and were dropped."
-        yield CounterMetricFamily("forward_log_lines_dropped", text, self._dropped())
+        yield CounterMetricFamily(self._name, self._text, self._count())
 
 
 class ServerMetrics:
@@ -55,6 +57,7 @@ class ServerMetrics:
         calls: of the calls of every transport.
         engine: of runs, batches and the queue.
         model: of the served model.
+        connections: of the transports that can tell.
     """
 
     def __init__(self) -> None:
@@ -65,6 +68,7 @@ class ServerMetrics:
         self.calls = CallMetrics(registry)
         self.engine = EngineMetrics(registry)
         self.model = ModelMetrics(registry)
+        self.connections = ConnectionMetrics(registry)
         gauge = partial(Gauge, registry=registry)
         text = "What carries gRPC, python or native; always 1."
         self._transport_info = gauge("forward_transport_info", text, ("transport",))
@@ -97,7 +101,13 @@ class ServerMetrics:
 
     def watch_log(self, dropped: Callable[[], int]) -> None:
         """Read how many lines of the log were dropped whenever the metrics are scraped."""
-        DroppedLines(dropped, self.registry)
+        text = "Lines of the log that could not be written and were dropped."
+        ReadCounter("forward_log_lines_dropped", text, dropped, self.registry)
+
+    def watch_lane_observations(self, dropped: Callable[[], int]) -> None:
+        """Read how many calls of the lane the log and tracing did not get, at each scrape."""
+        text = "Calls of the lane that the log and tracing should have got, and did not."
+        ReadCounter("forward_lane_observations_dropped", text, dropped, self.registry)
 
     def count_failure(self, task: Task) -> None:
         """Count a failure of what goes on in the background."""

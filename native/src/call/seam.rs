@@ -11,22 +11,16 @@ use bytes::Bytes;
 use super::head::late;
 use super::{Call, Next};
 use crate::events::{Command, Event};
-use crate::grpc;
+use crate::grpc::{self, Status};
 use crate::io::Io;
 use crate::outbox::Slot;
 use crate::stream::Exchange;
 
 impl Call {
-    /// Let Python answer; None: the client sent no message.
-    pub async fn unary_in_python(mut self: Box<Self>, message: Option<Bytes>) {
+    /// Let Python answer.
+    pub async fn unary_in_python(mut self: Box<Self>, message: Bytes) {
         let registered = Registered::new(self.io());
-        let is_empty = message.is_none();
-        self.begin(&registered, message);
-        if is_empty {
-            self.io()
-                .outbox
-                .push(Event::HalfClosed { id: registered.id });
-        }
+        self.begin(&registered, Some(message));
         let next = poll_fn(|cx| match registered.slot.poll(cx) {
             Poll::Ready(command) => Poll::Ready(Next::Command(command)),
             Poll::Pending => self.poll_end(cx),
@@ -42,11 +36,8 @@ impl Call {
             }) => {
                 self.response.finish(code, &text, &trailing);
             }
-            Next::Late => {
-                registered.end();
-                self.response.refuse(&late());
-            }
-            _ => registered.end(),
+            Next::Late => self.end(&registered, &late()),
+            _ => registered.end(None),
         }
     }
 
@@ -64,16 +55,15 @@ impl Call {
             }) => {
                 self.response.finish(code, &text, &trailing);
             }
-            Next::Refused(status) => {
-                registered.end();
-                self.response.refuse(&status);
-            }
-            Next::Late => {
-                registered.end();
-                self.response.refuse(&late());
-            }
-            _ => registered.end(),
+            Next::Refused(status) => self.end(&registered, &status),
+            Next::Late => self.end(&registered, &late()),
+            _ => registered.end(None),
         }
+    }
+
+    fn end(self: Box<Self>, registered: &Registered, status: &Status) {
+        registered.end(Some(status.code));
+        self.response.refuse(status);
     }
 
     fn begin(&self, registered: &Registered, message: Option<Bytes>) {
@@ -106,9 +96,9 @@ impl Registered {
         }
     }
 
-    /// Tell Python that nobody waits for the response any more.
-    fn end(&self) {
-        self.io.outbox.push(Event::Ended { id: self.id });
+    /// Tell Python that nobody waits for the response any more; the code is what the client got.
+    fn end(&self, code: Option<u32>) {
+        self.io.outbox.push(Event::Ended { id: self.id, code });
     }
 }
 

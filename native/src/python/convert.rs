@@ -50,7 +50,7 @@ pub fn tuple(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyTuple>> {
         Event::Message { id, message } => (1, id, PyBytes::new(py, &message)).into_pyobject(py),
         Event::HalfClosed { id } => (2, id).into_pyobject(py),
         Event::Sent { id } => (3, id).into_pyobject(py),
-        Event::Ended { id } => (4, id).into_pyobject(py),
+        Event::Ended { id, code } => (4, id, code).into_pyobject(py),
         Event::Stopped => (5,).into_pyobject(py),
         Event::Log { level, text } => (6, level, text).into_pyobject(py),
         Event::Observed(observation) => (7, Record::from(*observation)).into_pyobject(py),

@@ -8,6 +8,7 @@ from typing import Any, Never
 
 import grpc
 from google.protobuf.message import Message
+from google.rpc import code_pb2
 
 from server.api.methods import Service, StreamMethod, UnaryMethod
 from server.context import CallContext
@@ -123,8 +124,14 @@ class _Handler:
         context.set_trailing_metadata(((REQUEST_ID, call.record.request_id),))
         self._observer.end(call.record, "OK")
 
-    def _cancel(self, call: _GrpcCall) -> None:
-        self._observer.end(call.record, "DEADLINE_EXCEEDED" if call.is_late else "CANCELLED")
+    def _cancel(self, call: _GrpcCall, context: Context) -> None:
+        # The native transport tells what it has sent; grpcio doesn't.
+        code: int | None = getattr(context, "end_code", None)
+        if code is not None:
+            status = code_pb2.Code.Name(code)
+        else:
+            status = "DEADLINE_EXCEEDED" if call.is_late else "CANCELLED"
+        self._observer.end(call.record, status)
 
     async def _fail(self, error: Exception, call: _GrpcCall, context: Context) -> Never:
         record = call.record
@@ -152,7 +159,7 @@ class _UnaryHandler(_Handler):
                 del request
                 response = (await answering).SerializeToString()
         except asyncio.CancelledError:
-            self._cancel(call)
+            self._cancel(call, context)
             raise
         except Exception as error:  # noqa: BLE001 (it ends the call with a status)
             await self._fail(error, call, context)
@@ -189,7 +196,7 @@ class _StreamHandler(_Handler):
                         await context.write(message)
                         del message
         except asyncio.CancelledError:
-            self._cancel(call)
+            self._cancel(call, context)
             raise
         except Exception as error:  # noqa: BLE001 (it ends the call with a status)
             await self._fail(error, call, context)

@@ -3,18 +3,20 @@
 import asyncio
 import contextlib
 import socket
+from functools import partial
 
 import structlog
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
-from hypercorn.events import Event, Updated
+from hypercorn.events import Closed, Event, Updated
 from hypercorn.protocol.h2 import H2Protocol
 from starlette.types import ASGIApp
 
 from server.addresses import bind_all
 from server.errors import StartError
+from server.observability.connections import ConnectionCounter
 from server.security.tls import ServerTls
 from server.transport.http.tls import ssl_context
 
@@ -26,6 +28,8 @@ IDLE_SECONDS = 60
 UNREAD_MILLISECONDS = 30_000
 MAX_HEADER_BYTES = 32 * 1024
 BACKLOG = 128
+CLIENT, KEEPALIVE, DRAIN, ERROR = "client", "keepalive", "drain", "error"  # why one ended
+LIMIT, TLS = "limit", "tls"  # why one was refused
 
 log = structlog.get_logger()
 
@@ -34,11 +38,18 @@ class _Connection(TCPServer):
     """A connection; when its client has left, neither its idle timer nor a response keeps it."""
 
     _has_left = False
+    end: str | None = None  # why it ended, if not by its client
 
     async def protocol_send(self, event: Event) -> None:
         """Do what the protocol says, but start no idle timer for a client that has left."""
+        if isinstance(event, Closed) and self.context.terminated.is_set():
+            self.end = self.end or DRAIN
         if not (self._has_left and isinstance(event, Updated)):
             await super().protocol_send(event)
+
+    async def _initiate_server_close(self) -> None:
+        self.end = self.end or (DRAIN if self.context.terminated.is_set() else KEEPALIVE)
+        await super()._initiate_server_close()
 
     async def _read_data(self) -> None:
         await super()._read_data()
@@ -62,7 +73,9 @@ class HttpServer:
     def __init__(self, app: ASGIApp, max_connections: int, tls: ServerTls | None = None) -> None:
         self._app = ASGIWrapper(app)  # type: ignore[arg-type]  # hypercorn has types of its own for ASGI
         self._max_connections = max_connections
-        self._tls = ssl_context(tls) if tls else None
+        refused = (LIMIT, TLS) if tls else (LIMIT,)
+        self.connections = ConnectionCounter((CLIENT, KEEPALIVE, DRAIN, ERROR), refused)
+        self._tls = ssl_context(tls, partial(self.connections.refuse, TLS)) if tls else None
         self._config = _config()
         self._context = WorkerContext(None)
         self._connections: set[asyncio.Task[None]] = set()
@@ -111,6 +124,7 @@ class HttpServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         if len(self._connections) >= self._max_connections:
+            self.connections.refuse(LIMIT)
             writer.transport.abort()
             return
         task = asyncio.current_task()
@@ -118,14 +132,20 @@ class HttpServer:
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
         loop = asyncio.get_running_loop()
+        connection = _Connection(self._app, loop, self._config, self._context, {}, reader, writer)
+        self.connections.enter()
+        end = ERROR
         try:
-            await _Connection(self._app, loop, self._config, self._context, {}, reader, writer)
+            await connection
+            end = connection.end or CLIENT
         except asyncio.CancelledError:  # by `stop`; asyncio.streams would log it as a failure
+            end = DRAIN
             log.debug("connection ended by the shutdown")
         except Exception:
             # What a client sends may upset a parser.
             log.debug("connection failed", exc_info=True)
         finally:
+            self.connections.leave(end)
             with contextlib.suppress(Exception):
                 writer.transport.abort()  # nothing, if it is closed
 

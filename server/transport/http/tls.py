@@ -2,6 +2,7 @@
 
 import os
 import ssl
+from collections.abc import Callable
 from functools import lru_cache
 
 from server.security.tls import Credentials, ServerTls
@@ -9,9 +10,24 @@ from server.security.tls import Credentials, ServerTls
 PROTOCOLS = ["h2", "http/1.1"]
 
 
-def ssl_context(tls: ServerTls) -> ssl.SSLContext:
-    """Return a context whose connections use what the files hold when they begin."""
+def ssl_context(tls: ServerTls, on_failure: Callable[[], None]) -> ssl.SSLContext:
+    """Return a context whose connections use what the files hold when they begin.
+
+    `on_failure` is called for each handshake that fails; one that is broken off is none.
+    """
     context = _context(tls.watched.current())
+
+    class Connection(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError:
+                on_failure()
+                raise
+
+    context.sslobject_class = Connection
 
     def on_hello(connection: ssl.SSLObject, *_name_and_context: object) -> None:
         connection.context = _context(tls.watched.current())

@@ -34,6 +34,7 @@ class NativeContext:
         "_unsent",
         "_waiter",
         "call",
+        "end_code",
         "has_ended",
         "method",
         "serialize",
@@ -53,6 +54,7 @@ class NativeContext:
         self._sent: asyncio.Future[None] | None = None  # of `write`
         self._unsent = 0
         self.has_ended = False  # without a response: nobody waits for one
+        self.end_code: int | None = None  # which the extension has sent then
         self.serialize: Serialize = bytes
         self.status: tuple[grpc.StatusCode, str, Metadata] | None = None  # of `abort`
 

@@ -10,6 +10,7 @@ from server.api.forward_v1.stream import DRAINED
 from server.config import ServerSettings
 from server.errors import DrainingError, rich_status
 from server.observability.buckets import IMAGES_BUCKETS, SECONDS_BUCKETS
+from server.observability.calls import CallObserver
 from server.transport.grpc.options import HANDSHAKE_SECONDS, MAX_PING_SECONDS, MIN_PING_SECONDS
 from server.transport.grpc.reflection import REFLECTION_SERVICES
 from server.transport.grpc.server import DESCRIPTORS, HEALTH
@@ -19,19 +20,28 @@ from server.transport.native.server import NativeServer
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """What one request, and all connections, may take, and whether a call needs a token."""
+    """What one request, and all connections, may take, and what they need."""
 
     max_request_bytes: int
     max_connections: int
     needs_token: bool = False
+    needs_tls: bool = False
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What answers the calls, and to whom they are reported."""
+
+    handlers: Sequence[grpc.GenericRpcHandler]
+    observer: CallObserver
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
 
 
 def build_native_server(
     native: NativeModule,
-    handlers: Sequence[grpc.GenericRpcHandler],
+    answering: Answering,
     settings: ServerSettings,
     limits: ConnectionLimits,
-    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> NativeServer:
     """Return a server by the extension; it listens nowhere yet.
 
@@ -66,4 +76,12 @@ def build_native_server(
         seconds_bounds=SECONDS_BUCKETS,
         images_bounds=IMAGES_BUCKETS,
     )
-    return NativeServer(extension, handlers, interceptors)
+    observer = answering.observer
+    server = NativeServer(extension, answering.handlers, observer, answering.interceptors)
+    possible = {
+        "age": settings.max_connection_age > 0,
+        "keepalive": settings.keepalive_time > 0,
+        "tls": limits.needs_tls,
+    }
+    server.count_into(observer.metrics, [reason for reason, can in possible.items() if not can])
+    return server

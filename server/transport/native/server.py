@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import structlog
 
 from server.addresses import bind_all, claim_socket, unix_path
 from server.limits import RequestLimits
+from server.observability.calls import CallObserver
 from server.observability.metrics import ServerMetrics
 from server.repository.current import CurrentModel
 from server.security.tls import ServerTls
@@ -21,11 +22,13 @@ from server.transport.grpc.unknown import UnknownMethods
 from server.transport.native.context import NativeContext
 from server.transport.native.extension import Extension, Metadata
 from server.transport.native.lane import LaneUpdates
+from server.transport.native.observations import observe
 from server.transport.native.tls import use_credentials
-from server.transport.native.totals import LaneTotalsReader
+from server.transport.native.totals import TotalsReader
 from server.transport.native.watchdog import Watchdog
 
-CALL, MESSAGE, HALF_CLOSED, SENT, ENDED, STOPPED, LOG = range(7)  # kinds of events
+# Kinds of events.
+CALL, MESSAGE, HALF_CLOSED, SENT, ENDED, STOPPED, LOG, OBSERVED, SAMPLED = range(9)
 BACKLOG = 1024  # connections that wait to be accepted
 REMEDY = "choose another with --host or --grpc-port"
 
@@ -56,9 +59,10 @@ class NativeServer:
         self,
         extension: Extension,
         handlers: Sequence[grpc.GenericRpcHandler],
+        observer: CallObserver,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
-        self._extension = extension
+        self._extension, self._observer = extension, observer
         self._handlers = tuple(handlers)
         self._interceptors = tuple(interceptors)
         self._found: dict[str, Handler] = {}  # by method
@@ -67,6 +71,7 @@ class NativeServer:
         self._stopped = asyncio.Event()
         self._socket_path: Path | None = None
         self._watchdog = Watchdog(extension)
+        self._lane: LaneUpdates | None = None
 
     def listen(self, host: str, port: int) -> int:
         """Listen on every address of a host; return the port, which for 0 is one that was free.
@@ -118,12 +123,16 @@ class NativeServer:
         if self._socket_path:
             self._socket_path.unlink(missing_ok=True)
 
+    def count_into(self, metrics: ServerMetrics, impossible: Collection[str]) -> None:
+        """Add what the extension counts to the metrics, but for reasons that can't happen."""
+        TotalsReader(self._extension, metrics, lambda: len(self._calls), impossible)
+
     async def open_lane(
-        self, current: CurrentModel, limits: RequestLimits, threads: int, metrics: ServerMetrics
+        self, current: CurrentModel, limits: RequestLimits, threads: int
     ) -> LaneUpdates:
         """Let the lane answer by the current version; return what keeps it so."""
-        metrics.add_scrape_callback(LaneTotalsReader(self._extension, metrics).read)
-        updates = LaneUpdates(self._extension, current, limits, threads, metrics)
+        metrics = self._observer.metrics
+        updates = self._lane = LaneUpdates(self._extension, current, limits, threads, metrics)
         await updates.update()
         return updates
 
@@ -137,15 +146,25 @@ class NativeServer:
 
     def _take(self) -> None:
         for event in self._extension.take():
-            kind = event[0]
-            if kind == CALL:
-                self._begin(event)
-            elif kind == STOPPED:
-                self._end_all()
-            elif kind == LOG:
-                getattr(log, event[1])(event[2])
-            elif (known := self._calls.get(event[1])) is not None:
-                _tell(kind, event, *known)
+            try:
+                self._take_event(event[0], event)
+            except Exception:
+                log.exception("an event of the native transport failed", kind=event[0])
+
+    def _take_event(self, kind: int, event: tuple[Any, ...]) -> None:
+        if kind == CALL:
+            self._begin(event)
+        elif kind == STOPPED:
+            self._end_all()
+        elif kind == LOG:
+            getattr(log, event[1])(event[2])
+        elif kind == OBSERVED:
+            observe(event[1], self._observer, self._lane.model_name if self._lane else "")
+        elif kind == SAMPLED:
+            if self._lane is not None:
+                self._lane.take_sample(*event[1:])
+        elif (known := self._calls.get(event[1])) is not None:
+            _tell(kind, event, *known)
 
     def _begin(self, event: tuple[Any, ...]) -> None:
         context = NativeContext(self._extension, self._request_flush, event)
@@ -264,5 +283,5 @@ def _tell(
     elif kind == SENT:
         context.note_sent()
     elif kind == ENDED:
-        context.has_ended = True
+        context.has_ended, context.end_code = True, event[2]
         task.cancel()
