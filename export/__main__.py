@@ -20,6 +20,7 @@ from export.architecture import Device, Precision, Runtime
 from export.bundle import Bundle, open_bundle
 from export.bundle.publishing import write_manifest
 from export.bundle.record import read_record
+from export.bundle.reference import read_reference
 from export.errors import HOW_TO_GET_TORCH, BundleError, ExportError, RuntimeUnavailableError
 from export.output import make_console, print_error, printable, run_command
 from export.parity.compare import Report, compare, synthetic_images, variants_of
@@ -50,7 +51,7 @@ def _verify(bundle: Bundle, options: argparse.Namespace) -> bool:
     if unlisted := bundle.unlisted_files():
         raise BundleError(f"{bundle.path}: the manifest does not list {', '.join(unlisted)}")
     print(f"manifest.json and {len(bundle.manifest.files)} files match their hashes.")
-    holds = _verify_record(bundle)
+    holds = _verify_record(bundle) & _verify_reference(bundle)
     for runtime in options.runtime or get_args(Runtime):
         try:
             images = check_vectors(bundle, open_runner(bundle, runtime, "cpu")).images
@@ -74,6 +75,18 @@ def _verify_record(bundle: Bundle) -> bool:
     if epochs:
         kept = f", {len(snapshots.by_epoch)} snapshots" if snapshots else ""
         print(f"training record: {len(epochs)} epochs{kept}.")
+    return True
+
+
+def _verify_reference(bundle: Bundle) -> bool:
+    """Check the histograms of the training images, if they are there."""
+    try:
+        reference = read_reference(bundle)
+    except BundleError as error:
+        print_error("drift reference", f"fails: {error}")
+        return False
+    if reference:
+        print(f"drift reference: {reference.images} images.")
     return True
 
 

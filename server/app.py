@@ -64,6 +64,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     current = load_first(repository, metrics)
     for batcher in BATCHERS:
         metrics.engine.add_oldest(batcher, partial(oldest_seconds, current, batcher))
+    metrics.drift.follow(lambda: current.active.instance.drift)
     stop = stop_signal()  # before this a signal ends the process at once: there is nothing to drain
     state, gate = ServingState(), CallGate()
     observer = CallObserver(metrics)

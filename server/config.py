@@ -17,6 +17,7 @@ PROGRAM = program_name("server", "forward-server")
 MAX_SECONDS = 86_400  # a day
 # Shorter intervals would leave the server little time for anything else. 0 means never.
 MIN_SECONDS = {"reload_interval": 0.1, "max_connection_age": 1.0, "keepalive_time": 1.0}
+MIN_DRIFT_SAMPLES = 500  # in the window, for an index: with fewer it is above 0.1 by chance
 ORIGIN = re.compile(r"\*|https?://[^\s/,@?#]+")  # RFC 6454: scheme, host, port; no path
 
 
@@ -188,6 +189,12 @@ class ServerSettings(CommandSettings):
         description="Seconds of silence after which a connection is pinged; one that does not "
         "answer in as long again, at most 20 s, is closed. 0: never.",
     )
+    drift_window: int = Field(
+        2048,
+        le=65536,
+        description="Sampled images, the last so many, that are compared with the training images "
+        "for the metrics of drift; at least 500. 0: nothing is sampled.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest level that is logged."
     )
@@ -202,6 +209,13 @@ class ServerSettings(CommandSettings):
         if seconds != 0 and not least <= seconds <= MAX_SECONDS:  # so NaN is refused, too
             raise ValueError(f"expected 0, for never, or {least:g} to {MAX_SECONDS} seconds")
         return seconds
+
+    @field_validator("drift_window")
+    @classmethod
+    def _is_enough(cls, images: int) -> int:
+        if images != 0 and images < MIN_DRIFT_SAMPLES:
+            raise ValueError(f"expected 0, for none, or at least {MIN_DRIFT_SAMPLES} images")
+        return images
 
     @field_validator("http_origins", mode="before")
     @classmethod

@@ -26,9 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     interrupt_on(signal.SIGINT)
     try:
         # Here, for --help and wrong settings to be answered without torch.
-        from training.train import train  # noqa: PLC0415
+        if settings.add_reference:
+            from training.reference import add_reference  # noqa: PLC0415
 
-        train(settings, make_console())
+            add_reference(settings.add_reference, settings, make_console())
+        else:
+            from training.train import train  # noqa: PLC0415
+
+            train(settings, make_console())
     except ModuleNotFoundError as error:
         print_error(PROGRAM, f"needs {error.name!r}; {HOW_TO_GET_TORCH}")
         return 1

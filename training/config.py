@@ -129,6 +129,11 @@ class TrainingSettings(CommandSettings, Recipe):
     resume: bool = Field(
         False, description="Continue an interrupted training of the same settings."
     )
+    add_reference: Path | None = Field(
+        None,
+        description="Folder of a bundle to add the drift reference to, from the images that it was "
+        "trained on. Nothing is trained.",
+    )
     tensorboard: Path | None = Field(
         None, description="Folder to write TensorBoard's events to; needs the tensorboard extra."
     )

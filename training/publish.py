@@ -13,6 +13,7 @@ import torch
 from export.architecture import Stage
 from export.bundle import Bundle, open_bundle
 from export.bundle.manifest import (
+    DRIFT_REFERENCE_FILE,
     HISTORY_FILE,
     SNAPSHOTS_FILE,
     TEST_IMAGES,
@@ -21,6 +22,7 @@ from export.bundle.manifest import (
     RuntimeParity,
 )
 from export.bundle.publishing import staged_bundle, write_files, write_manifest
+from export.bundle.reference import write_reference
 from export.bundle.snapshots import Snapshots, write_snapshots
 from export.errors import ParityError
 from export.network import weights_of
@@ -31,6 +33,7 @@ from training.config import Recipe
 from training.data import Data
 from training.history import history_lines
 from training.pictures import evaluation_picture, history_picture, weights_picture
+from training.reference import reference_of
 from training.results import TrainingResult
 
 CARD_FILE = "MODEL_CARD.md"
@@ -66,7 +69,11 @@ def publish(
         files = write_files(folder, contents)
         written = Bundle(folder, manifest.model_copy(update={"files": files}))
         manifest = manifest.model_copy(update={"parity": _compare(written, weights, data)})
-        files += write_files(folder, {CARD_FILE: model_card(manifest, best, results).encode()})
+        last = {
+            CARD_FILE: model_card(manifest, best, results).encode(),
+            DRIFT_REFERENCE_FILE: write_reference(reference_of(written, data)),
+        }
+        files += write_files(folder, last)
         by_name = tuple(sorted(files, key=lambda file: file.name))
         bundle = write_manifest(folder, manifest.model_copy(update={"files": by_name}))
         bundle.verify_files()

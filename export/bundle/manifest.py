@@ -17,6 +17,7 @@ PT2_FILE = "model.pt2"
 VECTORS_FILE = "vectors.npz"
 HISTORY_FILE = "history.jsonl"
 SNAPSHOTS_FILE = "snapshots.safetensors"
+DRIFT_REFERENCE_FILE = "drift_reference.json"
 
 TEST_IMAGES = "test"  # names the dataset's test images in a record of parity
 MAX_VERSION = 2**63 - 1  # what an int64 of the protocols holds

@@ -19,6 +19,7 @@ from server.engine.batcher import BatchingConfig, DynamicBatcher
 from server.engine.interventions import Intervention, changes_of, joined
 from server.engine.model import ServedModel
 from server.engine.staging import PixelBuffer, pixels_of
+from server.observability.drift import DriftMonitor
 from server.observability.engine_metrics import BatcherName
 from server.observability.metrics import ServerMetrics
 
@@ -72,8 +73,10 @@ class ModelInstance:
         admission: AdmissionControl,
         config: BatchingConfig,
         metrics: ServerMetrics,
+        drift: DriftMonitor | None = None,
     ) -> None:
         self.model = model
+        self.drift = drift
         self._logits_stage = model.manifest.stages[-1].name
         self._names = [stage.name for stage in model.manifest.stages]
         self._sizes = {stage.name: stage.size for stage in model.manifest.stages}
@@ -169,6 +172,8 @@ class ModelInstance:
             runs.append(self.model.runner.predict(pixels))
             self._predict_metrics.observe_run(len(pixels), count, time.perf_counter() - started)
         logits = runs[0] if len(runs) == 1 else np.concatenate(runs)
+        if self.drift:
+            self.drift.sample(requests, logits)
         return [logits[rows] for rows in _rows(requests)]
 
     def _run_trace(self, buffer: PixelBuffer, items: Sequence[_TraceItem[Result]]) -> list[Result]:
@@ -203,6 +208,8 @@ class ModelInstance:
         unchanged = values[self._logits_stage]
         if has_interventions and any(item.spec.unchanged_logits for item in items):
             unchanged = runner.predict(pixels)
+        if self.drift and not has_interventions:
+            self.drift.sample(requests, unchanged)
         run = TracedRun(values, unchanged, time.perf_counter() - started)
         self._trace_metrics.observe_run(len(pixels), len(items), run.seconds)
         return [item.pack(run, each) for item, each in zip(items, rows, strict=True)]

@@ -15,6 +15,7 @@ from server.observability.connections import ConnectionMetrics
 from server.observability.engine_metrics import EngineMetrics
 from server.observability.http_metrics import HttpMetrics
 from server.observability.model_metrics import ModelMetrics
+from server.observability.drift import DriftMetrics
 from server.observability.supervision import TASKS, Task
 
 
@@ -78,6 +79,7 @@ class ServerMetrics:
         self._background_failures = Counter(
             "forward_background_failures", text, ("task",), registry=registry
         )
+        self.drift = DriftMetrics(registry)
         for task in TASKS:
             self._background_failures.labels(task)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import structlog
 
 from export.bundle import Bundle
+from export.bundle.reference import read_reference
+from export.errors import BundleError
 from server.config import ServerSettings
 from server.engine.admission import AdmissionControl
 from server.engine.batcher import BatchingConfig
@@ -15,6 +17,7 @@ from server.engine.instance import ModelInstance
 from server.engine.model import ServedModel, load_verified, warm_up
 from server.errors import NeedsRestartError, StartError
 from server.limits import RequestLimits
+from server.observability.drift import DriftMonitor
 from server.observability.metrics import ServerMetrics
 from server.repository.current import ActiveModel, activate
 
@@ -29,6 +32,10 @@ REQUEST_OVERHEAD_BYTES = 1024  # what a request has beside its pixels
 # A run of so many images takes about a millisecond, and to hand it to a thread and to
 # wait for the interpreter lock on both sides costs more CPU than that is worth.
 INLINE_IMAGES = 512
+NO_REFERENCE = (
+    "the version was published without a drift reference; "
+    "`python -m training --add-reference FOLDER` adds it"
+)
 
 log = structlog.get_logger()
 
@@ -73,10 +80,24 @@ class ModelLoader:
             if model.no_gpu:  # do not look for one again at each version
                 self._device = "cpu"
         warm_up(model, settings.max_batch_images)
-        instance = ModelInstance(
-            model, self._admission, batching_config(settings, model), self._metrics
-        )
+        batching, drift = batching_config(settings, model), self._drift_monitor(model)
+        instance = ModelInstance(model, self._admission, batching, self._metrics, drift)
         return activate(instance, self._limits.max_batch_images)
+
+    def _drift_monitor(self, model: ServedModel) -> DriftMonitor | None:
+        """Return what measures the drift of a version; None, and a line in the log, without."""
+        window, manifest, reason = self._settings.drift_window, model.manifest, NO_REFERENCE
+        if not window:
+            return None
+        reference = None
+        try:
+            reference = read_reference(model.bundle)
+        except BundleError as error:
+            reason = str(error)
+        if reference is None:
+            log.warning("drift is not measured", version=manifest.version, reason=reason)
+            return None
+        return DriftMonitor(reference, manifest.labels, self._metrics.drift, window)
 
     def _check_requests(self, model: ServedModel) -> None:
         needed = largest_request_bytes(model, self._limits) + REQUEST_OVERHEAD_BYTES

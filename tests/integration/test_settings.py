@@ -65,6 +65,8 @@ def test_flag_then_environment_then_default(
         (["--reload-interval", "0.001"], "expected 0, for never, or 0.1 to 86400 seconds"),
         (["--reload-interval", "nan"], "--reload-interval"),
         (["--model-version", "9223372036854775808"], "--model-version"),
+        (["--drift-window", "499"], "expected 0, for none, or at least 500 images, got '499'"),
+        (["--drift-window", "-1"], "--drift-window"),
         (["--threads", ""], "--threads"),  # an empty flag is a mistake of whoever gave it
         (["--drain-delay", "1e300"], "--drain-delay"),
         (["--drain-timeout", "1e300"], "--drain-timeout"),

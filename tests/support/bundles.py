@@ -9,11 +9,19 @@ import numpy as np
 
 from export.architecture import Precision, Stage, mlp
 from export.bundle import Bundle, open_bundle
-from export.bundle.manifest import HISTORY_FILE, SNAPSHOTS_FILE, Dataset, Manifest
+from export.bundle.manifest import (
+    DRIFT_REFERENCE_FILE,
+    HISTORY_FILE,
+    SNAPSHOTS_FILE,
+    Dataset,
+    Manifest,
+)
 from export.bundle.publishing import staged_bundle, write_bundle
+from export.bundle.reference import count_features, write_reference
 from export.bundle.snapshots import Snapshots, half_precision, write_snapshots
 from export.bundle.weights import read_weights
 from export.parity.bounds import Reference, bounded
+from export.runtimes import open_runner
 from export.runtimes.numpy import NumpyRunner
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -143,3 +151,11 @@ def with_record(
     snapshots = snapshots_of(read_weights(bundle), kept, epochs)
     record = {HISTORY_FILE: history_of(epochs), SNAPSHOTS_FILE: write_snapshots(snapshots)}
     return republish(bundle, models_dir, record)
+
+
+def with_reference(bundle: Bundle, models_dir: Path, images: np.ndarray) -> Bundle:
+    """Return a copy of the bundle with the drift reference of these images, FLOAT32 [N, H, W]."""
+    logits = open_runner(bundle, "onnx", "cpu").predict(images)
+    manifest = bundle.manifest
+    reference = count_features([(images, logits)], len(manifest.labels), manifest.dataset.sha256)
+    return republish(bundle, models_dir, {DRIFT_REFERENCE_FILE: write_reference(reference)})

@@ -49,6 +49,7 @@ FILES = (
     "recipe.toml",
     "history.jsonl",
     "snapshots.safetensors",
+    "drift_reference.json",
     "MODEL_CARD.md",
 )
 
@@ -80,7 +81,7 @@ def test_verify_accepts_the_bundled_model_in_every_runtime(
 ) -> None:
     done = verify(bundle.path)
     assert done.returncode == 0, done.stderr
-    assert "manifest.json and 14 files match their hashes" in done.stdout
+    assert "manifest.json and 15 files match their hashes" in done.stdout
     for runtime in get_args(Runtime):
         assert re.search(f"^{runtime}: every stage of [0-9]+ recorded vectors", done.stdout, re.M)
 
