@@ -68,7 +68,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     stop = stop_signal()  # before this a signal ends the process at once: there is nothing to drain
     state, gate = ServingState(), CallGate()
     observer = CallObserver(metrics)
-    services = build_services(current, limits, state)
+    services = build_services(current, limits, state, repository.statuses)
     entrance = Entrance(settings, security, observer, state, gate, loader.max_receive_bytes, native)
     opened = await open_transports(services, entrance)
     metrics_port = serve_metrics(metrics, settings.host_of_metrics, settings.metrics_port)

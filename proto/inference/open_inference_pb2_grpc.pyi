@@ -50,6 +50,10 @@ class GRPCInferenceServiceStub:
     """Computes a model's outputs for images."""
     ModelConfig: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.ModelConfigRequest, _open_inference_pb2.ModelConfigResponse]
     """Describes a model as Triton configures one; load generators read it. An extension of Triton's."""
+    RepositoryIndex: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryIndexRequest, _open_inference_pb2.RepositoryIndexResponse]
+    """Lists the versions in the folder of the model, each with its state. Of an extension of Triton's,
+    whose RepositoryModelLoad and RepositoryModelUnload this server does not have.
+    """
 
 @_typing.type_check_only
 class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
@@ -70,6 +74,10 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """Computes a model's outputs for images."""
     ModelConfig: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ModelConfigRequest, _open_inference_pb2.ModelConfigResponse]  # type: ignore[assignment]
     """Describes a model as Triton configures one; load generators read it. An extension of Triton's."""
+    RepositoryIndex: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryIndexRequest, _open_inference_pb2.RepositoryIndexResponse]  # type: ignore[assignment]
+    """Lists the versions in the folder of the model, each with its state. Of an extension of Triton's,
+    whose RepositoryModelLoad and RepositoryModelUnload this server does not have.
+    """
 
 class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """A second protocol for the model that forward.v1.ForwardService serves."""
@@ -129,5 +137,15 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_open_inference_pb2.ModelConfigResponse, _abc.Awaitable[_open_inference_pb2.ModelConfigResponse]]:
         """Describes a model as Triton configures one; load generators read it. An extension of Triton's."""
+
+    @_abc_1.abstractmethod
+    def RepositoryIndex(
+        self,
+        request: _open_inference_pb2.RepositoryIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.RepositoryIndexResponse, _abc.Awaitable[_open_inference_pb2.RepositoryIndexResponse]]:
+        """Lists the versions in the folder of the model, each with its state. Of an extension of Triton's,
+        whose RepositoryModelLoad and RepositoryModelUnload this server does not have.
+        """
 
 def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -2,17 +2,24 @@
 
 from server.api.forward_v1.service import ForwardService
 from server.api.methods import Service
-from server.api.open_inference.service import InferenceService
+from server.api.open_inference.service import InferenceService, Statuses
 from server.lifecycle.state import ServingState
 from server.limits import RequestLimits
 from server.repository.current import CurrentModel
 
 
 def build_services(
-    current: CurrentModel, limits: RequestLimits, state: ServingState
+    current: CurrentModel, limits: RequestLimits, state: ServingState, statuses: Statuses
 ) -> tuple[Service, Service]:
-    """Return forward.v1 and the Open Inference Protocol, answered by the current model."""
+    """Return forward.v1 and the Open Inference Protocol, answered by the current model.
+
+    Args:
+        current: the model.
+        limits: of requests and responses.
+        state: tells if the server drains.
+        statuses: of the versions in the model's folder, when the one that is served is given.
+    """
     return (
         ForwardService(current, limits).table(),
-        InferenceService(current, limits, lambda: state.is_draining).table(),
+        InferenceService(current, limits, lambda: state.is_draining, statuses).table(),
     )

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import structlog
 
@@ -33,6 +33,7 @@ from export.errors import BundleError, ExportError, ParityError
 from server.errors import NeedsRestartError
 
 Loaded = TypeVar("Loaded")
+State = Literal["READY", "LOADING", "UNAVAILABLE"]  # as Triton names them
 
 SETTLE_SECONDS = 10
 RETRY_SECONDS = 60
@@ -50,6 +51,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """What there is to say of a version in the folder."""
+
+    version: int
+    state: State
+    reason: str  # why it is in this state; empty: that is plain
+
+
+@dataclass(frozen=True, slots=True)
 class PollResult(Generic[Loaded]):
     """What a poll of the folder found."""
 
@@ -64,7 +74,7 @@ class _Tried:
 
     state: object
     since: float  # when it was first seen in this state
-    is_announced: bool = False  # as one that is not complete yet
+    incomplete: str = ""  # what is not there yet
     failure: Failure | None = None
     due: float = 0.0  # until then it is not tried again in this state
 
@@ -94,10 +104,42 @@ class ModelRepository(Generic[Loaded]):
         self._pinned = pinned
         self._load = load
         self._clock = clock
+        self._there: tuple[int, ...] = ()  # when it was last looked
+        self._loading: int | None = None  # what is being loaded, or was in the last poll
         self._tried: dict[int, _Tried] = {}
         self._missing: Failure | None = None
         self._unusable: list[str] = []
         self._failed = 0
+
+    def statuses(self, served: int) -> list[VersionStatus]:
+        """Return what is known of every version, the newest first; nothing is read from the disk.
+
+        Any thread may ask, also while a poll goes on or hangs.
+        """
+        return [
+            VersionStatus(version, *self._status(version, served))
+            for version in sorted({*self._there, served}, reverse=True)
+        ]
+
+    def _status(self, version: int, served: int) -> tuple[State, str]:
+        tried, missing = self._tried.get(version), self._missing
+        failure = tried.failure.text if tried and tried.failure else ""
+        if version == served:  # what is in its folder now may be wrong, or gone
+            return "READY", failure or (missing.text if missing else "")
+        if version == self._loading:
+            return "LOADING", ""
+        if failure:
+            return "UNAVAILABLE", failure
+        if tried and tried.incomplete:
+            return "UNAVAILABLE", f"it is not complete yet: {tried.incomplete}"
+        return "UNAVAILABLE", self._why_untried(version, served)
+
+    def _why_untried(self, version: int, served: int) -> str:
+        if self._pinned not in (None, version):
+            return f"version {self._pinned} alone is wanted (--model-version)"
+        if version < served:
+            return f"version {served}, which is newer, is served"
+        return "it has not been tried yet"
 
     def first(self) -> tuple[Loaded, Failure | None]:
         """Load the version to begin with; return it, and why it is not a better one.
@@ -125,10 +167,11 @@ class ModelRepository(Generic[Loaded]):
 
         `force` tries again at once what has failed.
         """
-        self._failed = 0
+        self._failed, self._loading = 0, None
         try:
             there = self._versions()
         except BundleError as error:
+            self._there = ()
             return PollResult(None, self._miss(served, str(error)), self._failed)
         wanted = preferred(there, served.version, self._pinned)
         self._tried = {
@@ -159,6 +202,7 @@ class ModelRepository(Generic[Loaded]):
                     expected=EXPECTED_VERSION,
                 )
         self._unusable = there.unusable
+        self._there = tuple(there.versions)
         return there.versions
 
     def _try(self, version: int, served: Manifest, *, force: bool) -> Loaded | None:
@@ -175,13 +219,14 @@ class ModelRepository(Generic[Loaded]):
             if (version, bundle.manifest.sha256) == (served.version, served.sha256):
                 del self._tried[version]
                 return None
+            self._loading = version
             return self._load(bundle)
         except Exception as error:  # noqa: BLE001 (whatever it is, what is served stays)
             is_incomplete = isinstance(error, BundleError) and now < tried.since + SETTLE_SECONDS
             if is_incomplete and not force:
-                if not tried.is_announced:
+                if not tried.incomplete:
                     log.info("version is not complete yet", version=version, reason=str(error))
-                tried.is_announced = True
+                tried.incomplete = str(error)
             else:
                 tried.due = now + RETRY_SECONDS
                 self._fail(tried, version, error, serving=served.version)
@@ -189,6 +234,7 @@ class ModelRepository(Generic[Loaded]):
 
     def _fail(self, tried: _Tried, version: int, error: Exception, serving: int | None) -> None:
         """Record a failure; log it if it is new."""
+        self._loading = None
         self._failed += 1
         is_expected = isinstance(error, ExportError | NeedsRestartError)
         text = (

@@ -148,8 +148,11 @@ BAD = {
 PROTOCOLS = ("grpc", "http")
 WAYS = tuple(f"{protocol}{kind}" for protocol in PROTOCOLS for kind in ("", ".aio"))
 EXTENSIONS = {
-    "grpc": ["classification", "model_configuration"],
-    "http": ["classification", "model_configuration", "binary_tensor_data"],
+    "grpc": ["classification", "model_configuration", "model_repository(index)"],
+    "http": [
+        *("classification", "model_configuration", "model_repository(index)"),
+        "binary_tensor_data",
+    ],
 }
 HTTP_STATUS = {"INVALID_ARGUMENT": "400", "NOT_FOUND": "404", "UNIMPLEMENTED": "404"}
 
@@ -289,6 +292,20 @@ def test_metadata_of_unknown_models_is_not_found(seen: Seen, protocol: str) -> N
     for failure in (*facts["absent_metadata"], *facts["absent_config"]):
         assert failure["status"] == status_of(protocol, "NOT_FOUND")
         assert "this server has 'mnist' version 1 and 'mnist_trace'" in failure["message"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_index_lists_the_served_version(seen: Seen, protocol: str) -> None:
+    names = [entry["name"] for entry in seen.facts[protocol]["index"]]
+    assert names == ["mnist", TRACE]
+    for entry in seen.facts[protocol]["index"]:
+        assert (entry["version"], entry["state"]) == ("1", "READY")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_load_and_unload_are_unimplemented(seen: Seen, protocol: str) -> None:
+    for failure in seen.facts[protocol]["load"]:
+        assert failure["status"] == status_of(protocol, "UNIMPLEMENTED")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -66,7 +66,7 @@ class Served:
         )
         current: Any = SimpleNamespace(active=active)  # what is read of a CurrentModel
         forward = ForwardService(current, LIMITS).table()
-        inference = InferenceService(current, LIMITS, lambda: False).table()
+        inference = InferenceService(current, LIMITS, lambda: False, lambda _: []).table()
         self._methods: dict[str, Any] = {
             method.name: method for method in (*forward.methods, *inference.methods)
         }

@@ -37,6 +37,7 @@ from server.observability.calls import CallObserver, CallRecord
 from server.observability.metrics import ServerMetrics
 from server.repository.current import CurrentModel, activate
 from server.repository.loader import receive_limit
+from server.repository.versions import VersionStatus
 from server.security.policy import Security
 from server.transport.grpc.server import service_handlers
 from server.transport.http.app import HttpOptions, build_app
@@ -287,7 +288,9 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
 
     async def start() -> tuple[Any, int, HttpServer, int]:
         current = CurrentModel(activate(instance, limits.max_batch_images))
-        services = build_services(current, limits, state)
+        services = build_services(
+            current, limits, state, lambda served: [VersionStatus(served, "READY", "")]
+        )
         handlers = service_handlers(services, observer, gate, state)
         entrance = Entrance(
             read_settings(ServerSettings, ["--grpc-port", "0"]),

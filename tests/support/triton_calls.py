@@ -109,6 +109,14 @@ def outcome(ask: Callable[[], Any]) -> Any:  # noqa: ANN401 (as above)
         return failure(error)
 
 
+def versions_of(client: Any) -> list[dict[str, str]]:  # noqa: ANN401 (as above)
+    index = client.get_model_repository_index()
+    if isinstance(index, list):
+        return index
+    fields = ("name", "version", "state", "reason")
+    return [{field: getattr(each, field) for field in fields} for each in index.models]
+
+
 def facts_of(client: Any, protocol: str) -> dict[str, Any]:  # noqa: ANN401 (as above)
     def each(ask: Callable[..., Any]) -> list[Any]:
         return [outcome(partial(ask, name, version)) for name, version in ABSENT]
@@ -128,6 +136,8 @@ def facts_of(client: Any, protocol: str) -> dict[str, Any]:  # noqa: ANN401 (as 
         "absent_metadata": each(client.get_model_metadata),
         "config": {name: each.get("config", each) for name, each in configs.items()},
         "absent_config": each(client.get_model_config),
+        "index": versions_of(client),
+        "load": [outcome(partial(ask, MODEL)) for ask in (client.load_model, client.unload_model)],
         "statistics": outcome(lambda: client.get_inference_statistics(MODEL)),
     }
 

@@ -2,153 +2,8 @@
 
 from typing import Any
 
-Schema = dict[str, Any]
+from server.api.open_inference.openapi_schemas import SCHEMAS, Schema, ref, schema
 
-
-def _object(required: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
-    return {
-        "type": "object",
-        "required": list(required),
-        "properties": {**required, **(optional or {})},
-    }
-
-
-def _list(items: Schema, description: str = "") -> Schema:
-    schema: Schema = {"type": "array", "items": items}
-    return {**schema, "description": description} if description else schema
-
-
-def _text(description: str, **more: object) -> Schema:
-    return {"type": "string", "description": description, **more}
-
-
-def _ref(kind: str, name: str) -> Schema:
-    return {"$ref": f"#/components/{kind}/{name}"}
-
-
-def _schema(name: str) -> Schema:
-    return _ref("schemas", name)
-
-
-INTEGER: Schema = {"type": "integer"}
-BOOLEAN: Schema = {"type": "boolean"}
-SHAPE = _list({"type": "integer", "format": "int64"})
-DIMS_OF_CONFIG = _list({"type": "integer", "format": "int64"}, "Of one image.")
-TENSOR = {"name": _text("Its name."), "datatype": _text("Like `FP32`."), "shape": SHAPE}
-SCHEMAS: dict[str, Schema] = {
-    "Error": _object({"error": _text("What was expected, what came, and what to do.")}),
-    "Live": _object({"live": BOOLEAN}),
-    "Ready": _object({"ready": BOOLEAN}),
-    "ServerMetadata": _object(
-        {
-            "name": _text("`forward`."),
-            "version": _text("Of the server's package."),
-            "extensions": _list({"type": "string"}),
-        }
-    ),
-    "TensorMetadata": _object({**TENSOR, "shape": {**SHAPE, "description": "-1: of the images."}}),
-    "ModelMetadata": _object(
-        {
-            "name": _text("As asked for."),
-            "versions": _list({"type": "string"}),
-            "platform": _text("In Triton's words."),
-            "inputs": _list(_schema("TensorMetadata")),
-            "outputs": _list(_schema("TensorMetadata")),
-        }
-    ),
-    "TensorConfig": _object(
-        {
-            "name": _text("Its name."),
-            "data_type": _text("Like `TYPE_FP32`."),
-            "dims": DIMS_OF_CONFIG,
-        }
-    ),
-    "ModelConfig": _object(
-        {
-            "name": _text("As asked for."),
-            "platform": _text("In Triton's words."),
-            "backend": _text("In Triton's words."),
-            "max_batch_size": {**INTEGER, "description": "Images in a request for all outputs."},
-            "input": _list(_schema("TensorConfig")),
-            "output": _list(_schema("TensorConfig")),
-        }
-    ),
-    "Elements": {
-        "type": "array",
-        "description": "In row-major order, flat or nested: numbers, or texts of a classification.",
-        "items": {"anyOf": [{"type": "number"}, {"type": "string"}, _schema("Elements")]},
-    },
-    "RequestInput": _object(
-        {
-            "name": _text("`images`.", examples=["images"]),
-            "datatype": _text("Of the elements.", enum=["UINT8", "FP32"]),
-            "shape": {**SHAPE, "description": "[N, height, width]."},
-        },
-        {
-            "data": _schema("Elements"),
-            "parameters": _object(
-                {},
-                {
-                    "binary_data_size": {
-                        "type": "integer",
-                        "minimum": 0,
-                        "description": "Bytes of the elements, which come after the JSON.",
-                    }
-                },
-            ),
-        },
-    ),
-    "RequestOutput": _object(
-        {"name": _text("`logits`, or the name of a stage.", examples=["logits"])},
-        {
-            "parameters": _object(
-                {},
-                {
-                    "binary_data": {
-                        **BOOLEAN,
-                        "description": "Whether the elements come after the JSON.",
-                    },
-                    "classification": {
-                        "type": "integer",
-                        "minimum": 1,
-                        "description": "So many largest values, as `value:index:label`.",
-                    },
-                },
-            )
-        },
-    ),
-    "InferRequest": _object(
-        {"inputs": _list(_schema("RequestInput"))},
-        {
-            "id": _text("Comes back in the response."),
-            "outputs": _list(_schema("RequestOutput"), "None: all that the model's metadata list."),
-            "parameters": _object(
-                {},
-                {
-                    "binary_data_output": {
-                        **BOOLEAN,
-                        "description": "`binary_data` of all outputs that do not say.",
-                    }
-                },
-            ),
-        },
-    ),
-    "ResponseOutput": _object(
-        TENSOR,
-        {
-            "data": _schema("Elements"),
-            "parameters": _object({}, {"binary_data_size": INTEGER}),
-        },
-    ),
-    "InferResponse": _object(
-        {
-            "model_name": _text("As asked for."),
-            "model_version": _text("That computed it."),
-            "outputs": _list(_schema("ResponseOutput")),
-        },
-        {"id": _text("The request's.")},
-    ),
-}
 # By status code.
 ERRORS = {
     "400": "The request is not right; the text has every violation.",
@@ -162,8 +17,8 @@ ERRORS = {
     "503": "The server is shutting down.",
 }
 HEADER_LENGTH = "Inference-Header-Content-Length"
-MODEL = [_ref("parameters", "model")]
-VERSION = [*MODEL, _ref("parameters", "version")]
+MODEL = [ref("parameters", "model")]
+VERSION = [*MODEL, ref("parameters", "version")]
 PARAMETERS = {
     "model": {
         "name": "model",
@@ -204,6 +59,7 @@ def document(version: str) -> dict[str, Any]:
             "/v2/health/ready": _ready(
                 _read("Tells if the server takes requests.", "Ready", "401")
             ),
+            "/v2/repository/index": {"post": _index()},
             **_model_paths("/v2/models/{model}", MODEL),
             **_model_paths("/v2/models/{model}/versions/{version}", VERSION),
         },
@@ -227,8 +83,8 @@ def _model_paths(path: str, parameters: list[Schema]) -> dict[str, Schema]:
     return {name: {"parameters": parameters, **operations} for name, operations in paths.items()}
 
 
-def _read(summary: str, schema: str, *errors: str) -> Schema:
-    return {"get": {"summary": summary, "responses": {**_ok(_json(schema)), **_errors(*errors)}}}
+def _read(summary: str, name: str, *errors: str) -> Schema:
+    return {"get": {"summary": summary, "responses": {**_ok(_json(name)), **_errors(*errors)}}}
 
 
 def _ready(path: Schema) -> Schema:
@@ -243,7 +99,7 @@ def _infer() -> Schema:
     binary = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
     return {
         "summary": "Computes outputs for images.",
-        "parameters": [_ref("parameters", "json_bytes")],
+        "parameters": [ref("parameters", "json_bytes")],
         "requestBody": {
             "required": True,
             "description": "Compressed with gzip or deflate, if Content-Encoding says so.",
@@ -253,8 +109,17 @@ def _infer() -> Schema:
     }
 
 
-def _json(schema: str) -> Schema:
-    return {"application/json": {"schema": _schema(schema)}}
+def _index() -> Schema:
+    codes = ("400", "401", "408", "413", "415", "503")
+    return {
+        "summary": "Lists the versions in the folder of the model.",
+        "requestBody": {"content": _json("IndexRequest")},
+        "responses": {**_ok(_json("Index")), **_errors(*codes)},
+    }
+
+
+def _json(name: str) -> Schema:
+    return {"application/json": {"schema": schema(name)}}
 
 
 def _ok(content: Schema) -> Schema:

@@ -69,6 +69,19 @@ def raw_request(
     )
 
 
+def index_request(body: bytes) -> oip.RepositoryIndexRequest:
+    """Return what a body asks of the repository; an empty one lists every version.
+
+    Raises:
+        InvalidArgumentError: it is no such request.
+    """
+    fields = Fields(parse(body) if body else {})
+    request = oip.RepositoryIndexRequest(ready=fields.flag("ready"))
+    if fields.found:
+        raise InvalidArgumentError(fields.found)
+    return request
+
+
 def in_rest_terms(error: InvalidArgumentError) -> InvalidArgumentError:
     """Return an error of the service with the names that the fields have in a body."""
     return InvalidArgumentError(

@@ -41,6 +41,19 @@ def infer_body(response: oip.ModelInferResponse, request: RestRequest) -> Body:
     return Body(b"".join((text, *binary)), len(text)) if binary else Body(text)
 
 
+def index_body(response: oip.RepositoryIndexResponse) -> list[dict[str, str]]:
+    """Return the versions of the model; each has every field, as Triton writes them."""
+    return [
+        {
+            "name": each.name,
+            "version": each.version,
+            "state": each.state,
+            "reason": each.reason,
+        }
+        for each in response.models
+    ]
+
+
 def _tensor(
     tensor: oip.ModelMetadataResponse.TensorMetadata | oip.ModelInferResponse.InferOutputTensor,
 ) -> dict[str, Any]:

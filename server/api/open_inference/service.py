@@ -24,6 +24,7 @@ from server.api.open_inference.codec import (
     response_bytes,
 )
 from server.api.open_inference.names import LOGITS, check_model, is_served, listed_outputs
+from server.api.open_inference.repository_index import index_of
 from server.api.open_inference.requests import InferRequest
 from server.api.sizes import check_response_size
 from server.context import CallContext
@@ -32,6 +33,7 @@ from server.engine.instance import TraceSpec
 from server.errors import InvalidArgumentError
 from server.limits import RequestLimits
 from server.repository.current import ActiveModel, CurrentModel
+from server.repository.versions import VersionStatus
 
 PACKAGE = "forward-server"
 # By runtime, Triton's names of the platform and the backend. Of pt2 Triton has only a form that
@@ -44,8 +46,15 @@ PLATFORMS: dict[Runtime, tuple[str, str]] = {
 # The protocol has one type for an input. Both are taken; this one is smaller, and every byte of
 # it is a valid pixel, also the random ones of a load generator.
 INPUT_DATATYPE = "UINT8"
+EXTENSIONS = (
+    "classification",
+    "model_configuration",
+    # Triton's model_repository has load and unload as well; it writes a part of one like this.
+    "model_repository(index)",
+)
 ADVICE = "send fewer images, name fewer outputs, or ask for fewer classes"
 DESCRIPTOR = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+Statuses = Callable[[int], Sequence[VersionStatus]]  # of all versions, by the served one
 _health = partial(UnaryMethod, served_while_draining=True)
 
 
@@ -56,9 +65,14 @@ class InferenceService:
     """
 
     def __init__(
-        self, current: CurrentModel, limits: RequestLimits, is_draining: Callable[[], bool]
+        self,
+        current: CurrentModel,
+        limits: RequestLimits,
+        is_draining: Callable[[], bool],
+        statuses: Statuses,
     ) -> None:
         self._current = current
+        self._statuses = statuses
         self._limits = limits
         self._is_draining = is_draining
         self._version = version(PACKAGE)  # read from files, with garbage
@@ -78,6 +92,9 @@ class InferenceService:
                 UnaryMethod("ModelMetadata", self.model_metadata, decode(oip.ModelMetadataRequest)),
                 UnaryMethod("ModelConfig", self.model_config, decode(oip.ModelConfigRequest)),
                 UnaryMethod("ModelInfer", self.model_infer, decode(oip.ModelInferRequest)),
+                UnaryMethod(
+                    "RepositoryIndex", self.repository_index, decode(oip.RepositoryIndexRequest)
+                ),
             ),
         )
 
@@ -108,7 +125,7 @@ class InferenceService:
         return oip.ServerMetadataResponse(
             name="forward",
             version=self._version,
-            extensions=["classification", "model_configuration"],
+            extensions=EXTENSIONS,
         )
 
     async def model_metadata(
@@ -163,6 +180,13 @@ class InferenceService:
             ],
         )
         return oip.ModelConfigResponse(config=config)
+
+    async def repository_index(
+        self, request: oip.RepositoryIndexRequest, context: CallContext
+    ) -> oip.RepositoryIndexResponse:
+        """List the versions in the folder of the model, as the last look into it found them."""
+        manifest = self._current.active.model.manifest
+        return index_of(request, manifest, self._statuses(manifest.version))
 
     async def model_infer(
         self, request: InferRequest, context: CallContext

@@ -1,6 +1,6 @@
 """The Open Inference Protocol over REST, as Triton and KServe speak it: the routes at /v2."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -12,13 +12,20 @@ from starlette.types import Receive, Scope, Send
 from server.api.methods import Service, UnaryMethod
 from server.api.open_inference.openapi import document
 from server.api.open_inference.requests import RestRequest
-from server.api.open_inference.rest import LENGTH_HEADER, in_rest_terms, infer_request, raw_request
+from server.api.open_inference.rest import (
+    LENGTH_HEADER,
+    in_rest_terms,
+    index_request,
+    infer_request,
+    raw_request,
+)
 from server.api.open_inference.rest_responses import (
     MODEL_METADATA,
     MODEL_READS,
     SERVER_READS,
     Body,
     Read,
+    index_body,
     infer_body,
 )
 from server.errors import InvalidArgumentError, ServiceError, Violation, quote
@@ -40,10 +47,12 @@ from server.transport.http.refusals import refusal
 
 PREFIX = "/v2"
 MODEL_PATHS = (f"{PREFIX}/models/{{model}}", f"{PREFIX}/models/{{model}}/versions/{{version}}")
+INDEX_PATH = f"{PREFIX}/repository/index"
 DOCUMENT_PATH = f"{PREFIX}/openapi.json"
-INFER = "ModelInfer"
+INFER, INDEX = "ModelInfer", "RepositoryIndex"
 JSON_TYPE, BINARY_TYPE = "application/json", "application/octet-stream"
 TYPES = (JSON_TYPE, BINARY_TYPE, "binary/octet-stream")
+Respond = Callable[[bytes, Request], Awaitable[Response]]
 
 
 def open_inference_routes(
@@ -64,9 +73,11 @@ def open_inference_routes(
         (Route(path + read.path, partial(_read, methods, read)), f"{name}/{read.method}")
         for path, read in reads
     ]
-    for path in MODEL_PATHS:
-        infer = BoundedBody(_Inference(methods, observer, max_body_bytes), max_body_bytes)
-        routes.append((Route(f"{path}/infer", infer, methods=["POST"]), f"{name}/{INFER}"))
+    posts = [(f"{path}/infer", INFER, partial(_infer, methods, observer)) for path in MODEL_PATHS]
+    posts.append((INDEX_PATH, INDEX, partial(_index, methods)))
+    for path, method, respond in posts:
+        app = BoundedBody(_Posted(respond, max_body_bytes), max_body_bytes)
+        routes.append((Route(path, app, methods=["POST"]), f"{name}/{method}"))
     return routes
 
 
@@ -114,12 +125,11 @@ def _model(request: Request) -> tuple[str, str]:
     return request.path_params.get("model", ""), request.path_params.get("version", "")
 
 
-class _Inference:
-    """Answers what a body asks of a model."""
+class _Posted:
+    """Answers the body of a request, in a type and a coding that the protocol has."""
 
-    def __init__(self, methods: _Methods, observer: CallObserver, max_body_bytes: int) -> None:
-        self._methods = methods
-        self._observer = observer
+    def __init__(self, respond: Respond, max_body_bytes: int) -> None:
+        self._respond = respond
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -127,7 +137,9 @@ class _Inference:
         response = _refused_type(request)
         if response is None:
             try:
-                response = await self._infer(request)
+                coding = request.headers.get("content-encoding", "")
+                body = decompress(await request.body(), coding, self._max_body_bytes)
+                response = await self._respond(body, request)
             except InvalidArgumentError as error:
                 response = error_response(scope, in_rest_terms(error))
             except ServiceError as error:
@@ -137,23 +149,32 @@ class _Inference:
                 response = refusal(scope, 413, f"{text}, decompressed")
         await response(scope, receive, send)
 
-    async def _infer(self, request: Request) -> Response:
-        coding = request.headers.get("content-encoding", "")
-        body = decompress(await request.body(), coding, self._max_body_bytes)
-        asked = await self._request(body, request)
-        response = await self._methods.answer(INFER, lambda: asked, request)
-        written = infer_body(response, asked)
-        self._observer.encoded(request.scope[RECORD], 0)  # its bytes are counted as they are sent
-        return await _encoded(written, request)
 
-    async def _request(self, body: bytes, request: Request) -> RestRequest:
-        name, version = _model(request)
-        json_bytes = _json_bytes(request, len(body))
-        if json_bytes == 0:
-            make = partial(MODEL_METADATA.request, name, version)
-            metadata = await self._methods.answer(MODEL_METADATA.method, make, request)
-            return raw_request(name, version, body, metadata)
-        return infer_request(name, version, body, json_bytes)
+async def _infer(
+    methods: _Methods, observer: CallObserver, body: bytes, request: Request
+) -> Response:
+    """Answer what a body asks of a model."""
+    asked = await _infer_request(methods, body, request)
+    response = await methods.answer(INFER, lambda: asked, request)
+    written = infer_body(response, asked)
+    observer.encoded(request.scope[RECORD], 0)  # its bytes are counted as they are sent
+    return await _encoded(written, request)
+
+
+async def _infer_request(methods: _Methods, body: bytes, request: Request) -> RestRequest:
+    name, version = _model(request)
+    json_bytes = _json_bytes(request, len(body))
+    if json_bytes == 0:
+        make = partial(MODEL_METADATA.request, name, version)
+        metadata = await methods.answer(MODEL_METADATA.method, make, request)
+        return raw_request(name, version, body, metadata)
+    return infer_request(name, version, body, json_bytes)
+
+
+async def _index(methods: _Methods, body: bytes, request: Request) -> Response:
+    """List the versions of the model."""
+    response = await methods.answer(INDEX, partial(index_request, body), request)
+    return JSONResponse(index_body(response))
 
 
 def _refused_type(request: Request) -> Response | None:

@@ -1,6 +1,7 @@
 """Bodies of REST: the request that a body says, or every violation; and responses as bodies."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from inference import open_inference_pb2 as oip
 from server import errors
 from server.api.open_inference.requests import TEXT_VALUE_BYTES, RestRequest
-from server.api.open_inference.rest import infer_request
+from server.api.open_inference.rest import index_request, infer_request
 from server.api.open_inference.rest_responses import infer_body
 from server.errors import InvalidArgumentError
 from server.transport.http.errors import HTTP_STATUS
@@ -304,3 +305,34 @@ def test_binary_outputs_come_after_the_json() -> None:
         "parameters": {"binary_data_size": 12},
     }
     assert rest == array.tobytes()
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+    max_leaves=5,
+)
+
+
+@given(JSON_VALUES | st.fixed_dictionaries({"ready": JSON_VALUES}, optional={"more": JSON_VALUES}))
+def test_an_index_body_is_taken_or_its_violation_named(body: Any) -> None:  # noqa: ANN401 (JSON)
+    asked = body.get("ready", False) if isinstance(body, dict) else None
+    if isinstance(asked, bool):
+        expected = oip.RepositoryIndexRequest(ready=asked)
+        assert index_request(json.dumps(body).encode()) == expected
+        return
+    with pytest.raises(InvalidArgumentError) as caught:
+        index_request(json.dumps(body).encode())
+    (violation,) = caught.value.violations
+    assert violation.field == ("ready" if isinstance(body, dict) else "request")
+
+
+@given(st.binary(max_size=20))
+def test_any_bytes_as_an_index_body_are_taken_or_refused(body: bytes) -> None:
+    with suppress(InvalidArgumentError):
+        index_request(body)
+        assert not body or isinstance(json.loads(body), dict)

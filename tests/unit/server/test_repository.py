@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import shutil
+import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.bundle import Bundle, open_bundle
@@ -32,11 +34,13 @@ from server.repository.versions import (
     SETTLE_SECONDS,
     ModelRepository,
     PollResult,
+    VersionStatus,
     preferred,
 )
-from tests.support.bundles import publish_random_bundle, random_images
+from tests.support.bundles import MODELS_DIR, publish_random_bundle, random_images
 from tests.support.servers import BareContext
 
+MANIFEST = open_bundle(MODELS_DIR / "mnist" / "1").manifest
 VERSIONS = st.sets(st.integers(1, 9))
 
 
@@ -77,6 +81,9 @@ class WatchedRepository:
 
     def poll(self, *, force: bool = False) -> PollResult[Bundle]:
         return self._repository.poll(self.served.manifest, force=force)
+
+    def statuses(self) -> list[VersionStatus]:
+        return self._repository.statuses(self.served.manifest.version)
 
     def _load(self, bundle: Bundle) -> Bundle:
         self.loads.append(bundle.manifest.version)
@@ -146,6 +153,85 @@ def test_an_incomplete_version_fails_a_requested_reload(tiny: Bundle) -> None:
     assert repository.poll(force=True).failed == 1
 
 
+def test_versions_have_the_reason_why_they_are_not_served(tiny: Bundle) -> None:
+    broken, served, incomplete = publish(tiny), publish(tiny), publish(tiny)
+    repository = WatchedRepository(served)
+    (incomplete.path / "model.onnx").write_bytes(b"")
+    repository.poll()
+    newest, ready, *older = repository.statuses()
+    assert (newest.version, newest.state) == (4, "UNAVAILABLE")
+    assert newest.reason.startswith("it is not complete yet: ")
+    assert ready == VersionStatus(3, "READY", "")
+    text = "version 3, which is newer, is served"
+    assert older == [VersionStatus(version, "UNAVAILABLE", text) for version in (2, 1)]
+    (broken.path / "model.onnx").write_bytes(b"")
+    failure = repository.poll(force=True).failure
+    assert failure is not None
+    assert repository.statuses()[0] == VersionStatus(4, "UNAVAILABLE", failure.text)
+
+
+def test_a_served_version_is_ready_though_its_folder_is_gone(tiny: Bundle) -> None:
+    repository = WatchedRepository(tiny)
+    shutil.rmtree(tiny.path)
+    failure = repository.poll().failure
+    assert failure is not None
+    assert repository.statuses() == [VersionStatus(1, "READY", failure.text)]
+
+
+def test_versions_beside_a_pinned_one_say_so(tiny: Bundle) -> None:
+    publish(tiny)
+    repository = WatchedRepository(tiny, pinned=1)
+    repository.poll()
+    text = "version 1 alone is wanted (--model-version)"
+    other = VersionStatus(2, "UNAVAILABLE", text)
+    assert repository.statuses() == [other, VersionStatus(1, "READY", "")]
+
+
+def test_a_load_that_hangs_is_told_without_the_disk(tiny: Bundle) -> None:
+    newer, loading, let_go = publish(tiny), threading.Event(), threading.Event()
+
+    def load(bundle: Bundle) -> Bundle:
+        loading.set()
+        assert let_go.wait(60)
+        return bundle
+
+    repository = ModelRepository(tiny.path.parent.parent, "tiny", None, load)
+    poll = threading.Thread(target=repository.poll, args=(tiny.manifest,), kwargs={"force": True})
+    poll.start()
+    assert loading.wait(60)
+    for bundle in (newer, tiny):
+        shutil.rmtree(bundle.path)  # what is told now, nobody can have read
+    found = repository.statuses(1)
+    let_go.set()
+    poll.join()
+    assert found == [VersionStatus(2, "LOADING", ""), VersionStatus(1, "READY", "")]
+    assert repository.statuses(2)[0] == VersionStatus(2, "READY", "")
+
+
+@settings(max_examples=30)
+@given(VERSIONS, st.integers(1, 9), st.none() | st.integers(1, 9), VERSIONS)
+def test_every_version_is_listed_once_and_one_is_ready(
+    there: set[int], served: int, pinned: int | None, again: set[int]
+) -> None:
+    def load(bundle: Bundle) -> Bundle:
+        raise ParityError(f"version {bundle.manifest.version} is wrong")
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "tiny"
+        repository = ModelRepository(Path(name), "tiny", pinned, load)
+        manifest = MANIFEST.model_copy(update={"name": "tiny", "version": served})
+        for versions in (there, again):
+            shutil.rmtree(folder, ignore_errors=True)
+            for version in versions:
+                (folder / str(version)).mkdir(parents=True)
+            repository.poll(manifest, force=True)
+            found = repository.statuses(served)
+            expected = sorted({*versions, served}, reverse=True)
+            assert [each.version for each in found] == expected
+            assert [each.version for each in found if each.state == "READY"] == [served]
+            assert all(each.reason for each in found if each.state != "READY")
+
+
 def test_an_unreadable_repository_fails_the_served_version(tiny: Bundle) -> None:
     repository = WatchedRepository(tiny)
     tiny.path.parent.rename(tiny.path.parent.parent / "away")
@@ -181,9 +267,9 @@ def test_a_failed_start_names_the_newest_version(tiny: Bundle) -> None:
 
 
 def current_of(bundle: Bundle) -> tuple[CurrentModel, ModelLoader, ServerMetrics]:
-    settings = read_settings(ServerSettings, ["--device", "cpu", "--max-batch-images", "8"])
+    chosen = read_settings(ServerSettings, ["--device", "cpu", "--max-batch-images", "8"])
     metrics = ServerMetrics()
-    loader = ModelLoader(settings, RequestLimits(8, 1 << 20), AdmissionControl(64), metrics)
+    loader = ModelLoader(chosen, RequestLimits(8, 1 << 20), AdmissionControl(64), metrics)
     return CurrentModel(loader.load(bundle)), loader, metrics
 
 
