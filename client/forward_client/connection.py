@@ -26,6 +26,7 @@ from forward_client.messages import (
     tensor_of,
     trace_request,
 )
+from forward_client.propagation import MetadataSource, call_metadata
 from forward_client.proxy import proxy_for
 from forward_client.results import Model, Prediction, Trace
 from forward_client.training import Parameters, TrainingHistory
@@ -53,6 +54,7 @@ class ForwardClient:
         timeout_seconds: float = 10.0,
         tls: Tls | None = None,
         token: str | None = None,
+        metadata: MetadataSource | None = None,
     ) -> None:
         """Prepare the connection; the first call opens it.
 
@@ -63,6 +65,8 @@ class ForwardClient:
             tls: TLS settings; None for a plain connection.
             token: sent with every call, for a server that requires one. On a plain
                 connection everybody on the path can read it.
+            metadata: is called before each call, and returns metadata to send with it, for
+                example an `x-request-id`. The current span of OpenTelemetry goes along anyway.
 
         Raises:
             CredentialsError: a file of `tls` is missing or wrong, or the token is invalid.
@@ -78,7 +82,7 @@ class ForwardClient:
         self._proxy = proxy_for(self._address, os.environ)
         self._timeout = timeout_seconds
         self._is_tls = tls is not None
-        self._metadata = authorization(token)
+        self._metadata = call_metadata(authorization(token), metadata)
         self._channel = open_channel(self._address, tls, self._proxy)
         self._stub = forward_pb2_grpc.ForwardServiceStub(self._channel)
         self._check = health_check(self._channel)
@@ -138,7 +142,7 @@ class ForwardClient:
                 failures.append(error)  # gRPC would hide it behind a status
                 raise
 
-        call = self._stub.PredictStream(requests(), timeout=self._timeout, metadata=self._metadata)
+        call = self._stub.PredictStream(requests(), self._timeout, self._metadata())
         try:
             for response in call:
                 if response.HasField("error"):
@@ -285,7 +289,7 @@ class ForwardClient:
 
     def _call(self, method: Callable[..., Response], request: object) -> Response:
         try:
-            return method(request, timeout=self._timeout, metadata=self._metadata)
+            return method(request, timeout=self._timeout, metadata=self._metadata())
         except grpc.RpcError as error:
             raise self._failure(error) from error
 

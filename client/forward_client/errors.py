@@ -45,6 +45,7 @@ class ForwardError(Exception):
             (path of the field, what was expected and what came).
         retry_seconds: for RESOURCE_EXHAUSTED of a full queue, how long to wait before a retry;
             otherwise None. The client does not retry by itself.
+        request_id: the id of the request in the server's log, "" if the server gave none.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class ForwardError(Exception):
         message: str,
         violations: tuple[tuple[str, str], ...] = (),
         retry_seconds: float | None = None,
+        request_id: str = "",
     ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.violations = violations
         self.retry_seconds = retry_seconds
+        self.request_id = request_id
 
     @classmethod
     def from_call(
@@ -100,17 +103,20 @@ def _hint(proxy: Proxy | None, tls: bool) -> str:
     return hint
 
 
-def _details(details: Iterable[Any]) -> tuple[tuple[tuple[str, str], ...], float | None]:
-    """Return the violations and the seconds to retry that an error carries."""
+def _details(details: Iterable[Any]) -> tuple[tuple[tuple[str, str], ...], float | None, str]:
+    """Return the violations, the seconds to retry and the id of the request of an error."""
     violations: tuple[tuple[str, str], ...] = ()
-    retry_seconds = None
+    retry_seconds, request_id = None, ""
     for detail in details:
         bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+        request = error_details_pb2.RequestInfo()
         if detail.Unpack(bad_request):
             violations = tuple((v.field, v.description) for v in bad_request.field_violations)
         elif detail.Unpack(retry):
             retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
-    return violations, retry_seconds
+        elif detail.Unpack(request):
+            request_id = request.request_id
+    return violations, retry_seconds, request_id
 
 
 def _status(error: grpc.RpcError) -> status_pb2.Status | None:
