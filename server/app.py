@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 from functools import partial
 
 import structlog
@@ -20,6 +21,7 @@ from server.observability.lines import LineWriter
 from server.observability.metrics import ServerMetrics
 from server.observability.metrics_http import serve_metrics
 from server.observability.supervision import report_unhandled_failures
+from server.observability.tracing import open_tracing
 from server.repository.current import ActiveModel, CurrentModel
 from server.repository.loader import ModelLoader
 from server.repository.poller import RepositoryPoller
@@ -68,6 +70,8 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     stop = stop_signal()  # before this a signal ends the process at once: there is nothing to drain
     state, gate = ServingState(), CallGate()
     observer = CallObserver(metrics)
+    if tracer := open_tracing(os.environ):
+        observer.trace_calls(tracer)
     services = build_services(current, limits, state, repository.statuses)
     entrance = Entrance(settings, security, observer, state, gate, loader.max_receive_bytes, native)
     opened = await open_transports(services, entrance)
@@ -102,6 +106,8 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     for task in beside:
         task.cancel()
     await drain(opened.transports, state, gate, settings.drain_timeout, settings.drain_delay)
+    if tracer:
+        await tracer.close()
     poller.close()
     release_signals()
     log.info("stopped", refused=gate.refused)

@@ -4,26 +4,33 @@ import asyncio
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from server.observability.runs import Run
+from server.observability.traceparent import TraceParent
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class BatchedResult(NamedTuple, Generic[Result]):
-    """A request's own result, the seconds that it waited for its run, and those of the run."""
+    """A request's own result, the seconds that it waited for its run, and the run."""
 
     result: Result
     queue_seconds: float
-    run_seconds: float = 0.0
+    run: Run
 
 
 class BatchedRequest(NamedTuple, Generic[Item, Result]):
-    """A request that waits; times are those of time.monotonic."""
+    """A request that waits; times are those of time.monotonic.
+
+    `caller` is the span of its call, if that is traced.
+    """
 
     item: Item
     images: int
     deadline: float | None
     arrived: float
     future: asyncio.Future[BatchedResult[Result]]
+    caller: TraceParent | None = None
 
 
 class RanBatch(NamedTuple, Generic[Item, Result]):

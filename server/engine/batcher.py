@@ -41,6 +41,9 @@ from server.engine.admission import AdmissionControl
 from server.engine.batched import BatchedRequest, BatchedResult, RanBatch
 from server.engine.concurrency import ConcurrencyEstimator
 from server.errors import DeadlineExceededError, without_frames
+from server.observability.engine_metrics import BatcherName
+from server.observability.runs import Run
+from server.observability.traceparent import TraceParent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -65,7 +68,8 @@ class DynamicBatcher(Generic[Item, Result]):
     """Batches requests and runs them; see the module for its rules.
 
     `run` takes the items of a batch and returns a result for each, in order;
-    `observe_wait` is told the seconds that each request waited for its run.
+    `observe_wait` is told the seconds that each request waited for its run; `name` is that of
+    the batcher in the runs.
     All methods belong to one event loop; times are those of time.monotonic.
     """
 
@@ -75,8 +79,10 @@ class DynamicBatcher(Generic[Item, Result]):
         admission: AdmissionControl,
         config: BatchingConfig,
         observe_wait: Callable[[float], None] = lambda _: None,
+        name: BatcherName = "predict",
     ) -> None:
         self._run = run
+        self._name: BatcherName = name
         self._observe_wait = observe_wait
         self._admission = admission
         self._config = config
@@ -90,7 +96,11 @@ class DynamicBatcher(Generic[Item, Result]):
         self._concurrency = ConcurrencyEstimator()
 
     def submit(
-        self, item: Item, images: int, deadline: float | None = None
+        self,
+        item: Item,
+        images: int,
+        deadline: float | None = None,
+        caller: TraceParent | None = None,
     ) -> asyncio.Future[BatchedResult[Result]]:
         """Take a request; its future may be cancelled.
 
@@ -100,7 +110,7 @@ class DynamicBatcher(Generic[Item, Result]):
         self._admission.acquire(images)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[BatchedResult[Result]] = loop.create_future()
-        request = BatchedRequest(item, images, deadline, time.monotonic(), future)
+        request = BatchedRequest(item, images, deadline, time.monotonic(), future, caller)
         self._concurrency.arrive()
         if self._can_run_at_once(request):
             self._concurrency.renew()
@@ -273,6 +283,8 @@ class DynamicBatcher(Generic[Item, Result]):
         images = sum(request.images for request in batch)
         if images:
             self._admission.release(images, seconds)
+        callers = [request.caller for request in batch if request.caller]
+        run = Run(self._name, started, ended - started, len(batch), images, callers)
         for request, outcome in zip(batch, outcomes, strict=True):
             self._observe_wait(started - request.arrived)
             if request.future.done():  # cancelled while it ran
@@ -283,5 +295,4 @@ class DynamicBatcher(Generic[Item, Result]):
             elif isinstance(outcome, Exception):
                 request.future.set_exception(outcome)
             else:
-                waited = started - request.arrived
-                request.future.set_result(BatchedResult(outcome, waited, ended - started))
+                request.future.set_result(BatchedResult(outcome, started - request.arrived, run))

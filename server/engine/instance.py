@@ -22,6 +22,7 @@ from server.engine.staging import PixelBuffer, pixels_of
 from server.observability.drift import DriftMonitor
 from server.observability.engine_metrics import BatcherName
 from server.observability.metrics import ServerMetrics
+from server.observability.traceparent import TraceParent
 
 Result = TypeVar("Result")
 
@@ -95,23 +96,28 @@ class ModelInstance:
             admission,
             replace(config, inline_images=inline_images),
             self._trace_metrics.queue_seconds.observe,
+            "trace",
         )
         self._long: DynamicBatcher[_TraceItem[Any], Any] = DynamicBatcher(
             partial(self._run_trace, long_pixels),
             AdmissionControl(config.max_batch_images),
             replace(config, inline_images=0, merge=False),
             self._trace_metrics.queue_seconds.observe,
+            "trace",
         )
 
-    def predict(self, images: np.ndarray, deadline: float | None) -> Submission[np.ndarray]:
+    def predict(
+        self, images: np.ndarray, deadline: float | None, caller: TraceParent | None = None
+    ) -> Submission[np.ndarray]:
         """Submit images [N, H, W], FLOAT32 in range or UINT8, for their logits [N, classes].
 
-        The deadline is a time of time.monotonic; None: never.
+        The deadline is a time of time.monotonic; None: never. `caller` is the span of the call,
+        if that is traced.
 
         Raises:
             QueueFullError: the queue is full.
         """
-        result = self._predict.submit(images, len(images), deadline)
+        result = self._predict.submit(images, len(images), deadline, caller)
         return Submission(result, self._predict.complete)
 
     def trace(
@@ -120,6 +126,7 @@ class ModelInstance:
         spec: TraceSpec,
         pack: Pack[Result],
         deadline: float | None,
+        caller: TraceParent | None = None,
     ) -> Submission[Result]:
         """Submit images for what `pack` makes of their run; it packs in the run's own thread.
 
@@ -127,7 +134,8 @@ class ModelInstance:
         """
         batcher = self._long if spec.certify else self._trace
         item = _TraceItem(images, spec, pack)
-        return Submission(batcher.submit(item, len(images), deadline), batcher.complete)
+        result = batcher.submit(item, len(images), deadline, caller)
+        return Submission(result, batcher.complete)
 
     def attribute(
         self,
@@ -135,13 +143,15 @@ class ModelInstance:
         question: Question,
         pack: Callable[[AttributedRun], Result],
         deadline: float | None,
+        caller: TraceParent | None = None,
     ) -> Submission[Result]:
         """Submit images for what `pack` makes of their attributions. The rest is as for `trace`."""
         network = self.model.network
         stages, attributed = attributing(network, question, pack)
         batcher = self._long if is_long(network, question) else self._trace
         item = _TraceItem(images, TraceSpec(stages), attributed)
-        return Submission(batcher.submit(item, len(images), deadline), batcher.complete)
+        result = batcher.submit(item, len(images), deadline, caller)
+        return Submission(result, batcher.complete)
 
     def prove(self, images: np.ndarray, spec: TraceSpec) -> Proof:
         """Return what is proven of a request's trace, in any runtime of this one's precision."""

@@ -8,22 +8,18 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from random import Random
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, Protocol
 
 import structlog
 
 from server.errors import Rejection
 from server.observability.engine_metrics import BATCHERS, BatcherName
 from server.observability.metrics import ServerMetrics
+from server.observability.runs import Run
+from server.observability.traceparent import HEADER, TraceParent, parse_traceparent
 
 REQUEST_ID: Final = "x-request-id"
-TRACEPARENT: Final = "traceparent"
 ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# https://www.w3.org/TR/trace-context: a later version may have more after the flags.
-TRACEPARENT_FORM = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
-)
-SAMPLED = 1  # a flag of it
 # Failures that are the server's, by OpenTelemetry's semantic conventions for servers of gRPC.
 SERVER_FAILURES = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
@@ -37,23 +33,17 @@ log = structlog.get_logger()
 _random = Random()  # noqa: S311 (ids and samples are no secrets)
 
 
-class TraceParent(NamedTuple):
-    """The span of the caller that a call belongs to."""
-
-    trace_id: str  # 32 hexadecimal digits
-    span_id: str  # 16
-    is_sampled: bool
-
-
 class CallRecord:
     """What is known of one call; of a stream, sums over its messages.
 
     Attributes:
         method: "/forward.v1.ForwardService/Predict"; "unknown" for one that is not there.
         started: when it began, a time of time.perf_counter.
+        span: its own, if it is traced.
         images: those that were right.
         queue_seconds: that they waited for their runs.
         run_seconds: of these runs, which other requests may have shared.
+        run: that of the request; None of a stream.
         encode_seconds: that it took to make the responses.
         batcher: what ran them; None: nothing did.
         model, model_version: that answered; "" and 0: none was asked.
@@ -73,14 +63,17 @@ class CallRecord:
         "method",
         "model",
         "model_version",
+        "observe_run",
         "pack_seconds",
         "queue_seconds",
         "rejection",
         "request_bytes",
         "request_id",
         "response_bytes",
+        "run",
         "run_seconds",
         "seconds",
+        "span",
         "started",
         "status",
         "trace_detail",
@@ -107,6 +100,9 @@ class CallRecord:
         self.pack_seconds = self.encoding_since = 0.0
         self.model = self.trace_detail = self.status = ""
         self.batcher: BatcherName | None = None
+        self.run: Run | None = None
+        self.span: TraceParent | None = None
+        self.observe_run: Callable[[Run], None] | None = None
         self.rejection: Rejection | None = None
 
     @property
@@ -116,17 +112,29 @@ class CallRecord:
             self._peer = self._peer()
         return self._peer
 
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that the call belongs to, also where nobody records it."""
+        span = self.span or self.traceparent
+        return span.trace_id if span else None
+
     def asked(self, identity: tuple[str, int, str], images: int = 0) -> None:
         """Note name, version and runtime of the model that is asked, and images for it."""
         self.model, self.model_version, _ = identity
         self.images += images
 
-    def ran(self, batcher: BatcherName, queue_seconds: float, run_seconds: float) -> None:
-        """Note a run; from now on its response is made, if it was not packed where the run was."""
-        self.batcher = batcher
+    def ran(self, queue_seconds: float, run: Run, seconds: float | None = None) -> None:
+        """Note a run; from now on its response is made, if it was not packed where the run was.
+
+        `seconds` are those of the runtime, if the run did more than that.
+        """
+        self.run = run if self.batcher is None else None
+        self.batcher = run.batcher
         self.queue_seconds += queue_seconds
-        self.run_seconds += run_seconds - self.pack_seconds
+        self.run_seconds += run.seconds if seconds is None else seconds
         self.encoding_since = time.perf_counter() - self.pack_seconds
+        if self.observe_run is not None:
+            self.observe_run(run)
 
     def encoded(self, response_bytes: int) -> float:
         """Note that a response is made; return the seconds that it took, 0 if nothing was run."""
@@ -144,7 +152,7 @@ def read_identity(metadata: Metadata) -> tuple[str, TraceParent | None]:
     for key, value in metadata:
         if key == REQUEST_ID and isinstance(value, str) and ACCEPTED_ID.fullmatch(value):
             request_id = value
-        elif key == TRACEPARENT and isinstance(value, str):
+        elif key == HEADER and isinstance(value, str):
             traceparent = parse_traceparent(value)
     return request_id or make_request_id(), traceparent
 
@@ -154,12 +162,14 @@ def make_request_id() -> str:
     return f"{_random.getrandbits(128):032x}"
 
 
-def parse_traceparent(value: str) -> TraceParent | None:
-    """Return the span of a `traceparent`; None if it is none."""
-    found = TRACEPARENT_FORM.fullmatch(value)
-    if found is None or (value.startswith("00") and found[4]):
-        return None
-    return TraceParent(found[1], found[2], bool(int(found[3], 16) & SAMPLED))
+class CallTracer(Protocol):
+    """What makes spans of calls, and of their runs."""
+
+    def sample(self, record: CallRecord) -> None:
+        """Give a call that begins a span, if it is traced, and what is told of its runs."""
+
+    def end(self, record: CallRecord) -> None:
+        """Take a call that has ended."""
 
 
 class CallObserver:
@@ -182,10 +192,16 @@ class CallObserver:
         }
         self._log_share = log_share
         self._callbacks: list[EndCallback] = []
+        self._tracer: CallTracer | None = None
 
     def add_end_callback(self, callback: EndCallback) -> None:
         """Call back with the record of each call that has ended."""
         self._callbacks.append(callback)
+
+    def trace_calls(self, tracer: CallTracer) -> None:
+        """Let a tracer make spans of the calls that begin from now on."""
+        self._tracer = tracer
+        self.add_end_callback(tracer.end)
 
     def begin(
         self,
@@ -196,12 +212,14 @@ class CallObserver:
     ) -> CallRecord:
         """Return the record of a call that begins now, and ends with `end`."""
         record = CallRecord(method, transport, peer, *read_identity(metadata or ()))
-        self.running.add(record)
+        self.start(record)
         return record
 
     def start(self, record: CallRecord) -> None:
         """Take a call whose record there is already, as `begin`."""
         self.running.add(record)
+        if self._tracer is not None:
+            self._tracer.sample(record)
 
     def encoded(self, record: CallRecord, response_bytes: int) -> None:
         """Note that a response of a call is made, of so many bytes."""
@@ -230,6 +248,8 @@ class CallObserver:
 
         `status` and `seconds` are set. `is_logged`: it is for the log, too.
         """
+        if self._tracer is not None:
+            self._tracer.sample(record)
         if is_logged:
             log_call(record)
         for callback in self._callbacks:
@@ -252,7 +272,7 @@ def log_call(record: CallRecord) -> None:
         total_ms=_milliseconds(record.seconds),
         peer=record.peer,
         request_id=record.request_id,
-        trace_id=record.traceparent.trace_id if record.traceparent else None,
+        trace_id=record.trace_id,
         model=record.model or None,
         version=record.model_version or None,
         transport=record.transport,

@@ -28,6 +28,7 @@ from server.engine.instance import Submission
 from server.engine.staging import pixels_of
 from server.errors import ServiceError, UnavailableError
 from server.limits import RequestLimits
+from server.observability.runs import Run
 from server.repository.current import ModelIdentity
 from tests.support.servers import BareContext
 
@@ -71,12 +72,12 @@ class Served:
             method.name: method for method in (*forward.methods, *inference.methods)
         }
 
-    def _predict(self, images: np.ndarray, _deadline: float | None) -> Submission[np.ndarray]:
+    def _predict(self, images: np.ndarray, *_: object) -> Submission[np.ndarray]:
         logits = self._random.normal(size=(len(images), self.classes)).astype(np.float32)
         logits.flat[: len(ODD_LOGITS)] = ODD_LOGITS[: logits.size]
         self._ran.append((pixels_of(images).tobytes(), logits.tobytes()))
         result = asyncio.get_running_loop().create_future()
-        result.set_result(BatchedResult(logits, 0.0))
+        result.set_result(BatchedResult(logits, 0.0, Run("predict", 0.0, 0.0, 1, len(images))))
         return Submission(result, lambda: None)
 
     def answer(self, method: str, request: bytes) -> Answer | None:

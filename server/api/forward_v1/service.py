@@ -92,10 +92,10 @@ class ForwardService:
         active, record = self._current.active, context.record
         images = checked_images(request, active)
         record.asked(active.identity, len(images))
-        submission = active.instance.predict(images, context.deadline)
+        submission = active.instance.predict(images, context.deadline, record.span)
         context.add_done_callback(submission.complete)
         batched = await submission.result
-        record.ran("predict", batched.queue_seconds, batched.run_seconds)
+        record.ran(batched.queue_seconds, batched.run)
         response = pb.PredictResponse(model=identity_message(active.identity))
         encode_into(response.logits, batched.result)
         return response
@@ -127,10 +127,10 @@ class ForwardService:
                 put_proof(active.instance.prove(images, plan.spec), response)
             return response
 
-        submission = active.instance.trace(images, plan.spec, pack, context.deadline)
+        submission = active.instance.trace(images, plan.spec, pack, context.deadline, record.span)
         context.add_done_callback(submission.complete)
         batched = await submission.result
-        record.ran("trace", batched.queue_seconds, batched.run_seconds)
+        record.ran(batched.queue_seconds, batched.run, batched.result.run_seconds)
         batched.result.queue_seconds = batched.queue_seconds
         return batched.result
 
@@ -169,10 +169,12 @@ class ForwardService:
             record.pack_seconds = time.perf_counter() - started
             return response
 
-        submission = active.instance.attribute(images, question, pack, context.deadline)
+        submission = active.instance.attribute(
+            images, question, pack, context.deadline, record.span
+        )
         context.add_done_callback(submission.complete)
         batched = await submission.result
-        record.ran("trace", batched.queue_seconds, batched.run_seconds)
+        record.ran(batched.queue_seconds, batched.run, batched.result.run_seconds)
         batched.result.queue_seconds = batched.queue_seconds
         return batched.result
 

@@ -131,7 +131,7 @@ class PredictStream:
                 self._window.enter(len(images))
                 count = len(images)
                 self._record.asked(active.identity, count)
-                outcome = active.instance.predict(images, self._context.deadline)
+                outcome = active.instance.predict(images, self._context.deadline, self._record.span)
             except Exception as error:  # noqa: BLE001 (the stream goes on)
                 outcome = self._service_error(error)
         if not count:
@@ -163,7 +163,7 @@ class PredictStream:
             batched = await outcome.result
         except Exception as error:  # noqa: BLE001 (the stream goes on)
             return self._service_error(error)
-        self._record.ran("predict", batched.queue_seconds, batched.run_seconds)
+        self._record.ran(batched.queue_seconds, batched.run)
         return batched.result
 
     def _service_error(self, error: Exception) -> ServiceError:

@@ -208,10 +208,10 @@ class InferenceService:
         record.asked(active.identity, len(images))
         stages = [wanted.stage.name for wanted in outputs if wanted.name != LOGITS]
         if not stages:
-            predicted = active.instance.predict(images, context.deadline)
+            predicted = active.instance.predict(images, context.deadline, record.span)
             context.add_done_callback(predicted.complete)
             batched = await predicted.result
-            record.ran("predict", batched.queue_seconds, batched.run_seconds)
+            record.ran(batched.queue_seconds, batched.run)
             logits = {manifest.stages[-1].name: batched.result}
             return _response(active, request, outputs, logits)
 
@@ -224,10 +224,12 @@ class InferenceService:
             record.pack_seconds = time.perf_counter() - started
             return response
 
-        traced = active.instance.trace(images, TraceSpec(stages), pack, context.deadline)
+        traced = active.instance.trace(
+            images, TraceSpec(stages), pack, context.deadline, record.span
+        )
         context.add_done_callback(traced.complete)
         packed = await traced.result
-        record.ran("trace", packed.queue_seconds, packed.run_seconds)
+        record.ran(packed.queue_seconds, packed.run, packed.run.seconds - record.pack_seconds)
         return packed.result
 
 

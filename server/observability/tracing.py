@@ -1,0 +1,61 @@
+"""Distributed tracing by OpenTelemetry, which is an extra: whether there is any.
+
+It is configured by OpenTelemetry's own variables alone, OTEL_*. They are not settings of this
+server: the SDK reads most of them itself, once, when `open_tracing` builds it at the start.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import structlog
+
+from server.errors import StartError
+
+if TYPE_CHECKING:
+    from server.observability.spans import Tracer
+
+EXTRA = "forward-server[otel]"
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+EXPORTER, DISABLED = "OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED"
+OTLP, NONE = "otlp", "none"
+
+log = structlog.get_logger()
+
+
+def open_tracing(environment: Mapping[str, str]) -> "Tracer | None":
+    """Return what makes spans of calls; None, and nothing is imported, if nobody is to get them.
+
+    Raises:
+        StartError: a variable of OpenTelemetry has a value that can't be used.
+    """
+    endpoint = _first(environment, ENDPOINTS)
+    if endpoint is None or environment.get(DISABLED, "").strip().lower() == "true":
+        return None
+    exporter = environment.get(EXPORTER, "").strip() or OTLP
+    if exporter == NONE:
+        return None
+    if exporter != OTLP:
+        raise StartError(f"{EXPORTER}: expected {OTLP} or {NONE}, got {exporter!r}")
+    protocol = _first(environment, PROTOCOLS) or "grpc"
+    try:
+        from server.observability.spans import Tracer, open_exporter  # noqa: PLC0415 (an extra)
+
+        tracer = Tracer(open_exporter(protocol))
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        log.warning(
+            f"no spans are sent: OpenTelemetry is not installed; pip install '{EXTRA}'",
+            endpoint=endpoint,
+        )
+        return None
+    except (OSError, ValueError) as error:  # say, a file of certificates that is not there
+        raise StartError(f"OpenTelemetry's variables OTEL_* are wrong: {error}") from error
+    log.info("spans are sent", endpoint=endpoint, protocol=protocol, sampler=tracer.sampler)
+    return tracer
+
+
+def _first(environment: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    """Return the first variable that is set; an empty one is not, as the standard has it."""
+    return next((value for name in names if (value := environment.get(name, "").strip())), None)
