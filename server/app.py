@@ -15,8 +15,10 @@ from server.lifecycle.shutdown import drain
 from server.lifecycle.signals import on_hangup, release_signals, stop_signal
 from server.lifecycle.state import ServingState
 from server.limits import RequestLimits
+from server.observability.build_info import publish_build_info
 from server.observability.calls import CallObserver
 from server.observability.engine_metrics import BATCHERS, BatcherName
+from server.observability.event_loop import EventLoopLag
 from server.observability.lines import LineWriter
 from server.observability.metrics import ServerMetrics
 from server.observability.metrics_http import serve_metrics
@@ -56,6 +58,8 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     metrics = ServerMetrics()
     metrics.engine.watch_queue(lambda: admission.images)
     metrics.watch_log(lambda: lines.dropped)
+    publish_build_info(metrics.registry, has_native=native is not None)
+    lag = EventLoopLag(metrics.registry)
     report_unhandled_failures(metrics.count_failure)
     security = open_security(settings)
     security.follow(metrics)
@@ -69,7 +73,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     metrics.drift.follow(lambda: current.active.instance.drift)
     stop = stop_signal()  # before this a signal ends the process at once: there is nothing to drain
     state, gate = ServingState(), CallGate()
-    observer = CallObserver(metrics)
+    observer = CallObserver(metrics, settings.access_log)
     if tracer := open_tracing(os.environ):
         observer.trace_calls(tracer)
     services = build_services(current, limits, state, repository.statuses)
@@ -109,6 +113,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     if tracer:
         await tracer.close()
     poller.close()
+    lag.stop()
     release_signals()
     log.info("stopped", refused=gate.refused)
     lines.flush()

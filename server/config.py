@@ -202,6 +202,15 @@ class ServerSettings(CommandSettings):
         "auto", description="Form of the log; auto is console on a terminal, else json."
     )
 
+    access_log: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of calls that the log has a line of, 0 to 1; failures that are the "
+        "server's own always have one.",
+    )
+
     @field_validator(*MIN_SECONDS)
     @classmethod
     def _is_no_burden(cls, seconds: float, info: ValidationInfo) -> float:

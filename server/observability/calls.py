@@ -13,6 +13,7 @@ from typing import Final, Literal, Protocol
 import structlog
 
 from server.errors import Rejection
+from server.observability.call_metrics import MethodMetrics
 from server.observability.engine_metrics import BATCHERS, BatcherName
 from server.observability.metrics import ServerMetrics
 from server.observability.runs import Run
@@ -233,7 +234,10 @@ class CallObserver:
         seconds = record.seconds = time.perf_counter() - record.started
         self.running.discard(record)
         if record.transport == "grpc":
-            self._calls.method(record.method).observe(status, seconds)
+            method = self._calls.method(record.method)
+            method.observe(status, seconds)
+            if record.traceparent is not None:
+                self._note_exemplar(record, method)
         if status != "OK":
             self._calls.reject(status, record.rejection)
         elif record.trace_detail:
@@ -250,10 +254,17 @@ class CallObserver:
         """
         if self._tracer is not None:
             self._tracer.sample(record)
+        self._note_exemplar(record, self._calls.method(record.method))
         if is_logged:
             log_call(record)
         for callback in self._callbacks:
             callback(record)
+
+    @staticmethod
+    def _note_exemplar(record: CallRecord, method: MethodMetrics) -> None:
+        trace = record.traceparent
+        if trace is not None and trace.is_sampled:
+            method.seconds.note_exemplar(record.seconds, trace.trace_id)
 
 
 def log_call(record: CallRecord) -> None:

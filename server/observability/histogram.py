@@ -1,5 +1,7 @@
 """A histogram that is cheap to observe, for what every request is counted by."""
 
+import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from threading import Lock
@@ -8,17 +10,21 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 MAX_PENDING = 1024
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]  # upper bound, values up to it
 
 
 class Observations:
     """The observations under one set of labels."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
+        self._bound_list = list(bounds)
         self._bounds = np.array(bounds)
         self._names = [*(str(float(bound)) for bound in bounds), "+Inf"]
         self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self._exemplars: list[Exemplar | None] = [None] * (len(bounds) + 1)
         self._sum = 0.0
         self._pending: deque[float] = deque()
         self._lock = Lock()  # of what is sorted: a scrape comes in a thread of its own
@@ -29,18 +35,29 @@ class Observations:
         if len(self._pending) >= MAX_PENDING:
             self._sort()
 
+    def note_exemplar(self, value: float, trace_id: str) -> None:
+        """Keep the trace of a value that is counted, the newest of each bucket."""
+        exemplar = Exemplar({"trace_id": trace_id}, value, round(time.time(), 3))
+        self._exemplars[bisect_left(self._bound_list, value)] = exemplar
+
     def add(self, counts: Sequence[int], total: float) -> None:
         """Count in values that were sorted into these buckets, the last of which has no bound."""
         with self._lock:
             self._counts += np.array(counts, np.int64)
             self._sum += total
 
-    def totals(self) -> tuple[list[tuple[str, float]], float]:
-        """Return each bucket's upper bound with the number of values up to it, and the sum."""
+    def totals(self) -> tuple[list[Bucket], float]:
+        """Return each bucket, with its exemplar if there is one, and the sum."""
         self._sort()
         with self._lock:
-            cumulative = np.cumsum(self._counts).tolist()
-            return list(zip(self._names, cumulative, strict=True)), self._sum
+            cumulative, total = np.cumsum(self._counts).tolist(), self._sum
+        found: list[Bucket] = [
+            (name, count) if exemplar is None else (name, count, exemplar)
+            for name, count, exemplar in zip(
+                self._names, cumulative, list(self._exemplars), strict=True
+            )
+        ]
+        return found, total
 
     def _sort(self) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ import http.client
 import urllib.parse
 from typing import Any
 
+import grpc
 import pytest
 from prometheus_client.openmetrics import parser as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
@@ -91,3 +92,23 @@ def test_head_is_get_without_the_body(served: RunningServer, path: str, status: 
     assert head[2] == ""
     assert {**got[1], "Date": ""} == {**head[1], "Date": ""}
     assert int(head[1]["Content-Length"]) == len(got[2]) > 0
+
+
+@pytest.mark.parametrize("flags", ["00", "01"])
+def test_a_sampled_trace_is_an_exemplar_of_open_metrics(served: RunningServer, flags: str) -> None:
+    trace = f"4bf92f3577b34da6a3ce929d0e0e47{flags}"
+    with grpc.insecure_channel(served.address) as channel:
+        get_model: Any = channel.unary_unary("/forward.v1.ForwardService/GetModel")
+        metadata = [("traceparent", f"00-{trace}-00f067aa0ba902b7-{flags}")]
+        get_model(b"", metadata=metadata, timeout=20)
+    parse: Any = open_metrics.text_string_to_metric_families
+    exemplars = [
+        (sample.name, sample.labels["grpc_method"], sample.exemplar.value)
+        for family in parse(ask(served, "GET", "/metrics", OPEN_METRICS)[2])
+        for sample in family.samples
+        if sample.exemplar and sample.exemplar.labels == {"trace_id": trace}
+    ]
+    expected = [("grpc_server_handling_seconds_bucket", "GetModel")] if flags == "01" else []
+    assert [each[:2] for each in exemplars] == expected
+    assert all(0 < each[2] < 20 for each in exemplars)
+    assert trace not in ask(served, "GET", "/metrics")[2]

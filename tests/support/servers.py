@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from server.lifecycle.shutdown import drain
 from server.lifecycle.state import ServingState
 from server.limits import RequestLimits
 from server.observability.calls import CallObserver, CallRecord
+from server.observability.engine_metrics import BATCHERS
 from server.observability.metrics import ServerMetrics
 from server.repository.current import CurrentModel, activate
 from server.repository.loader import receive_limit
@@ -222,6 +224,7 @@ class HeldServer:
     runner: HeldRunner
     admission: AdmissionControl
     metrics: ServerMetrics
+    ended: list[CallRecord]  # the calls, in the order of their ends
     drain: Any  # starts a drain, returns a concurrent future
     loop: asyncio.AbstractEventLoop
     http_address: str
@@ -282,8 +285,12 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     admission = AdmissionControl(max_queue_images, native.images if native else None)
     metrics = ServerMetrics()
     observer = CallObserver(metrics)
+    ended: list[CallRecord] = []
+    observer.add_end_callback(ended.append)
     limits = RequestLimits(max_batch_images=HELD_BATCH_IMAGES, max_response_bytes=1 << 20)
     instance = threaded_instance(model, admission, metrics, limits.max_batch_images)
+    for batcher in BATCHERS:
+        metrics.engine.add_oldest(batcher, partial(instance.oldest_seconds, batcher))
     state, gate = ServingState(), CallGate()
 
     async def start() -> tuple[Any, int, HttpServer, int]:
@@ -314,6 +321,7 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
             runner,
             admission,
             metrics,
+            ended,
             lambda seconds: asyncio.run_coroutine_threadsafe(
                 drain([server, http], state, gate, seconds), loop
             ),
