@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -23,6 +24,7 @@ from structlog.testing import capture_logs
 from export.bundle import Bundle
 from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
+from forward_client import ForwardClient, ForwardError
 from forward_client.messages import tensor_of
 from server.observability.call_metrics import REJECTIONS, TRACE_DETAILS
 from tests.support.bundles import random_images
@@ -386,6 +388,14 @@ def test_an_error_in_a_stream_has_the_id_of_its_call(
         answered, refused = stream
     assert answered.WhichOneof("result") == "logits"
     assert id_in(refused.error.details) == f"{ID}.stream"
+    assert ForwardError.from_status(refused.error).request_id == f"{ID}.stream"
+
+
+def test_the_client_shows_the_id_of_what_failed(logged: RunningServer) -> None:
+    with ForwardClient(logged.address) as client, pytest.raises(ForwardError) as refused:
+        client.predict(np.full((28, 28), 255.0, np.float32))
+    (line,) = lines(logged, refused.value.request_id)
+    assert (line["status"], line["method"]) == ("INVALID_ARGUMENT", f"{FORWARD}/Predict")
 
 
 @pytest.mark.one_transport

@@ -112,7 +112,8 @@ def test_an_unexpected_error_gives_only_a_request_id(
             caller.trace(ONE)
         assert failed.value.code == "INTERNAL"
         assert "secret" not in str(failed.value)
-        request_id = str(failed.value).split()[-1]
+        request_id = failed.value.request_id
+        assert str(failed.value).endswith(f"under request {request_id}")
         server.runner.let_go.set()
         assert caller.predict(ONE).logits.shape == (1, 10), "the server must go on"
     logged = capsys.readouterr().out

@@ -316,13 +316,9 @@ def test_the_reference_lists_every_metric(served: RunningServer) -> None:
         for name, _ in scrape(served)
         if name.startswith(("forward_", "grpc_")) and not name.endswith("_created")
     }
-<<<<<<< HEAD
     dropped = "forward_lane_observations_dropped_total"  # of the native transport alone
     assert (dropped in names) == (served.ready["transport"] == "native")
-    assert len(names - {dropped}) == 30
-=======
-    assert len(names) == 28
->>>>>>> 098b3e3 (An access log, exemplars, the event loop's lag and the build are in the log and the metrics)
+    assert len(names - {dropped}) == 32
     assert {name for name in names if f"`{name}`" not in reference} == set()
 
 

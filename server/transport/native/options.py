@@ -70,7 +70,7 @@ def build_native_server(
         min_ping_seconds=MIN_PING_SECONDS,
         needs_token=limits.needs_token,
         drained=(drained.code.value[0], drained.details, drained.trailing_metadata),
-        access_log=0.0,
+        access_log=settings.access_log,
         traces=False,
         admission=native.images,
         seconds_bounds=SECONDS_BUCKETS,
