@@ -166,3 +166,19 @@ impl Shared {
         let _ = gate.wait_for(|&closed| closed).await; // the sender lives as long as this
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counts::loaded;
+
+    #[test]
+    fn what_is_more_than_may_wait_is_dropped_and_counted() {
+        let bounded = Bounded::new(2);
+        let entered: Vec<_> = (0..4).map(|_| bounded.enter()).collect();
+        assert_eq!(entered, [true, true, false, false]);
+        bounded.leave(1);
+        assert!(bounded.enter() && !bounded.enter());
+        assert_eq!(loaded(&bounded.dropped), 3);
+    }
+}

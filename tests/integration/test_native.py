@@ -4,6 +4,7 @@ import base64
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
@@ -33,6 +34,7 @@ from tests.support.servers import (
     run_server_until_it_ends,
     scrape,
     start_server,
+    wait_until,
 )
 
 pytest.importorskip("forward_native", reason="the native transport is not installed")
@@ -132,31 +134,57 @@ def test_native_without_the_extension_stops_the_start_and_says_what_to_do() -> N
     assert "make native" in done.stderr
 
 
-PANICKING = """
+# A server whose io thread is made to do something, 2 s after the start.
+PROVOKED = """
 import sys, threading
-from server.transport.native import server
+from server.transport.native import server, watchdog
+watchdog.HUNG_SECONDS = 3
 start = server.NativeServer.start
 async def started(self):
     await start(self)
-    threading.Timer(2, self._extension.panic).start()
+    threading.Timer(2, lambda: self._extension.{do}).start()
 server.NativeServer.start = started
 from server.__main__ import main
 sys.exit(main())
 """
+PORTS = ("--grpc-port", "0", "--metrics-port", "0", "--http-port", "off")
 
 
-def test_a_panic_of_the_io_thread_ends_the_process_with_a_line() -> None:
-    ports = ["--grpc-port", "0", "--metrics-port", "0", "--http-port", "off"]
+@pytest.mark.parametrize(
+    ("do", "status", "line"),
+    [
+        ("panic()", -signal.SIGABRT, "forward-io failed and the process ends"),
+        ("sleep(60)", EXIT_STATUS, "forward-io made no progress for 3 s, the process ends"),
+    ],
+)
+def test_an_io_thread_that_fails_or_hangs_ends_the_process_with_a_line(
+    do: str, status: int, line: str
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PANICKING, "--transport", "native", *ports],
+        [sys.executable, "-c", PROVOKED.format(do=do), "--transport", "native", *PORTS],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=50,
     )
-    assert done.returncode == -signal.SIGABRT
-    assert "forward-native: forward-io failed and the process ends" in done.stderr
+    assert done.returncode == status
+    assert f"forward-native: {line}" in done.stderr
+
+
+def test_a_process_that_is_stopped_for_long_is_not_taken_for_hung(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROVOKED.format(do="sleep(0)"), "--transport", "native"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([*command, *PORTS], cwd=REPOSITORY, stderr=log)
+    try:
+        wait_until(lambda: "ready" in (tmp_path / "log").read_text())
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(4.5)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(1.5)
+    finally:
+        process.terminate()
+    assert process.wait(30) == 0
 
 
 def test_an_unknown_transport_stops_the_start() -> None:
@@ -221,31 +249,3 @@ def test_a_request_without_room_is_refused_by_its_begin() -> None:
         assert response == stub(server).Predict(request(4))
         assert metric(server, "grpc_server_handled_total", **LABELS, grpc_code=FULL) == 1
         assert metric(server, "forward_queue_images") == 0
-
-
-HANGING = """
-import sys, threading
-from server.transport.native import server, watchdog
-watchdog.HUNG_SECONDS = 3
-start = server.NativeServer.start
-async def started(self):
-    await start(self)
-    threading.Timer(1, self._extension.sleep, [60]).start()
-server.NativeServer.start = started
-from server.__main__ import main
-sys.exit(main())
-"""
-
-
-def test_an_io_thread_that_hangs_ends_the_process_with_a_line() -> None:
-    ports = ["--grpc-port", "0", "--metrics-port", "0", "--http-port", "off"]
-    done = subprocess.run(
-        [sys.executable, "-c", HANGING, "--transport", "native", *ports],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=50,
-    )
-    assert done.returncode == EXIT_STATUS
-    assert "forward-native: forward-io made no progress for 3 s" in done.stderr
