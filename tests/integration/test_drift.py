@@ -19,7 +19,6 @@ from export.features import FEATURES
 from forward_client import ForwardClient, Intervention
 from tests.support.bundles import TINY_SHAPE, publish_random_bundle, random_images, with_reference
 from tests.support.servers import RunningServer, scrape, start_server, wait_until
-from tests.support.transports import chosen_transport
 
 if TYPE_CHECKING:
     from training.data import Data
@@ -51,17 +50,14 @@ def samples(server: RunningServer) -> float:
 @contextmanager
 def sending(server: RunningServer, pixels: np.ndarray) -> Iterator[None]:
     """Send images meanwhile, each a request of its own, from several callers."""
-    is_native = chosen_transport() == "native"
     ended = threading.Event()
 
     def send(first: int) -> None:
         with ForwardClient(server.address, timeout_seconds=SECONDS) as client:
-            # Predict in the lane of the native transport gives no samples yet.
-            call = client.trace if is_native else client.predict
             for number in count(first, CALLERS):
                 if ended.is_set():
                     return
-                call(pixels[number % len(pixels)])
+                client.predict(pixels[number % len(pixels)])
 
     with ThreadPoolExecutor(CALLERS) as pool:
         callers = [pool.submit(send, first) for first in range(CALLERS)]

@@ -1,9 +1,7 @@
 """The lane: Predict answered in the extension, by the current version, once it is proven equal."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import Protocol
 
 import numpy as np
 import structlog
@@ -17,14 +15,6 @@ from server.transport.native.extension import Extension
 from server.transport.native.session import open_lane_session
 
 log = structlog.get_logger()
-
-
-class TakesSamples(Protocol):
-    """Keeps statistics of images."""
-
-    def observe(self, image: np.ndarray, logits: np.ndarray) -> None:
-        """Take an image, FLOAT32 in 0..1 or UINT8, and its logits [classes]."""
-        ...
 
 
 class LaneUpdates:
@@ -48,15 +38,9 @@ class LaneUpdates:
     ) -> None:
         self._extension, self._current = extension, current
         self._limits, self._threads, self._metrics = limits, threads, metrics
-        self._samples_for: Callable[[ActiveModel], TakesSamples | None] = lambda _: None
         self._answering: ActiveModel | None = None
-        self._samples: TakesSamples | None = None
         self._replaced = asyncio.Event()
         current.add_replace_callback(self._switch_off)
-
-    def sample_for(self, samples_for: Callable[[ActiveModel], TakesSamples | None]) -> None:
-        """Pass samples of images on to what each version has for them, from the next update on."""
-        self._samples_for = samples_for
 
     def _switch_off(self) -> None:
         # At once: no answer of the version before may come after the first of the next.
@@ -77,8 +61,8 @@ class LaneUpdates:
             log.info("Predict takes the way through Python", reason=reason)
             return
         self._extension.set_lane(session, asdict(lane_model(active, self._limits)))
-        self._answering, self._samples = active, self._samples_for(active)
-        self._extension.set_samples(self._samples is not None)
+        self._answering = active
+        self._extension.set_samples(active.instance.drift is not None)
         self._metrics.set_lane(is_on=True)
 
     @property
@@ -87,15 +71,14 @@ class LaneUpdates:
         return self._current.active.model.manifest.name
 
     def take_sample(self, version: int, pixels: bytes, is_uint8: bool, logits: bytes) -> None:
-        """Pass an image and its logits on, unless its version was replaced meanwhile."""
-        if self._answering is None or self._samples is None:
+        """Count an image and its logits for drift, unless its version was replaced meanwhile."""
+        if (active := self._answering) is None or active.instance.drift is None:
             return
-        manifest = self._answering.model.manifest
+        manifest = active.model.manifest
         if manifest.version == version:
             image = np.frombuffer(pixels, np.uint8 if is_uint8 else np.float32)
-            self._samples.observe(
-                image.reshape(manifest.input_shape), np.frombuffer(logits, np.float32)
-            )
+            drift, shape = active.instance.drift, manifest.input_shape
+            drift.observe(image.reshape(shape), np.frombuffer(logits, np.float32))
 
     async def keep_updating(self) -> None:
         """Follow the replacements until it is cancelled."""
