@@ -1,9 +1,14 @@
 """What is known of calls that Python did not answer: ids, counts, and lines of the log."""
 
 import base64
+import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,6 +23,7 @@ from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
 from forward_client.messages import tensor_of
 from tests.fuzz.run import seeds
+from tests.support.bundles import REPOSITORY
 from tests.support.faults import ALONE, ONE, RawClient, grpc_port
 from tests.support.servers import (
     RunningServer,
@@ -33,6 +39,8 @@ pytestmark = pytest.mark.one_transport
 
 ID = "x-request-id"
 ONE_IMAGE = pb.PredictRequest(images=tensor_of(ONE))
+CALL_OK = ("call", "OK")
+PREDICT = {"grpc_service": "forward.v1.ForwardService", "grpc_method": "Predict"}
 INFER = {"grpc_service": "inference.GRPCInferenceService", "grpc_method": "ModelInfer"}
 SIZES = ("--max-batch-images", "8", "--max-queue-images", "8")
 
@@ -249,3 +257,74 @@ def test_a_stream_of_the_lane_that_a_drain_ends_has_the_id_and_a_line() -> None:
         (line,) = lines(server, "stream")
         assert (line["status"], line["images"]) == ("UNAVAILABLE", 1)
         assert line["method"] == "/forward.v1.ForwardService/PredictStream"
+
+
+def entries(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines(keepends=True)]
+
+
+def lane_lines(server: RunningServer) -> list[dict[str, Any]]:
+    return [each for each in server.log() if (each["event"], each.get("status")) == CALL_OK]
+
+
+def has_lines(server: RunningServer, count: float) -> bool:
+    return len(lane_lines(server)) == count
+
+
+def test_the_log_has_the_share_of_the_calls_in_the_lane_that_was_set() -> None:
+    for share, most, least in (("0.5", 320, 80), ("1", 400, 400)):
+        with start_server("--transport", "native", "--access-log", share) as server:
+            with grpc.insecure_channel(server.address, ALONE) as channel:
+                predict = ForwardServiceStub(channel).Predict
+                for _ in range(400):
+                    predict(ONE_IMAGE, timeout=20)
+            assert metric(server, "forward_lane_calls_total", **PREDICT) == 400
+            if share == "1":
+                wait_until(partial(has_lines, server, 400))
+            found = lane_lines(server)
+            assert least <= len(found) <= most, share
+    line = found[0]
+    assert (line["images"], line["model"], line["version"]) == (1, "mnist", 1)
+    assert line["request_bytes"] == len(ONE_IMAGE.SerializeToString())
+    assert line["response_bytes"] > 40
+    assert line["method"] == "/forward.v1.ForwardService/Predict"
+    parts = line["queue_ms"] + line["compute_ms"] + line["encode_ms"]
+    assert 0 < parts <= line["total_ms"] + 0.01
+
+
+# Its event loop is busy for 4 s with the first call.
+BUSY = """
+import sys, time
+from server.observability.calls import CallObserver
+observe = CallObserver.observe_lane
+def slow(*arguments, **options):
+    CallObserver.observe_lane = observe
+    time.sleep(4)
+    observe(*arguments, **options)
+CallObserver.observe_lane = slow
+from server.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_calls_that_the_log_can_not_get_in_time_are_counted(tmp_path: Path) -> None:
+    ports = ("--grpc-port", "0", "--metrics-port", "0", "--http-port", "off")
+    command = [sys.executable, "-c", BUSY, "--transport", "native", "--access-log", "1", *ports]
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(command, cwd=REPOSITORY, stderr=stderr)
+    try:
+        wait_until(lambda: '"ready"' in log.read_text())
+        (ready,) = (each for each in entries(log) if each["event"] == "ready")
+        server = RunningServer(process, log, ready)
+        with grpc.insecure_channel(server.address, ALONE) as channel:
+            predict = ForwardServiceStub(channel).Predict
+            for _ in range(40):
+                for call in [predict.future(ONE_IMAGE, timeout=60) for _ in range(100)]:
+                    call.result()
+        dropped = metric(server, "forward_lane_observations_dropped_total")
+        assert dropped > 0
+        wait_until(lambda: has_lines(server, 4000 - dropped))
+    finally:
+        process.terminate()
+        process.wait(30)
