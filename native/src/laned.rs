@@ -55,6 +55,15 @@ impl Caller for LaneCaller {
         }
     }
 
+    fn lose(self, end: End) {
+        match self {
+            Self::Unary(UnaryCaller { call, message }) => {
+                call.observe(end.code(), message.len(), 0, Answered::default());
+            }
+            Self::Stream(stream) => stream.lose(end),
+        }
+    }
+
     fn hand_back(self) {
         match self {
             Self::Unary(unary) => {

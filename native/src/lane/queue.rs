@@ -31,6 +31,8 @@ pub trait Caller {
     fn is_waiting(&mut self) -> bool;
     /// Takes the response, framed, and what is known of it.
     fn answer(self, response: Bytes, answered: &Answered);
+    /// Takes note of how the call ended, whose client waits no more.
+    fn lose(self, end: End);
     /// Lets Python answer.
     fn hand_back(self);
 }

@@ -49,8 +49,11 @@ impl Test {
         queue.submit(decoded, caller, deadline).is_ok()
     }
 
+    /// Those that were answered or handed back.
     fn names(&self) -> Vec<u8> {
-        self.got.borrow().iter().map(|(name, _)| *name).collect()
+        let got = self.got.borrow();
+        let left = got.iter().filter(|(_, got)| !matches!(got, Got::Lost(_)));
+        left.map(|(name, _)| *name).collect()
     }
 
     fn runs(&self) -> Vec<usize> {
@@ -136,6 +139,7 @@ fn who_waits_no_more_is_not_computed_and_counts_as_cancelled() {
         settle().await;
     });
     assert_eq!((test.runs(), test.names()), (vec![4], vec![1, 3]));
+    assert_eq!(test.got.borrow()[0], (2, Got::Lost(End::Cancelled)));
     assert_eq!((test.ended(End::Ok), test.ended(End::Cancelled)), (2, 1));
     assert_eq!(test.laned.admission.images(), 0);
 }
@@ -240,8 +244,10 @@ proptest! {
         prop_assert_eq!(test.names(), admitted);
         prop_assert_eq!(test.laned.admission.images(), 0);
         for (name, got) in &*test.got.borrow() {
-            let Got::Answer(response) = got else { panic!("{name} has no answer") };
-            prop_assert_eq!(byte_of(response), *name);
+            match got {
+                Got::Answer(response) => prop_assert_eq!(byte_of(response), *name),
+                other => prop_assert_eq!(other, &Got::Lost(End::Cancelled)),
+            }
         }
         prop_assert!(test.runs().iter().all(|images| (1..=8).contains(images)));
     }

@@ -292,9 +292,7 @@ mod tests {
     /// Of how many requests each run has images: each image is of one, a run has RUN_IMAGES.
     fn sharing(sizes: &[usize]) -> Vec<usize> {
         let owners: Vec<usize> = (0..).zip(sizes).flat_map(|(of, &n)| vec![of; n]).collect();
-        owners
-            .chunks(RUN_IMAGES)
-            .map(|run| run[run.len() - 1] - run[0] + 1)
-            .collect()
+        let of_run = |run: &[usize]| run[run.len() - 1] - run[0] + 1;
+        owners.chunks(RUN_IMAGES).map(of_run).collect()
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::grpc::PREFIX_BYTES;
 
+use super::metrics::End;
 use super::queue::{Answered, Caller};
 
 /// As in server/api/forward_v1/stream.py.
@@ -178,6 +179,8 @@ impl Caller for StreamCaller {
         self.inner.borrow_mut().totals.add(response.len(), answered);
         self.set(State::Answered(response));
     }
+
+    fn lose(self, _end: End) {} // its stream is told of as one
 
     fn hand_back(self) {
         self.set(State::HandedBack);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::{Bytes, BytesMut};
 
 use super::admission::Admission;
-use super::metrics::{Bounds, Metrics};
+use super::metrics::{Bounds, End, Metrics};
 use super::model::LaneModel;
 use super::queue::{Answered, Caller, Queue, Told};
 use super::sampling::{Sample, Sampler};
@@ -102,6 +102,7 @@ impl Runner for Runs {
 pub enum Got {
     Answer(Bytes),
     HandedBack,
+    Lost(End),
 }
 
 /// A caller; what it got, and in which order, is kept.
@@ -121,6 +122,10 @@ impl Caller for Remembering {
         self.got
             .borrow_mut()
             .push((self.name, Got::Answer(response)));
+    }
+
+    fn lose(self, end: End) {
+        self.got.borrow_mut().push((self.name, Got::Lost(end)));
     }
 
     fn hand_back(self) {

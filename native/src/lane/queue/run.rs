@@ -39,7 +39,9 @@ impl<C: Caller> Queue<C> {
             version.get_or_insert_with(|| Rc::clone(&next.decoded.served));
             if !next.caller.is_waiting() {
                 let seconds = (now - next.arrived).as_secs_f64();
-                self.count(&next, end_of_lost(next.deadline, now), seconds);
+                let end = end_of_lost(next.deadline, now);
+                self.count(&next, end, seconds);
+                next.caller.lose(end);
             } else if next.deadline.is_some_and(|deadline| deadline <= now) {
                 let Waiting {
                     caller, _admitted, ..
