@@ -12,10 +12,10 @@ from prometheus_client.registry import Collector
 
 from server.observability.call_metrics import CallMetrics
 from server.observability.connections import ConnectionMetrics
+from server.observability.drift import DriftMetrics
 from server.observability.engine_metrics import EngineMetrics
 from server.observability.http_metrics import HttpMetrics
 from server.observability.model_metrics import ModelMetrics
-from server.observability.drift import DriftMetrics
 from server.observability.supervision import TASKS, Task
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from google.rpc import code_pb2
 
-from server.observability.calls import CallObserver, CallRecord, parse_traceparent
+from server.observability.calls import CallObserver, CallRecord
+from server.observability.traceparent import parse_traceparent
 
 
 def observe(fields: Mapping[str, Any], observer: CallObserver, model: str) -> None:
