@@ -76,7 +76,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     observer = CallObserver(metrics, settings.access_log)
     if tracer := open_tracing(os.environ):
         observer.trace_calls(tracer)
-    services = build_services(current, limits, state, repository.statuses)
+    services = build_services(current, limits, state, repository.statuses, metrics)
     entrance = Entrance(settings, security, observer, state, gate, loader.max_receive_bytes, native)
     opened = await open_transports(services, entrance)
     metrics_port = serve_metrics(metrics, settings.host_of_metrics, settings.metrics_port)

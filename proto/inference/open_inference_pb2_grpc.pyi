@@ -50,6 +50,8 @@ class GRPCInferenceServiceStub:
     """Computes a model's outputs for images."""
     ModelConfig: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.ModelConfigRequest, _open_inference_pb2.ModelConfigResponse]
     """Describes a model as Triton configures one; load generators read it. An extension of Triton's."""
+    ModelStatistics: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.ModelStatisticsRequest, _open_inference_pb2.ModelStatisticsResponse]
+    """Tells what was computed since the server started, by model and version. An extension of Triton's."""
     RepositoryIndex: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryIndexRequest, _open_inference_pb2.RepositoryIndexResponse]
     """Lists the versions in the folder of the model, each with its state. Of an extension of Triton's,
     whose RepositoryModelLoad and RepositoryModelUnload this server does not have.
@@ -74,6 +76,8 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """Computes a model's outputs for images."""
     ModelConfig: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ModelConfigRequest, _open_inference_pb2.ModelConfigResponse]  # type: ignore[assignment]
     """Describes a model as Triton configures one; load generators read it. An extension of Triton's."""
+    ModelStatistics: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ModelStatisticsRequest, _open_inference_pb2.ModelStatisticsResponse]  # type: ignore[assignment]
+    """Tells what was computed since the server started, by model and version. An extension of Triton's."""
     RepositoryIndex: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryIndexRequest, _open_inference_pb2.RepositoryIndexResponse]  # type: ignore[assignment]
     """Lists the versions in the folder of the model, each with its state. Of an extension of Triton's,
     whose RepositoryModelLoad and RepositoryModelUnload this server does not have.
@@ -137,6 +141,14 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_open_inference_pb2.ModelConfigResponse, _abc.Awaitable[_open_inference_pb2.ModelConfigResponse]]:
         """Describes a model as Triton configures one; load generators read it. An extension of Triton's."""
+
+    @_abc_1.abstractmethod
+    def ModelStatistics(
+        self,
+        request: _open_inference_pb2.ModelStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.ModelStatisticsResponse, _abc.Awaitable[_open_inference_pb2.ModelStatisticsResponse]]:
+        """Tells what was computed since the server started, by model and version. An extension of Triton's."""
 
     @_abc_1.abstractmethod
     def RepositoryIndex(

@@ -5,11 +5,16 @@ from server.api.methods import Service
 from server.api.open_inference.service import InferenceService, Statuses
 from server.lifecycle.state import ServingState
 from server.limits import RequestLimits
+from server.observability.metrics import ServerMetrics
 from server.repository.current import CurrentModel
 
 
 def build_services(
-    current: CurrentModel, limits: RequestLimits, state: ServingState, statuses: Statuses
+    current: CurrentModel,
+    limits: RequestLimits,
+    state: ServingState,
+    statuses: Statuses,
+    metrics: ServerMetrics,
 ) -> tuple[Service, Service]:
     """Return forward.v1 and the Open Inference Protocol, answered by the current model.
 
@@ -18,8 +23,10 @@ def build_services(
         limits: of requests and responses.
         state: tells if the server drains.
         statuses: of the versions in the model's folder, when the one that is served is given.
+        metrics: what the statistics tell.
     """
+    inference = InferenceService(current, limits, lambda: state.is_draining, statuses, metrics)
     return (
         ForwardService(current, limits).table(),
-        InferenceService(current, limits, lambda: state.is_draining, statuses).table(),
+        inference.table(),
     )

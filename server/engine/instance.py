@@ -85,8 +85,10 @@ class ModelInstance:
         self._predict_pixels = PixelBuffer(config.max_batch_images, shape)
         trace_pixels = PixelBuffer(config.max_batch_images, shape)
         long_pixels = PixelBuffer(config.max_batch_images, shape)
-        self._predict_metrics = metrics.engine.batcher("predict")
-        self._trace_metrics = metrics.engine.batcher("trace")
+        version = model.manifest.version
+        metrics.engine.add_version(version)
+        self._predict_metrics = metrics.engine.batcher("predict", version)
+        self._trace_metrics = metrics.engine.batcher("trace", version)
         self._predict = DynamicBatcher(
             self._run_predict, admission, config, self._predict_metrics.queue_seconds.observe
         )

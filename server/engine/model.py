@@ -69,6 +69,7 @@ class ServedModel:
             self.manifest.sha256,
         )
         metrics.model.set_model(labels, self.self_check_ratio)
+        metrics.engine.served_version = self.manifest.version
 
 
 def load_verified(

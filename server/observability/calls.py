@@ -14,7 +14,7 @@ import structlog
 
 from server.errors import Rejection
 from server.observability.call_metrics import MethodMetrics
-from server.observability.engine_metrics import BATCHERS, BatcherName
+from server.observability.engine_metrics import BatcherName
 from server.observability.metrics import ServerMetrics
 from server.observability.runs import Run
 from server.observability.traceparent import HEADER, TraceParent, parse_traceparent
@@ -143,6 +143,7 @@ class CallRecord:
         if not self.encoding_since:
             return 0.0
         seconds = time.perf_counter() - self.encoding_since
+        self.encoding_since = 0.0  # the next response of a stream may be an error, of no run
         self.encode_seconds += seconds
         return seconds
 
@@ -188,9 +189,6 @@ class CallObserver:
         self.running: set[CallRecord] = set()
         self._calls = metrics.calls
         self._calls.add_in_flight(lambda: len(self.running))
-        self._encode_seconds = {
-            name: metrics.engine.batcher(name).encode_seconds for name in BATCHERS
-        }
         self._log_share = log_share
         self._callbacks: list[EndCallback] = []
         self._tracer: CallTracer | None = None
@@ -225,8 +223,9 @@ class CallObserver:
     def encoded(self, record: CallRecord, response_bytes: int) -> None:
         """Note that a response of a call is made, of so many bytes."""
         seconds = record.encoded(response_bytes)
-        if record.batcher is not None:
-            self._encode_seconds[record.batcher].observe(seconds)
+        if seconds and record.batcher is not None:
+            batcher = self.metrics.engine.batcher(record.batcher, record.model_version)
+            batcher.encode_seconds.observe(seconds)
 
     def end(self, record: CallRecord, status: str) -> None:
         """Report of a call that ends now with a status, before its caller can know it."""
@@ -240,6 +239,8 @@ class CallObserver:
                 self._note_exemplar(record, method)
         if status != "OK":
             self._calls.reject(status, record.rejection)
+            version = record.model_version
+            self.metrics.engine.fail(record.method, record.batcher, version, seconds)
         elif record.trace_detail:
             self._calls.observe_trace(record.trace_detail, record.response_bytes)
         if status in SERVER_FAILURES or (self._log_share and _random.random() < self._log_share):

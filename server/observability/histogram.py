@@ -46,6 +46,17 @@ class Observations:
             self._counts += np.array(counts, np.int64)
             self._sum += total
 
+    def take(self, other: "Observations") -> None:
+        """Count in what another has, which keeps it."""
+        other._sort()
+        with other._lock:
+            counts, total, exemplars = other._counts.copy(), other._sum, list(other._exemplars)
+        with self._lock:
+            self._counts += counts
+            self._sum += total
+            pairs = zip(self._exemplars, exemplars, strict=True)
+            self._exemplars = [theirs or own for own, theirs in pairs]
+
     def totals(self) -> tuple[list[Bucket], float]:
         """Return each bucket, with its exemplar if there is one, and the sum."""
         self._sort()
@@ -86,19 +97,36 @@ class BufferedHistogram(Collector):
         self._documentation = documentation
         self._label_names = label_names
         self._bounds = bounds
-        self._children: dict[tuple[str, ...], Observations] = {}
+        self._children: dict[tuple[str, ...], dict[int, Observations]] = {}
+        self._lock = Lock()  # while parts are joined no sum is taken
         registry.register(self)
 
-    def labels(self, *values: str) -> Observations:
-        """Return what observes under these labels; the series is there from then on."""
-        return self._children.setdefault(values, Observations(self._bounds))
+    def labels(self, *values: str, part: int = 0) -> Observations:
+        """Return what observes under these labels; the series is there from then on.
+
+        A series may have parts, which are observed and read by themselves: it is their sum.
+        """
+        parts = self._children.setdefault(values, {})
+        return parts.setdefault(part, Observations(self._bounds))
+
+    def join(self, *values: str, part: int) -> None:
+        """Count what a part has into part 0, and forget the part."""
+        with self._lock:
+            self.labels(*values).take(self._children[values].pop(part))
 
     def collect(self) -> Iterator[Metric]:
         """Yield the family with every series."""
         family = HistogramMetricFamily(
             self._name, self._documentation, labels=list(self._label_names)
         )
-        for values, observations in list(self._children.items()):
-            buckets, total = observations.totals()
+        for values in list(self._children):
+            buckets, total = self._together(values).totals()
             family.add_metric(list(values), buckets, total)
         yield family
+
+    def _together(self, values: tuple[str, ...]) -> Observations:
+        together = Observations(self._bounds)
+        with self._lock:
+            for part in list(self._children[values].values()):
+                together.take(part)
+        return together

@@ -32,9 +32,13 @@ class BeforeScrape(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Call back; there is nothing to yield."""
+        self.call()
+        return ()
+
+    def call(self) -> None:
+        """Call back."""
         for callback in self.callbacks:
             callback()
-        return ()
 
 
 class ReadCounter(Collector):
@@ -116,8 +120,12 @@ class ServerMetrics:
         self._background_failures.labels(task).inc()
 
     def add_scrape_callback(self, callback: Callable[[], None]) -> None:
-        """Call back, in the thread of the scrape, before the metrics are read."""
+        """Call back, in the thread of who reads the metrics, before they are read."""
         self._before_scrape.callbacks.append(callback)
+
+    def update(self) -> None:
+        """Count in what is counted elsewhere, as before a scrape, for who reads without one."""
+        self._before_scrape.call()
 
     def set_transport(self, name: str) -> None:
         """Publish what carries gRPC: python or native."""

@@ -42,7 +42,7 @@ BODIES: list[dict[str, Any]] = [
 def test_the_document_is_valid_openapi() -> None:
     assert API.specification.version == "3.1.0"
     API.validate()
-    assert len(OPERATIONS) == 12
+    assert len(OPERATIONS) == 15
 
 
 def test_the_document_is_served_as_it_is(served: RunningServer) -> None:

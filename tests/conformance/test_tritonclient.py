@@ -147,12 +147,10 @@ BAD = {
 }
 PROTOCOLS = ("grpc", "http")
 WAYS = tuple(f"{protocol}{kind}" for protocol in PROTOCOLS for kind in ("", ".aio"))
+COMMON = ["classification", "model_configuration", "statistics", "model_repository(index)"]
 EXTENSIONS = {
-    "grpc": ["classification", "model_configuration", "model_repository(index)"],
-    "http": [
-        *("classification", "model_configuration", "model_repository(index)"),
-        "binary_tensor_data",
-    ],
+    "grpc": COMMON,
+    "http": [*COMMON, "binary_tensor_data"],
 }
 HTTP_STATUS = {"INVALID_ARGUMENT": "400", "NOT_FOUND": "404", "UNIMPLEMENTED": "404"}
 
@@ -306,11 +304,6 @@ def test_the_index_lists_the_served_version(seen: Seen, protocol: str) -> None:
 def test_load_and_unload_are_unimplemented(seen: Seen, protocol: str) -> None:
     for failure in seen.facts[protocol]["load"]:
         assert failure["status"] == status_of(protocol, "UNIMPLEMENTED")
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_unsupported_methods_are_unimplemented(seen: Seen, protocol: str) -> None:
-    assert seen.facts[protocol]["statistics"]["status"] == status_of(protocol, "UNIMPLEMENTED")
 
 
 def outputs_of(

@@ -28,6 +28,7 @@ from server.transport.native.watchdog import EXIT_STATUS
 from tests.support.bundles import REPOSITORY
 from tests.support.certificates import Pair
 from tests.support.faults import RawClient, grpc_port
+from tests.support.http import request as http_request
 from tests.support.servers import (
     RunningServer,
     metric,
@@ -227,7 +228,7 @@ def refusal_of(client: RawClient, refused: int) -> tuple[dict[str, str], status_
 def test_a_request_without_room_is_refused_by_its_begin() -> None:
     sizes = ("--max-batch-images", "8", "--max-queue-images", "8")
     with (
-        start_server("--transport", "native", *sizes) as server,
+        start_server("--transport", "native", "--http-port", "0", *sizes) as server,
         RawClient(grpc_port(server)) as client,
     ):
         message = framed(request(4).SerializeToString())
@@ -249,3 +250,5 @@ def test_a_request_without_room_is_refused_by_its_begin() -> None:
         assert response == stub(server).Predict(request(4))
         assert metric(server, "grpc_server_handled_total", **LABELS, grpc_code=FULL) == 1
         assert metric(server, "forward_queue_images") == 0
+        (told,) = http_request(server.http_address, "/v2/models/mnist/stats").json()["model_stats"]
+        assert told["inference_stats"]["fail"] == {"count": 1, "ns": 0}

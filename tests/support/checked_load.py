@@ -35,7 +35,9 @@ class CheckedLoad:
         self._expected: dict[int, list[np.ndarray]] = {}
         self._unmatched: list[Prediction] = []
         self._ended = threading.Event()
+        self._lock = threading.Lock()  # of what is counted
         self.answers: Counter[int] = Counter()  # by version; of Predict alone, for streams lag
+        self.all_answers: Counter[int] = Counter()  # also those of the stream
         self.failed: list[str] = []
 
     def expect(self, bundle: Bundle) -> Bundle:
@@ -96,6 +98,8 @@ class CheckedLoad:
             time.sleep(PAUSE_SECONDS)
 
     def _check(self, answer: Prediction) -> None:
+        with self._lock:
+            self.all_answers[answer.model_version] += 1
         if not self._is_right(answer):  # perhaps it is expected a moment later
             self._unmatched.append(answer)
 

@@ -28,6 +28,7 @@ from server.engine.instance import Submission
 from server.engine.staging import pixels_of
 from server.errors import ServiceError, UnavailableError
 from server.limits import RequestLimits
+from server.observability.metrics import ServerMetrics
 from server.observability.runs import Run
 from server.repository.current import ModelIdentity
 from tests.support.servers import BareContext
@@ -67,7 +68,9 @@ class Served:
         )
         current: Any = SimpleNamespace(active=active)  # what is read of a CurrentModel
         forward = ForwardService(current, LIMITS).table()
-        inference = InferenceService(current, LIMITS, lambda: False, lambda _: []).table()
+        inference = InferenceService(
+            current, LIMITS, lambda: False, lambda _: [], ServerMetrics()
+        ).table()
         self._methods: dict[str, Any] = {
             method.name: method for method in (*forward.methods, *inference.methods)
         }

@@ -296,7 +296,11 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
     async def start() -> tuple[Any, int, HttpServer, int]:
         current = CurrentModel(activate(instance, limits.max_batch_images))
         services = build_services(
-            current, limits, state, lambda served: [VersionStatus(served, "READY", "")]
+            current,
+            limits,
+            state,
+            lambda served: [VersionStatus(served, "READY", "")],
+            metrics,
         )
         handlers = service_handlers(services, observer, gate, state)
         entrance = Entrance(

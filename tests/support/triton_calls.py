@@ -138,7 +138,6 @@ def facts_of(client: Any, protocol: str) -> dict[str, Any]:  # noqa: ANN401 (as 
         "absent_config": each(client.get_model_config),
         "index": versions_of(client),
         "load": [outcome(partial(ask, MODEL)) for ask in (client.load_model, client.unload_model)],
-        "statistics": outcome(lambda: client.get_inference_statistics(MODEL)),
     }
 
 

@@ -11,6 +11,7 @@ import tritonclient.grpc
 import tritonclient.http
 from google.protobuf.json_format import MessageToDict
 
+UNUSED = ("memory_usage", "response_stats")  # which tritonclient has and this protocol has not
 MODULES = {"grpc": tritonclient.grpc, "http": tritonclient.http}
 
 
@@ -23,9 +24,24 @@ def plain(answer: Any) -> Any:  # noqa: ANN401 (tritonclient has no types)
     )
 
 
+def numbered(value: Any) -> Any:  # noqa: ANN401 (JSON)
+    """Return statistics with numbers for all whole numbers, which protobuf's JSON has as texts."""
+    if isinstance(value, dict):
+        return {
+            name: each if name in {"name", "version"} else numbered(each)
+            for name, each in value.items()
+            if name not in UNUSED or each
+        }
+    return [numbered(each) for each in value] if isinstance(value, list) else int(value)
+
+
 def seen_by(client: Any) -> dict[str, Any]:  # noqa: ANN401 (as above)
     index = plain(client.get_model_repository_index())
-    return {"index": index["models"] if isinstance(index, dict) else index}
+    statistics = plain(client.get_inference_statistics())
+    return {
+        "index": index["models"] if isinstance(index, dict) else index,
+        "statistics": [numbered(each) for each in statistics["model_stats"]],
+    }
 
 
 def main() -> None:

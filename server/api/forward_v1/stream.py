@@ -146,6 +146,7 @@ class PredictStream:
     async def _response(self, submitted: _Submitted) -> pb.PredictStreamResponse:
         logits = await self._logits(submitted.outcome)
         active = submitted.active or self._current.active
+        self._record.asked(active.identity)  # a later message may have asked another version
         response = pb.PredictStreamResponse(model=identity_message(active.identity))
         if isinstance(logits, ServiceError):
             status = rich_status(logits, self._record.request_id)

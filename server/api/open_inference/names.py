@@ -33,11 +33,20 @@ def is_served(manifest: Manifest, name: str, asked_version: str, field: str) -> 
     Raises:
         InvalidArgumentError: the version, which came in `field`, is no number.
     """
+    check_version_text(asked_version, field)
+    # As text: Python refuses to read a number of thousands of digits.
+    return name in served_names(manifest) and asked_version in {"", str(manifest.version)}
+
+
+def check_version_text(asked_version: str, field: str) -> None:
+    """Check that a version is a number, or that there is none.
+
+    Raises:
+        InvalidArgumentError: the version, which came in `field`, is no number.
+    """
     if asked_version and not (asked_version.isascii() and asked_version.isdigit()):
         text = f"expected a whole number from 1 on, or nothing, got {quote(asked_version)}"
         raise InvalidArgumentError([Violation(field, text)])
-    # As text: Python refuses to read a number of thousands of digits.
-    return name in served_names(manifest) and asked_version in {"", str(manifest.version)}
 
 
 def check_model(manifest: Manifest, name: str, asked_version: str, field: str) -> None:

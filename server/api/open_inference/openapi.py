@@ -59,6 +59,7 @@ def document(version: str) -> dict[str, Any]:
             "/v2/health/ready": _ready(
                 _read("Tells if the server takes requests.", "Ready", "401")
             ),
+            "/v2/models/stats": _read("Tells what was computed.", "Statistics", "401", "503"),
             "/v2/repository/index": {"post": _index()},
             **_model_paths("/v2/models/{model}", MODEL),
             **_model_paths("/v2/models/{model}/versions/{version}", VERSION),
@@ -78,6 +79,7 @@ def _model_paths(path: str, parameters: list[Schema]) -> dict[str, Schema]:
         path: _read("Describes a model's inputs and outputs.", "ModelMetadata", *codes),
         f"{path}/config": _read("Describes it as Triton configures one.", "ModelConfig", *codes),
         f"{path}/ready": _read("Tells if it takes requests.", "Ready", *codes),
+        f"{path}/stats": _read("Tells what was computed by it.", "Statistics", *codes),
         f"{path}/infer": {"post": _infer()},
     }
     return {name: {"parameters": parameters, **operations} for name, operations in paths.items()}

@@ -34,7 +34,12 @@ def schema(name: str) -> Schema:
     return ref("schemas", name)
 
 
+def _duration(description: str) -> Schema:
+    return {"allOf": [schema("Duration")], "description": description}
+
+
 INTEGER: Schema = {"type": "integer"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
 BOOLEAN: Schema = {"type": "boolean"}
 SHAPE = _list({"type": "integer", "format": "int64"})
 DIMS_OF_CONFIG = _list({"type": "integer", "format": "int64"}, "Of one image.")
@@ -152,6 +157,42 @@ SCHEMAS: dict[str, Schema] = {
         },
         {"id": _text("The request's.")},
     ),
+    "Duration": _object({"count": COUNT, "ns": COUNT}),
+    "InferStatistics": _object(
+        {
+            "success": _duration("Requests that got a response."),
+            "fail": _duration("Calls that ended with an error, or were cancelled."),
+            "queue": _duration("Requests whose run began; the time that they waited for it."),
+            "compute_input": _duration("Nothing."),
+            "compute_infer": _duration("Runs of the runtime, which requests share."),
+            "compute_output": _duration("Responses; the time that it took to make them."),
+            "cache_hit": _duration("Nothing: no response is kept."),
+            "cache_miss": _duration("Nothing."),
+        }
+    ),
+    "BatchStatistics": _object(
+        {
+            "batch_size": {**COUNT, "description": "Most images of these runs, a power of two."},
+            "compute_input": _duration("Nothing."),
+            "compute_infer": _duration("Runs; `ns` is 0, as no time is kept by size."),
+            "compute_output": _duration("Nothing."),
+        }
+    ),
+    "ModelStatistics": _object(
+        {
+            "name": _text("Of the model."),
+            "version": _text("One that is served, or was since the start."),
+            "last_inference": {
+                **COUNT,
+                "description": "When a run last ended, in ms since 1970; 0: never.",
+            },
+            "inference_count": {**COUNT, "description": "Images."},
+            "execution_count": {**COUNT, "description": "Runs of the runtime."},
+            "inference_stats": schema("InferStatistics"),
+            "batch_stats": _list(schema("BatchStatistics")),
+        }
+    ),
+    "Statistics": _object({"model_stats": _list(schema("ModelStatistics"))}),
     "IndexRequest": _object(
         {}, {"ready": {**BOOLEAN, "description": "Whether to list only what is served."}}
     ),

@@ -1,7 +1,7 @@
 """Responses of the Open Inference Protocol as bodies of REST."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +52,24 @@ def index_body(response: oip.RepositoryIndexResponse) -> list[dict[str, str]]:
         }
         for each in response.models
     ]
+
+
+def _statistics(response: oip.ModelStatisticsResponse) -> dict[str, Any]:
+    return {"model_stats": [_numbers(each) for each in response.model_stats]}
+
+
+def _numbers(message: Message) -> dict[str, Any]:
+    """Return every field of a message; protobuf's own JSON has 64-bit numbers as texts."""
+    written: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.message_type is None:
+            written[field.name] = value
+        elif field.is_repeated:
+            written[field.name] = [_numbers(each) for each in value]
+        else:
+            written[field.name] = _numbers(value)
+    return written
 
 
 def _tensor(
@@ -127,8 +145,15 @@ class Read:
     is_true: Callable[[Any], bool] = lambda _response: True
 
 
+MODEL_STATISTICS = Read(
+    "/stats",
+    "ModelStatistics",
+    lambda name, version: oip.ModelStatisticsRequest(name=name, version=version),
+    _statistics,
+)
 SERVER_READS = (
     Read("", "ServerMetadata", lambda *_: oip.ServerMetadataRequest(), _server_metadata),
+    replace(MODEL_STATISTICS, path="/models/stats"),  # before a model of that name
     Read(
         "/health/live",
         "ServerLive",
@@ -151,6 +176,7 @@ MODEL_METADATA = Read(
 )
 MODEL_READS = (
     MODEL_METADATA,
+    MODEL_STATISTICS,
     Read(
         "/config",
         "ModelConfig",

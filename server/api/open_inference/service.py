@@ -26,12 +26,14 @@ from server.api.open_inference.codec import (
 from server.api.open_inference.names import LOGITS, check_model, is_served, listed_outputs
 from server.api.open_inference.repository_index import index_of
 from server.api.open_inference.requests import InferRequest
+from server.api.open_inference.statistics import statistics_of
 from server.api.sizes import check_response_size
 from server.context import CallContext
 from server.engine.activations import TracedRun
 from server.engine.instance import TraceSpec
 from server.errors import InvalidArgumentError
 from server.limits import RequestLimits
+from server.observability.metrics import ServerMetrics
 from server.repository.current import ActiveModel, CurrentModel
 from server.repository.versions import VersionStatus
 
@@ -49,6 +51,7 @@ INPUT_DATATYPE = "UINT8"
 EXTENSIONS = (
     "classification",
     "model_configuration",
+    "statistics",
     # Triton's model_repository has load and unload as well; it writes a part of one like this.
     "model_repository(index)",
 )
@@ -70,9 +73,11 @@ class InferenceService:
         limits: RequestLimits,
         is_draining: Callable[[], bool],
         statuses: Statuses,
+        metrics: ServerMetrics,
     ) -> None:
         self._current = current
         self._statuses = statuses
+        self._metrics = metrics
         self._limits = limits
         self._is_draining = is_draining
         self._version = version(PACKAGE)  # read from files, with garbage
@@ -92,6 +97,9 @@ class InferenceService:
                 UnaryMethod("ModelMetadata", self.model_metadata, decode(oip.ModelMetadataRequest)),
                 UnaryMethod("ModelConfig", self.model_config, decode(oip.ModelConfigRequest)),
                 UnaryMethod("ModelInfer", self.model_infer, decode(oip.ModelInferRequest)),
+                UnaryMethod(
+                    "ModelStatistics", self.model_statistics, decode(oip.ModelStatisticsRequest)
+                ),
                 UnaryMethod(
                     "RepositoryIndex", self.repository_index, decode(oip.RepositoryIndexRequest)
                 ),
@@ -180,6 +188,13 @@ class InferenceService:
             ],
         )
         return oip.ModelConfigResponse(config=config)
+
+    async def model_statistics(
+        self, request: oip.ModelStatisticsRequest, context: CallContext
+    ) -> oip.ModelStatisticsResponse:
+        """Tell what was computed since the server started, as the metrics have it."""
+        manifest = self._current.active.model.manifest
+        return statistics_of(request, manifest, self._metrics, self._limits)
 
     async def repository_index(
         self, request: oip.RepositoryIndexRequest, context: CallContext

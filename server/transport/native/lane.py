@@ -60,6 +60,8 @@ class LaneUpdates:
         if session is None:
             log.info("Predict takes the way through Python", reason=reason)
             return
+        self._metrics.update()  # what the lane, which is off, has counted is of the version before
+        self._metrics.engine.lane_version = active.identity.version
         self._extension.set_lane(session, asdict(lane_model(active, self._limits)))
         self._answering = active
         self._extension.set_samples(active.instance.drift is not None)

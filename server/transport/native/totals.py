@@ -1,5 +1,6 @@
 """What the extension counted, added to the metrics of the server."""
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from threading import Lock
 
@@ -56,7 +57,10 @@ class TotalsReader:
             self._add_ended(before, now)
 
     def _add_runs(self, before: LaneTotals, now: LaneTotals) -> None:
-        batcher = self._metrics.engine.batcher("predict")
+        engine = self._metrics.engine
+        batcher = engine.batcher("predict", engine.lane_version)
+        if now["images"] > before["images"]:
+            batcher.last_run = time.time()
         batcher.images.inc(now["images"] - before["images"])
         batcher.run_requests.add(*_since(now["run_requests"], before["run_requests"]))
         batcher.run_images.add(*_since(now["run_images"], before["run_images"]))
@@ -65,7 +69,7 @@ class TotalsReader:
         batcher.encode_seconds.add(*_since(now["encode_seconds"], before["encode_seconds"]))
 
     def _add_lane_calls(self, before: LaneTotals, now: LaneTotals) -> None:
-        calls = self._metrics.calls
+        calls, engine = self._metrics.calls, self._metrics.engine
         for (path, codes, seconds), (_, codes_before, seconds_before) in zip(
             now["calls"], before["calls"], strict=True
         ):
@@ -76,6 +80,8 @@ class TotalsReader:
             calls.method(path).add(counts, *_since(seconds, seconds_before))
             service, method = path.removeprefix("/").split("/")
             calls.lane_calls.labels(service, method).inc(sum(counts.values()))
+            failed = sum(count for code, count in counts.items() if code != "OK")
+            engine.add_failed(path, engine.lane_version, failed)
             for code, count in counts.items():
                 self._reject(LANE_REJECTIONS.get(code), count)
 
@@ -89,6 +95,8 @@ class TotalsReader:
             if (count := total - earlier.get((path, code), 0)) and is_counted:
                 status = code_pb2.Code.Name(code)
                 calls.method(path).add({status: count})
+                if status != "OK":
+                    self._metrics.engine.add_failed(path, 0, count)
                 self._reject(REJECTION_OF_STATUS.get(status), count)
 
     def _reject(self, reason: Rejection | None, count: int) -> None:

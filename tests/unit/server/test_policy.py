@@ -68,4 +68,5 @@ def test_by_default_a_server_listens_on_loopback_only(
     served: RunningServer,
 ) -> None:
     assert served.ready["host"] == "127.0.0.1"
-    assert "warning" not in {line["level"] for line in served.log()}
+    # Calls of other tests may have failed.
+    assert "warning" not in {line["level"] for line in served.log() if line["event"] != "call"}

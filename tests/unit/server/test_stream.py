@@ -110,3 +110,21 @@ def test_what_the_transport_raises_comes_after_the_answers(held: HeldModel) -> N
     held.runner.let_go.set()
     answered = logits(asyncio.run(run()))
     np.testing.assert_array_equal(answered, held.runner.predict(IMAGES[:1]))
+
+
+def test_each_answer_is_of_the_version_in_the_record(held: HeldModel) -> None:
+    first = held.current.active
+    second = replace(first, identity=first.identity._replace(version=2))
+
+    async def replaced() -> AsyncIterator[StreamRequest]:
+        async for request in requests():
+            yield request
+            held.current.replace(second)
+        held.runner.let_go.set()  # both have asked by now, and neither is answered
+
+    async def run() -> list[tuple[int, int]]:
+        context = BareContext()
+        stream = PredictStream(held.current, context, 8).responses(replaced())
+        return [(each.model.version, context.record.model_version) async for each in stream]
+
+    assert asyncio.run(run()) == [(1, 1), (2, 2)]
