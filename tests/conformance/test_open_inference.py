@@ -90,9 +90,10 @@ def test_every_fault_is_a_field_violation(stub: Stub) -> None:
         stub.ModelInfer(request, timeout=60)
     status = rpc_status.from_call(failure(caught.value))
     assert status is not None
-    (detail,) = status.details
+    detail, request_info = status.details
     found = error_details_pb2.BadRequest()
     assert detail.Unpack(found)
+    assert request_info.Is(error_details_pb2.RequestInfo.DESCRIPTOR)
     fields = {violation.field for violation in found.field_violations}
     assert fields == {"inputs[0].name", "inputs[0].shape", "outputs[0].name"}
 
