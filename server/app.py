@@ -12,13 +12,14 @@ from server.config import ServerSettings
 from server.engine.admission import AdmissionControl
 from server.lifecycle.gate import CallGate
 from server.lifecycle.shutdown import drain
-from server.lifecycle.signals import on_hangup, release_signals, stop_signal
+from server.lifecycle.signals import on_hangup, on_user_signal, release_signals, stop_signal
 from server.lifecycle.state import ServingState
 from server.limits import RequestLimits
 from server.observability.build_info import publish_build_info
 from server.observability.calls import CallObserver
 from server.observability.engine_metrics import BATCHERS, BatcherName
 from server.observability.event_loop import EventLoopLag
+from server.observability.in_flight import log_in_flight
 from server.observability.lines import LineWriter
 from server.observability.metrics import ServerMetrics
 from server.observability.metrics_http import serve_metrics
@@ -76,6 +77,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     observer = CallObserver(metrics, settings.access_log)
     if tracer := open_tracing(os.environ):
         observer.trace_calls(tracer)
+    on_user_signal(partial(log_in_flight, observer, lambda: admission.images))
     services = build_services(current, limits, state, repository.statuses, metrics)
     entrance = Entrance(settings, security, observer, state, gate, loader.max_receive_bytes, native)
     opened = await open_transports(services, entrance)

@@ -7,14 +7,15 @@ from export.signals import end_at_once_on
 
 
 def prepare_process() -> None:
-    """End the process at once on SIGTERM and SIGINT, ignore SIGHUP, reserve descriptors 0 to 2.
+    """End at once on SIGTERM and SIGINT, ignore SIGHUP and SIGUSR1, reserve descriptors 0 to 2.
 
     NumPy's library of linear algebra starts no threads of its own: for matrices of this size they
     cost more than they save, and they would take the processors of other requests' runs.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is imported
     end_at_once_on(signal.SIGTERM, signal.SIGINT)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     reserve_standard_descriptors()
 
 

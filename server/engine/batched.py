@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from server.observability.calls import CallRecord, Phase
 from server.observability.runs import Run
-from server.observability.traceparent import TraceParent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,7 +22,7 @@ class BatchedResult(NamedTuple, Generic[Result]):
 class BatchedRequest(NamedTuple, Generic[Item, Result]):
     """A request that waits; times are those of time.monotonic.
 
-    `caller` is the span of its call, if that is traced.
+    `caller` is the record of its call, if it has one.
     """
 
     item: Item
@@ -30,7 +30,12 @@ class BatchedRequest(NamedTuple, Generic[Item, Result]):
     deadline: float | None
     arrived: float
     future: asyncio.Future[BatchedResult[Result]]
-    caller: TraceParent | None = None
+    caller: CallRecord | None = None
+
+    def note(self, phase: Phase) -> None:
+        """Note in the record of the call what it waits for."""
+        if self.caller is not None:
+            self.caller.phase = phase
 
 
 class RanBatch(NamedTuple, Generic[Item, Result]):

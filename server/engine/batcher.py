@@ -41,9 +41,9 @@ from server.engine.admission import AdmissionControl
 from server.engine.batched import BatchedRequest, BatchedResult, RanBatch
 from server.engine.concurrency import ConcurrencyEstimator
 from server.errors import DeadlineExceededError, without_frames
+from server.observability.calls import CallRecord
 from server.observability.engine_metrics import BatcherName
 from server.observability.runs import Run
-from server.observability.traceparent import TraceParent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -100,7 +100,7 @@ class DynamicBatcher(Generic[Item, Result]):
         item: Item,
         images: int,
         deadline: float | None = None,
-        caller: TraceParent | None = None,
+        caller: CallRecord | None = None,
     ) -> asyncio.Future[BatchedResult[Result]]:
         """Take a request; its future may be cancelled.
 
@@ -117,6 +117,7 @@ class DynamicBatcher(Generic[Item, Result]):
             outcomes = self._outcomes([request])
             self._finish([request], request.arrived, time.monotonic(), outcomes)
             return future
+        request.note("queue")
         self._waiting.append(request)
         self._waiting_images += images
         if not self._is_gathering():
@@ -249,6 +250,7 @@ class DynamicBatcher(Generic[Item, Result]):
         for request in batch:
             is_late = request.deadline is not None and now >= request.deadline
             (dropped if is_late or request.future.done() else wanted).append(request)
+            request.note("run")
         outcomes = self._outcomes(wanted)
         return RanBatch(now, time.monotonic(), wanted, outcomes, dropped)
 
@@ -283,7 +285,7 @@ class DynamicBatcher(Generic[Item, Result]):
         images = sum(request.images for request in batch)
         if images:
             self._admission.release(images, seconds)
-        callers = [request.caller for request in batch if request.caller]
+        callers = [each.caller.span for each in batch if each.caller and each.caller.span]
         run = Run(self._name, started, ended - started, len(batch), images, callers)
         for request, outcome in zip(batch, outcomes, strict=True):
             self._observe_wait(started - request.arrived)

@@ -19,10 +19,10 @@ from server.engine.batcher import BatchingConfig, DynamicBatcher
 from server.engine.interventions import Intervention, changes_of, joined
 from server.engine.model import ServedModel
 from server.engine.staging import PixelBuffer, pixels_of
+from server.observability.calls import CallRecord
 from server.observability.drift import DriftMonitor
 from server.observability.engine_metrics import BatcherName
 from server.observability.metrics import ServerMetrics
-from server.observability.traceparent import TraceParent
 
 Result = TypeVar("Result")
 
@@ -109,12 +109,12 @@ class ModelInstance:
         )
 
     def predict(
-        self, images: np.ndarray, deadline: float | None, caller: TraceParent | None = None
+        self, images: np.ndarray, deadline: float | None, caller: CallRecord | None = None
     ) -> Submission[np.ndarray]:
         """Submit images [N, H, W], FLOAT32 in range or UINT8, for their logits [N, classes].
 
-        The deadline is a time of time.monotonic; None: never. `caller` is the span of the call,
-        if that is traced.
+        The deadline is a time of time.monotonic; None: never. `caller` is the record of the
+        call.
 
         Raises:
             QueueFullError: the queue is full.
@@ -128,7 +128,7 @@ class ModelInstance:
         spec: TraceSpec,
         pack: Pack[Result],
         deadline: float | None,
-        caller: TraceParent | None = None,
+        caller: CallRecord | None = None,
     ) -> Submission[Result]:
         """Submit images for what `pack` makes of their run; it packs in the run's own thread.
 
@@ -145,7 +145,7 @@ class ModelInstance:
         question: Question,
         pack: Callable[[AttributedRun], Result],
         deadline: float | None,
-        caller: TraceParent | None = None,
+        caller: CallRecord | None = None,
     ) -> Submission[Result]:
         """Submit images for what `pack` makes of their attributions. The rest is as for `trace`."""
         network = self.model.network

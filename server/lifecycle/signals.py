@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP, handled by the event loop."""
+"""SIGTERM, SIGINT, SIGHUP and SIGUSR1, handled by the event loop."""
 
 import asyncio
 import os
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from export.signals import end_at_once_on
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+HARMLESS_SIGNALS = (signal.SIGHUP, signal.SIGUSR1)
 SIGNALS_APART_SECONDS = 0.1
 
 
@@ -44,6 +45,11 @@ def on_hangup(callback: Callable[[], None]) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, receive)
 
 
+def on_user_signal(callback: Callable[[], None]) -> None:
+    """Call back at each SIGUSR1."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, callback)
+
+
 def _has_terminal() -> bool:
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
@@ -53,9 +59,10 @@ def _has_terminal() -> bool:
 
 
 def release_signals() -> None:
-    """Remove the event loop's signal handlers before it ends, and ignore SIGHUP."""
+    """Remove the event loop's signal handlers before it ends, and ignore SIGHUP and SIGUSR1."""
     loop = asyncio.get_running_loop()
-    for number in (*STOP_SIGNALS, signal.SIGHUP):
+    for number in (*STOP_SIGNALS, *HARMLESS_SIGNALS):
         loop.remove_signal_handler(number)
     end_at_once_on(*STOP_SIGNALS)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in HARMLESS_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

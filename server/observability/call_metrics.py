@@ -106,7 +106,7 @@ class CallMetrics:
         text = "Calls that have begun and not ended."
         self._in_flight = Gauge("forward_calls_in_flight", text, registry=registry)
         self._in_flight_parts: list[Callable[[], int]] = []
-        self._in_flight.set_function(lambda: sum(part() for part in self._in_flight_parts))
+        self._in_flight.set_function(self.in_flight)
         text = "Responses of Trace, by the largest detail of a stage in them."
         self._trace_responses = counter("forward_trace_responses", text, ("detail",))
         text = "Bytes of the responses of Trace."
@@ -143,6 +143,10 @@ class CallMetrics:
     def add_in_flight(self, count: Callable[[], int]) -> None:
         """Read how many calls have begun and not ended, in one more place, at each scrape."""
         self._in_flight_parts.append(count)
+
+    def in_flight(self) -> int:
+        """Return how many calls have begun and not ended."""
+        return sum(part() for part in self._in_flight_parts)
 
     def reject(self, status: str, rejection: Rejection | None) -> None:
         """Count a call that was refused, if it was, by why or else by its status."""

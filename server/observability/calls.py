@@ -27,6 +27,9 @@ SERVER_FAILURES = frozenset(
 )
 
 Transport = Literal["grpc", "http"]
+# What a call waits for: its request, a place in a run, the run, its response, the client; of a
+# stream, its latest message.
+Phase = Literal["read", "queue", "run", "encode", "write"]
 Metadata = Iterable[tuple[str, str | bytes]]
 EndCallback = Callable[["CallRecord"], None]
 
@@ -66,6 +69,7 @@ class CallRecord:
         "model_version",
         "observe_run",
         "pack_seconds",
+        "phase",
         "queue_seconds",
         "rejection",
         "request_bytes",
@@ -101,6 +105,7 @@ class CallRecord:
         self.pack_seconds = self.encoding_since = 0.0
         self.model = self.trace_detail = self.status = ""
         self.batcher: BatcherName | None = None
+        self.phase: Phase = "read"
         self.run: Run | None = None
         self.span: TraceParent | None = None
         self.observe_run: Callable[[Run], None] | None = None
@@ -129,6 +134,7 @@ class CallRecord:
 
         `seconds` are those of the runtime, if the run did more than that.
         """
+        self.phase = "encode"
         self.run = run if self.batcher is None else None
         self.batcher = run.batcher
         self.queue_seconds += queue_seconds
@@ -140,6 +146,7 @@ class CallRecord:
     def encoded(self, response_bytes: int) -> float:
         """Note that a response is made; return the seconds that it took, 0 if nothing was run."""
         self.response_bytes += response_bytes
+        self.phase = "write"
         if not self.encoding_since:
             return 0.0
         seconds = time.perf_counter() - self.encoding_since

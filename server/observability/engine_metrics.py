@@ -92,9 +92,10 @@ class EngineMetrics:
         # Of versions that are not kept apart, and of none.
         self._rest = self._of_version(0)
         for name in BATCHERS:
-            oldest.labels(name).set_function(partial(self._oldest, name))
+            oldest.labels(name).set_function(partial(self.oldest, name))
 
-    def _oldest(self, batcher: BatcherName) -> float:
+    def oldest(self, batcher: BatcherName) -> float:
+        """Return how many seconds the oldest request has waited; 0: none waits."""
         return max((age() for age in self._ages[batcher]), default=0.0)
 
     def _of_version(self, version: int) -> dict[BatcherName, BatcherMetrics]:

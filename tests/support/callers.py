@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from forward_client import ForwardClient
 from server.observability.traceparent import TraceParent
-from tests.support.servers import RunningServer
+from tests.support.servers import HeldServer, RunningServer
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def caller() -> Iterator[TraceParent]:
         yield TraceParent(f"{own.trace_id:032x}", f"{own.span_id:016x}", is_sampled=True)
 
 
-def client_of(server: RunningServer, **metadata: str) -> ForwardClient:
+def client_of(server: RunningServer | HeldServer, **metadata: str) -> ForwardClient:
     """Return a client whose calls have these metadata; `_` in their names is `-`."""
     pairs = [(name.replace("_", "-"), value) for name, value in metadata.items()]
     return ForwardClient(server.address, timeout_seconds=60, metadata=lambda: pairs)

@@ -37,7 +37,7 @@ def collect(*_):
     report(found)
 
 if "-m" in sys.argv[:1]:  # the server; what it starts itself is none of ours
-    signal.signal(signal.SIGUSR1, measure)
+    signal.signal(signal.SIGRTMIN, measure)
     signal.signal(signal.SIGUSR2, collect)
 """
 # grpc.aio makes a cycle of these in every call, a function and the scope that it was made in. It
@@ -55,7 +55,7 @@ class UncollectedServer:
 
     def traced_bytes(self) -> int:
         """Return the bytes that Python has allocated, since it was first asked, and not freed."""
-        return int(self._ask(signal.SIGUSR1))
+        return int(self._ask(signal.SIGRTMIN))
 
     def cycles(self) -> dict[str, int]:
         """Collect; return how many objects of what types had waited, less grpc.aio's own."""

@@ -228,6 +228,7 @@ class HeldServer:
     drain: Any  # starts a drain, returns a concurrent future
     loop: asyncio.AbstractEventLoop
     http_address: str
+    observer: CallObserver
 
 
 class BareContext:
@@ -331,6 +332,7 @@ def start_held_server(bundle: Bundle, max_queue_images: int = 8) -> Iterator[Hel
             ),
             loop,
             f"127.0.0.1:{http_port}",
+            observer,
         )
     finally:
         runner.let_go.set()

@@ -92,7 +92,7 @@ class ForwardService:
         active, record = self._current.active, context.record
         images = checked_images(request, active)
         record.asked(active.identity, len(images))
-        submission = active.instance.predict(images, context.deadline, record.span)
+        submission = active.instance.predict(images, context.deadline, record)
         context.add_done_callback(submission.complete)
         batched = await submission.result
         record.ran(batched.queue_seconds, batched.run)
@@ -127,7 +127,7 @@ class ForwardService:
                 put_proof(active.instance.prove(images, plan.spec), response)
             return response
 
-        submission = active.instance.trace(images, plan.spec, pack, context.deadline, record.span)
+        submission = active.instance.trace(images, plan.spec, pack, context.deadline, record)
         context.add_done_callback(submission.complete)
         batched = await submission.result
         record.ran(batched.queue_seconds, batched.run, batched.result.run_seconds)
@@ -169,9 +169,7 @@ class ForwardService:
             record.pack_seconds = time.perf_counter() - started
             return response
 
-        submission = active.instance.attribute(
-            images, question, pack, context.deadline, record.span
-        )
+        submission = active.instance.attribute(images, question, pack, context.deadline, record)
         context.add_done_callback(submission.complete)
         batched = await submission.result
         record.ran(batched.queue_seconds, batched.run, batched.result.run_seconds)
@@ -190,6 +188,7 @@ class ForwardService:
         def compare(is_stopped: Callable[[], bool]) -> Compared:
             return active.model.compared.compare(names, pixels_of(images), is_stopped)
 
+        context.record.phase = "run"
         return comparison_message(active, await self._comparisons.run(compare, context.deadline))
 
     async def get_training_history(

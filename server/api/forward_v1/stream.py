@@ -131,7 +131,7 @@ class PredictStream:
                 self._window.enter(len(images))
                 count = len(images)
                 self._record.asked(active.identity, count)
-                outcome = active.instance.predict(images, self._context.deadline, self._record.span)
+                outcome = active.instance.predict(images, self._context.deadline, self._record)
             except Exception as error:  # noqa: BLE001 (the stream goes on)
                 outcome = self._service_error(error)
         if not count:

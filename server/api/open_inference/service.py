@@ -223,7 +223,7 @@ class InferenceService:
         record.asked(active.identity, len(images))
         stages = [wanted.stage.name for wanted in outputs if wanted.name != LOGITS]
         if not stages:
-            predicted = active.instance.predict(images, context.deadline, record.span)
+            predicted = active.instance.predict(images, context.deadline, record)
             context.add_done_callback(predicted.complete)
             batched = await predicted.result
             record.ran(batched.queue_seconds, batched.run)
@@ -239,9 +239,7 @@ class InferenceService:
             record.pack_seconds = time.perf_counter() - started
             return response
 
-        traced = active.instance.trace(
-            images, TraceSpec(stages), pack, context.deadline, record.span
-        )
+        traced = active.instance.trace(images, TraceSpec(stages), pack, context.deadline, record)
         context.add_done_callback(traced.complete)
         packed = await traced.result
         record.ran(packed.queue_seconds, packed.run, packed.run.seconds - record.pack_seconds)

@@ -194,6 +194,7 @@ class _StreamHandler(_Handler):
                         del response  # not to be held while the stream waits for the next
                         self._observer.encoded(record, len(message))
                         await context.write(message)
+                        record.phase = "read"
                         del message
         except asyncio.CancelledError:
             self._cancel(call, context)
