@@ -71,6 +71,8 @@ pub struct Options {
     pub access_log: f64,
     /// Whether Python takes traces.
     pub traces: bool,
+    /// The share of the calls without a `traceparent` that are traced, 0 to 1.
+    pub trace_share: f64,
     /// Shared with Python.
     pub admission: Arc<Admission>,
     pub metrics: Arc<Metrics>,
@@ -100,7 +102,7 @@ impl Io {
             held: Held::new(options.max_message_bytes),
             lane: Lane::new(Arc::clone(admission), Arc::clone(metrics), sampler),
             request_ids: RequestIds::new(),
-            observer: Observer::new(options.access_log, options.traces),
+            observer: Observer::new(options.access_log, options.traces, options.trace_share),
             generation: Cell::new(0),
             tokens: RefCell::new(Tokens::new(options.needs_token)),
             options,

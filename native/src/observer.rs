@@ -80,36 +80,53 @@ pub enum Audience {
     All,
 }
 
+/// A share of the calls: of 2^64 numbers, those below choose one; None: all do.
+#[derive(Clone, Copy)]
+struct Share(Option<u64>);
+
+impl Share {
+    fn of(share: f64) -> Self {
+        let below = (share * 2f64.powi(64)) as u64; // it stops at the largest
+        Self((share < 1.0).then_some(below))
+    }
+}
+
 /// Chooses the calls that are observed.
 pub struct Observer {
-    /// Of 2^64 numbers, those below choose a call; None: all do.
-    chosen_below: Option<u64>,
+    logged: Share,
     /// Whether calls are observed whose client has sampled them for tracing.
     traces: bool,
+    /// Of the calls that no client has decided of.
+    traced: Share,
     random: Cell<u64>,
 }
 
 impl Observer {
-    /// Observe that share of all calls, 0 to 1.
-    pub fn new(share: f64, traces: bool) -> Self {
-        let below = (share * 2f64.powi(64)) as u64; // it stops at the largest
+    /// Log that share of all calls, 0 to 1; trace those that their client does, and of the others
+    /// that share.
+    pub fn new(logged: f64, traces: bool, traced: f64) -> Self {
         Self {
-            chosen_below: (share < 1.0).then_some(below),
+            logged: Share::of(logged),
             traces,
+            traced: Share::of(traced),
             random: Cell::new(RandomState::new().hash_one(0) | 1),
         }
     }
 
     /// Tell who is to know of a call with these headers that ends with that code.
     pub fn audience(&self, headers: &HeaderMap, code: u32) -> Option<Audience> {
-        if is_failure_of_server(code) || self.chooses() {
+        if is_failure_of_server(code) || self.chooses(self.logged) {
             return Some(Audience::All);
         }
-        (self.traces && traceparent(headers).is_some_and(is_sampled)).then_some(Audience::Traces)
+        let is_traced = match traceparent(headers) {
+            Some(header) => self.traces && is_sampled(header),
+            None => self.chooses(self.traced),
+        };
+        is_traced.then_some(Audience::Traces)
     }
 
-    fn chooses(&self) -> bool {
-        let Some(below) = self.chosen_below else {
+    fn chooses(&self, share: Share) -> bool {
+        let Share(Some(below)) = share else {
             return true;
         };
         below > 0 && self.random() < below
@@ -171,7 +188,7 @@ mod tests {
     fn a_share_of_the_calls_is_chosen() {
         let headers = HeaderMap::new();
         let observed = |share| {
-            let observer = Observer::new(share, false);
+            let observer = Observer::new(share, false, 0.0);
             (0..10_000)
                 .filter(|_| observer.audience(&headers, OK) == Some(Audience::All))
                 .count()
@@ -182,7 +199,7 @@ mod tests {
 
     #[test]
     fn failures_of_the_server_are_always_observed() {
-        let observer = Observer::new(0.0, false);
+        let observer = Observer::new(0.0, false, 0.0);
         let observed = (0..17).filter(|&code| observer.audience(&HeaderMap::new(), code).is_some());
         assert_eq!(observed.collect::<Vec<_>>(), [2, 4, 12, 13, 14, 15]);
     }
@@ -193,7 +210,7 @@ mod tests {
         for (flags, expected) in [("01", true), ("00", false), ("03", true), ("0", false)] {
             let value = format!("00-{digits}-{parent}-{flags}").parse().unwrap();
             let headers = HeaderMap::from_iter([(TRACEPARENT, value)]);
-            let audience = |traces| Observer::new(0.0, traces).audience(&headers, OK);
+            let audience = |traces| Observer::new(0.0, traces, 0.0).audience(&headers, OK);
             assert_eq!(
                 audience(true),
                 expected.then_some(Audience::Traces),
@@ -201,5 +218,18 @@ mod tests {
             );
             assert_eq!(audience(false), None);
         }
+    }
+
+    #[test]
+    fn of_the_calls_that_no_client_decides_of_a_share_is_traced() {
+        let value = format!("00-{}-{}-00", "1".repeat(32), "1".repeat(16));
+        let decided = HeaderMap::from_iter([(TRACEPARENT, value.parse().unwrap())]);
+        let observer = Observer::new(0.0, true, 0.25);
+        let traced = |headers: &HeaderMap| {
+            let chosen = (0..10_000).filter_map(|_| observer.audience(headers, OK));
+            chosen.filter(|each| *each == Audience::Traces).count()
+        };
+        assert!((2_200..2_800).contains(&traced(&HeaderMap::new())));
+        assert_eq!(traced(&decided), 0);
     }
 }

@@ -50,7 +50,7 @@ impl Server {
         *, methods, max_connections, max_concurrent_streams, max_message_bytes,
         max_metadata_bytes, handshake_seconds, keepalive_seconds, keepalive_timeout_seconds,
         max_age_seconds, age_grace_seconds, min_ping_seconds, needs_token, drained, access_log,
-        traces, admission, seconds_bounds, images_bounds
+        traces, trace_share, admission, seconds_bounds, images_bounds
     ))]
     #[expect(clippy::too_many_arguments, reason = "settings, given by their names")]
     fn new(
@@ -69,6 +69,7 @@ impl Server {
         drained: (u32, String, Vec<(String, Given)>),
         access_log: f64,
         traces: bool,
+        trace_share: f64,
         admission: &Admission,
         seconds_bounds: Vec<f64>,
         images_bounds: Vec<f64>,
@@ -100,6 +101,7 @@ impl Server {
             drained,
             access_log,
             traces,
+            trace_share,
             admission: Arc::clone(&admission.shared),
             metrics: Arc::clone(&metrics),
         };

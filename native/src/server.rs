@@ -143,6 +143,7 @@ mod tests {
             drained,
             access_log: 0.0,
             traces: false,
+            trace_share: 0.0,
             admission: Admission::new(1),
             metrics: Arc::new(Metrics::new(&bounds)),
         };

@@ -135,6 +135,10 @@ class CallMetrics:
         """Return a method's name: its "/service/method" if it is there, else UNKNOWN_METHOD."""
         return path if path in self._methods else UNKNOWN_METHOD
 
+    def is_unary(self, path: str) -> bool:
+        """Tell if a method has one request and one response, by "/service/method"."""
+        return self.method(path).labels[-1] == "unary"
+
     def method(self, path: str) -> MethodMetrics:
         """Return the metrics of a method, by "/service/method"; of any unknown one together."""
         found = self._methods.get(path) or self._methods.get(UNKNOWN_METHOD)

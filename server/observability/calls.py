@@ -174,8 +174,15 @@ def make_request_id() -> str:
 class CallTracer(Protocol):
     """What makes spans of calls, and of their runs."""
 
-    def sample(self, record: CallRecord) -> None:
-        """Give a call that begins a span, if it is traced, and what is told of its runs."""
+    @property
+    def root_share(self) -> float:
+        """The share of the calls without a caller's span that are traced."""
+
+    def sample(self, record: CallRecord, *, is_chosen: bool = False) -> None:
+        """Give a call a span, if it is traced, and what is told of its runs.
+
+        `is_chosen`: that share has been taken.
+        """
 
     def end(self, record: CallRecord) -> None:
         """Take a call that has ended."""
@@ -198,7 +205,7 @@ class CallObserver:
         self._calls.add_in_flight(lambda: len(self.running))
         self._log_share = log_share
         self._callbacks: list[EndCallback] = []
-        self._tracer: CallTracer | None = None
+        self.tracer: CallTracer | None = None
 
     def add_end_callback(self, callback: EndCallback) -> None:
         """Call back with the record of each call that has ended."""
@@ -206,7 +213,7 @@ class CallObserver:
 
     def trace_calls(self, tracer: CallTracer) -> None:
         """Let a tracer make spans of the calls that begin from now on."""
-        self._tracer = tracer
+        self.tracer = tracer
         self.add_end_callback(tracer.end)
 
     def begin(
@@ -224,8 +231,8 @@ class CallObserver:
     def start(self, record: CallRecord) -> None:
         """Take a call whose record there is already, as `begin`."""
         self.running.add(record)
-        if self._tracer is not None:
-            self._tracer.sample(record)
+        if self.tracer is not None:
+            self.tracer.sample(record)
 
     def encoded(self, record: CallRecord, response_bytes: int) -> None:
         """Note that a response of a call is made, of so many bytes."""
@@ -242,8 +249,7 @@ class CallObserver:
         if record.transport == "grpc":
             method = self._calls.method(record.method)
             method.observe(status, seconds)
-            if record.traceparent is not None:
-                self._note_exemplar(record, method)
+            self._note_exemplar(record, method)
         if status != "OK":
             self._calls.reject(status, record.rejection)
             version = record.model_version
@@ -255,13 +261,16 @@ class CallObserver:
         for callback in self._callbacks:
             callback(record)
 
+    def sample(self, record: CallRecord, *, is_chosen: bool) -> None:
+        """Give a call of the lane a span, if it is traced; see `CallTracer.sample`."""
+        if self.tracer is not None:
+            self.tracer.sample(record, is_chosen=is_chosen)
+
     def observe_lane(self, record: CallRecord, *, is_logged: bool = True) -> None:
         """Report of a call that ended in the lane of the native transport, which has counted it.
 
         `status` and `seconds` are set. `is_logged`: it is for the log, too.
         """
-        if self._tracer is not None:
-            self._tracer.sample(record)
         self._note_exemplar(record, self._calls.method(record.method))
         if is_logged:
             log_call(record)
@@ -270,7 +279,7 @@ class CallObserver:
 
     @staticmethod
     def _note_exemplar(record: CallRecord, method: MethodMetrics) -> None:
-        trace = record.traceparent
+        trace = record.span or record.traceparent
         if trace is not None and trace.is_sampled:
             method.seconds.note_exemplar(record.seconds, trace.trace_id)
 

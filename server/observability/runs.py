@@ -1,6 +1,5 @@
 """Runs that several requests share, and who shared them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.observability.engine_metrics import BatcherName
@@ -26,5 +25,5 @@ class Run:
     seconds: float
     requests: int
     images: int
-    callers: Sequence[TraceParent] = ()
+    callers: list[TraceParent]
     span: TraceParent | None = None

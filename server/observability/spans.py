@@ -71,7 +71,8 @@ class Tracer:
     open for a while: it takes 20 times as long.
     """
 
-    def __init__(self, exporter: SpanExporter) -> None:
+    def __init__(self, exporter: SpanExporter, root_share: float = 1.0) -> None:
+        self.root_share = root_share
         # It is asked only for what it reads from the environment.
         provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._sampler = provider.sampler
@@ -85,16 +86,22 @@ class Tracer:
         """Describe which calls are sampled."""
         return self._sampler.get_description()
 
-    def sample(self, record: CallRecord) -> None:
-        """Decide if a call that begins is sampled; give it a span if it is."""
+    def sample(self, record: CallRecord, *, is_chosen: bool = False) -> None:
+        """Decide if a call is sampled; give it a span if it is.
+
+        `is_chosen`: of the calls without a caller's span, the share has been taken.
+        """
         if (parent := record.traceparent) is None:
             context, trace_id = NO_CONTEXT, self._ids.generate_trace_id()
         else:
             remote = _context(parent, is_remote=True)
             context = set_span_in_context(NonRecordingSpan(remote), NO_CONTEXT)
             trace_id = remote.trace_id
-        decided = self._sampler.should_sample(context, trace_id, record.method, SpanKind.SERVER)
-        if decided.decision is Decision.RECORD_AND_SAMPLE:
+        is_sampled = is_chosen and parent is None and self.root_share < 1
+        if not is_sampled:
+            decided = self._sampler.should_sample(context, trace_id, record.method, SpanKind.SERVER)
+            is_sampled = decided.decision is Decision.RECORD_AND_SAMPLE
+        if is_sampled:
             record.span = self._new_span(f"{trace_id:032x}")
             record.observe_run = self.end_run
 

@@ -18,6 +18,7 @@ EXTRA = "forward-server[otel]"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 EXPORTER, DISABLED = "OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED"
+SAMPLER, SAMPLER_ARGUMENT = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
 OTLP, NONE = "otlp", "none"
 
 log = structlog.get_logger()
@@ -41,7 +42,7 @@ def open_tracing(environment: Mapping[str, str]) -> "Tracer | None":
     try:
         from server.observability.spans import Tracer, open_exporter  # noqa: PLC0415 (an extra)
 
-        tracer = Tracer(open_exporter(protocol))
+        tracer = Tracer(open_exporter(protocol), _root_share(environment))
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("opentelemetry"):
             raise
@@ -54,6 +55,22 @@ def open_tracing(environment: Mapping[str, str]) -> "Tracer | None":
         raise StartError(f"OpenTelemetry's variables OTEL_* are wrong: {error}") from error
     log.info("spans are sent", endpoint=endpoint, protocol=protocol, sampler=tracer.sampler)
     return tracer
+
+
+def _root_share(environment: Mapping[str, str]) -> float:
+    """Return the share of the calls without a caller's span that the sampler takes, at most.
+
+    The native transport takes it, too, of the calls that it answers itself.
+    """
+    sampler = environment.get(SAMPLER, "").strip().lower().removeprefix("parentbased_")
+    if sampler == "always_off":
+        return 0.0
+    if sampler != "traceidratio":
+        return 1.0
+    try:
+        return float(environment.get(SAMPLER_ARGUMENT, ""))
+    except ValueError:  # the SDK has said so
+        return 1.0
 
 
 def _first(environment: Mapping[str, str], names: tuple[str, ...]) -> str | None:

@@ -80,7 +80,7 @@ class Served:
         logits.flat[: len(ODD_LOGITS)] = ODD_LOGITS[: logits.size]
         self._ran.append((pixels_of(images).tobytes(), logits.tobytes()))
         result = asyncio.get_running_loop().create_future()
-        result.set_result(BatchedResult(logits, 0.0, Run("predict", 0.0, 0.0, 1, len(images))))
+        result.set_result(BatchedResult(logits, 0.0, Run("predict", 0.0, 0.0, 1, len(images), [])))
         return Submission(result, lambda: None)
 
     def answer(self, method: str, request: bytes) -> Answer | None:

@@ -6,31 +6,78 @@ from typing import Any
 from google.rpc import code_pb2
 
 from server.observability.calls import CallObserver, CallRecord
+from server.observability.runs import Run
 from server.observability.traceparent import parse_traceparent
 
+Fields = Mapping[str, Any]  # by their names in native/src/python/convert.rs
 
-def observe(fields: Mapping[str, Any], observer: CallObserver, model: str) -> None:
-    """Report of a call by what the extension tells of it; native/src/python/convert.rs.
 
-    Args:
-        fields: by their names there.
-        observer: gets the record.
-        model: the name of the one that the lane answers by.
+class Observations:
+    """Reports of calls by what the extension tells of them.
+
+    Those that shared a run are told together: they wait for the end of a turn.
     """
-    record = CallRecord(
-        observer.metrics.calls.known(fields["method"]),
-        "grpc",
-        fields["peer"],
-        fields["request_id"],
-        parse_traceparent(fields["traceparent"] or ""),
-    )
-    record.started, record.seconds = fields["started"], fields["seconds"]
-    record.status = code_pb2.Code.Name(fields["code"])
-    record.request_bytes = fields["request_bytes"]
-    record.response_bytes = fields["response_bytes"]
-    if fields["images"]:
-        record.batcher = "predict"
-        record.asked((model, fields["model_version"], ""), fields["images"])
-        record.queue_seconds, record.run_seconds = fields["queue_seconds"], fields["run_seconds"]
-        record.encode_seconds = fields["encode_seconds"]
-    observer.observe_lane(record, is_logged=fields["is_logged"])
+
+    def __init__(self, observer: CallObserver) -> None:
+        self._observer = observer
+        self._waiting: list[tuple[CallRecord, Fields]] = []
+
+    def add(self, fields: Fields, model: str) -> None:
+        """Take a call; `model` is the name of the one that the lane answers by."""
+        observer = self._observer
+        record = CallRecord(
+            observer.metrics.calls.known(fields["method"]),
+            "grpc",
+            fields["peer"],
+            fields["request_id"],
+            parse_traceparent(fields["traceparent"] or ""),
+        )
+        record.started, record.seconds = fields["started"], fields["seconds"]
+        record.status = code_pb2.Code.Name(fields["code"])
+        record.request_bytes = fields["request_bytes"]
+        record.response_bytes = fields["response_bytes"]
+        if fields["images"]:
+            record.batcher = "predict"
+            record.asked((model, fields["model_version"], ""), fields["images"])
+            record.queue_seconds, record.run_seconds = (
+                fields["queue_seconds"],
+                fields["run_seconds"],
+            )
+            record.encode_seconds = fields["encode_seconds"]
+        # The extension has chosen it for the log, or else for its trace.
+        observer.sample(record, is_chosen=not fields["is_logged"])
+        self._waiting.append((record, fields))
+
+    def report(self) -> None:
+        """Report of the calls that have come, in their order."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        self._join_runs(waiting)
+        for record, fields in waiting:
+            if record.run is not None and record.observe_run is not None:
+                record.observe_run(record.run)
+            self._observer.observe_lane(record, is_logged=fields["is_logged"])
+
+    def _join_runs(self, waiting: list[tuple[CallRecord, Fields]]) -> None:
+        """Give the records that were computed their runs; of a stream, the last is not told."""
+        runs = dict[int, Run]()
+        for record, fields in waiting:
+            if not fields["batch_started"] or not self._observer.metrics.calls.is_unary(
+                record.method
+            ):
+                continue
+            run = runs.get(fields["batch"])
+            if run is None:
+                run = runs[fields["batch"]] = Run(
+                    "predict",
+                    fields["batch_started"],
+                    record.run_seconds,
+                    fields["batch_requests"],
+                    fields["batch_images"],
+                    [],
+                )
+            record.run = run
+            record.encoding_since = run.started + run.seconds
+            if record.span is not None:
+                run.callers.append(record.span)

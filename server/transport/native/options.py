@@ -56,6 +56,7 @@ def build_native_server(
         for method in service.methods
     ]
     drained = rpc_status.to_status(rich_status(DrainingError(DRAINED)))
+    tracer = answering.observer.tracer
     extension: Extension = native.module.Server(
         methods=methods,
         max_connections=limits.max_connections,
@@ -71,7 +72,8 @@ def build_native_server(
         needs_token=limits.needs_token,
         drained=(drained.code.value[0], drained.details, drained.trailing_metadata),
         access_log=settings.access_log,
-        traces=False,
+        traces=tracer is not None,
+        trace_share=tracer.root_share if tracer else 0.0,
         admission=native.images,
         seconds_bounds=SECONDS_BUCKETS,
         images_bounds=IMAGES_BUCKETS,

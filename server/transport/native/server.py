@@ -22,7 +22,7 @@ from server.transport.grpc.unknown import UnknownMethods
 from server.transport.native.context import NativeContext
 from server.transport.native.extension import Extension, Metadata
 from server.transport.native.lane import LaneUpdates
-from server.transport.native.observations import observe
+from server.transport.native.observations import Observations
 from server.transport.native.tls import use_credentials
 from server.transport.native.totals import TotalsReader
 from server.transport.native.watchdog import Watchdog
@@ -71,6 +71,7 @@ class NativeServer:
         self._stopped = asyncio.Event()
         self._socket_path: Path | None = None
         self._watchdog = Watchdog(extension)
+        self._observations = Observations(observer)
         self._lane: LaneUpdates | None = None
 
     def listen(self, host: str, port: int) -> int:
@@ -150,6 +151,7 @@ class NativeServer:
                 self._take_event(event[0], event)
             except Exception:
                 log.exception("an event of the native transport failed", kind=event[0])
+        self._observations.report()
 
     def _take_event(self, kind: int, event: tuple[Any, ...]) -> None:
         if kind == CALL:
@@ -159,7 +161,7 @@ class NativeServer:
         elif kind == LOG:
             getattr(log, event[1])(event[2])
         elif kind == OBSERVED:
-            observe(event[1], self._observer, self._lane.model_name if self._lane else "")
+            self._observations.add(event[1], self._lane.model_name if self._lane else "")
         elif kind == SAMPLED:
             if self._lane is not None:
                 self._lane.take_sample(*event[1:])
