@@ -4,11 +4,10 @@ Every transport makes them, but for the lane of the native transport, which coun
 hands over the records of some calls.
 """
 
-import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from random import Random
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 import structlog
 
@@ -16,11 +15,10 @@ from server.errors import Rejection
 from server.observability.call_metrics import MethodMetrics
 from server.observability.engine_metrics import BatcherName
 from server.observability.metrics import ServerMetrics
+from server.observability.request_id import Metadata, read_identity
 from server.observability.runs import Run
-from server.observability.traceparent import HEADER, TraceParent, parse_traceparent
+from server.observability.traceparent import TraceParent
 
-REQUEST_ID: Final = "x-request-id"
-ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Failures that are the server's, by OpenTelemetry's semantic conventions for servers of gRPC.
 SERVER_FAILURES = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
@@ -30,11 +28,10 @@ Transport = Literal["grpc", "http"]
 # What a call waits for: its request, a place in a run, the run, its response, the client; of a
 # stream, its latest message.
 Phase = Literal["read", "queue", "run", "encode", "write"]
-Metadata = Iterable[tuple[str, str | bytes]]
 EndCallback = Callable[["CallRecord"], None]
 
 log = structlog.get_logger()
-_random = Random()  # noqa: S311 (ids and samples are no secrets)
+_random = Random()  # noqa: S311 (a sample is no secret)
 
 
 class CallRecord:
@@ -153,22 +150,6 @@ class CallRecord:
         self.encoding_since = 0.0  # the next response of a stream may be an error, of no run
         self.encode_seconds += seconds
         return seconds
-
-
-def read_identity(metadata: Metadata) -> tuple[str, TraceParent | None]:
-    """Return the id of a request, as it came or made, and the span that it belongs to."""
-    request_id, traceparent = "", None
-    for key, value in metadata:
-        if key == REQUEST_ID and isinstance(value, str) and ACCEPTED_ID.fullmatch(value):
-            request_id = value
-        elif key == HEADER and isinstance(value, str):
-            traceparent = parse_traceparent(value)
-    return request_id or make_request_id(), traceparent
-
-
-def make_request_id() -> str:
-    """Return an id of 32 hexadecimal digits that no other request has; it is no secret."""
-    return f"{_random.getrandbits(128):032x}"
 
 
 class CallTracer(Protocol):

@@ -1,20 +1,27 @@
 """Distributed tracing: what a real receiver of OpenTelemetry's protocol gets of real calls."""
 
+import asyncio
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, get_args
 
 import pytest
+import structlog
+from prometheus_client.openmetrics.exposition import generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from export.bundle import Bundle
 from forward_client import ForwardClient, ForwardError
 from server.observability.traceparent import TraceParent
+from server.observability.tracing import open_tracing
 from tests.support.bundles import random_images
 from tests.support.callers import caller, client_of
 from tests.support.http import request
 from tests.support.otlp import Protocol, Receiver, receive_spans
-from tests.support.servers import RunningServer, start_server
+from tests.support.servers import RunningServer, start_held_server, start_server
 
 IMAGES = random_images(3, (28, 28), seed=18)
 FORWARD, INFERENCE = "forward.v1.ForwardService", "inference.GRPCInferenceService"
@@ -215,3 +222,42 @@ def test_the_sampler_decides_without_a_caller(transport: str) -> None:
         assert server.stop() == 0
     assert {each.trace_id for each in receiver.named(TRACE)} == {CALLER.trace_id}
     assert len(receiver.named("batch")) == 1
+
+
+def test_one_id_leads_from_the_error_to_log_span_and_exemplar(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with receive_spans("grpc") as receiver, start_held_server(bundle) as server:
+        for name, value in receiver.environment.items():
+            monkeypatch.setenv(name, value)
+        tracer = open_tracing(os.environ)
+        assert tracer
+        server.observer.trace_calls(tracer)
+        with (
+            structlog.testing.capture_logs() as lines,
+            client_of(server, x_request_id="one-of-many") as client,
+            caller() as span,
+            pytest.raises(ForwardError) as failed,
+        ):
+            client.trace(IMAGES)  # the runtime fails
+        call = receiver.of_call(span, TRACE)
+        asyncio.run(tracer.close())
+        text = generate_latest(server.metrics.registry).decode()
+    assert (failed.value.code, failed.value.request_id) == ("INTERNAL", "one-of-many")
+    assert "under request one-of-many" in str(failed.value)
+    logged = [line for line in lines if line.get("request_id") == "one-of-many"]
+    assert [line["event"] for line in logged] == ["call failed", "call"]
+    assert logged[1]["trace_id"] == span.trace_id
+    assert call.attributes["forward.request_id"] == "one-of-many"
+    assert (call.attributes["rpc.grpc.status_code"], call.attributes["error.type"]) == (
+        13,
+        "INTERNAL",
+    )
+    assert call.is_error
+    exemplars = [
+        sample.exemplar.labels["trace_id"]
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.exemplar
+    ]
+    assert exemplars == [span.trace_id]

@@ -14,7 +14,8 @@ from server.api.methods import Service, StreamMethod, UnaryMethod
 from server.context import CallContext
 from server.errors import ServiceError, as_service_error, without_frames
 from server.lifecycle.gate import CallGate
-from server.observability.calls import REQUEST_ID, CallObserver, CallRecord
+from server.observability.calls import CallObserver, CallRecord
+from server.observability.request_id import REQUEST_ID
 from server.transport.grpc.ending import fail
 
 Context = grpc.aio.ServicerContext[bytes, bytes]

@@ -5,7 +5,8 @@ from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.observability.calls import CallObserver, CallRecord, read_identity
+from server.observability.calls import CallObserver, CallRecord
+from server.observability.request_id import read_identity
 
 RECORD = "forward.record"  # where the scope of a request has its record
 # The record of the request that the running task answers, for what is not given its scope.

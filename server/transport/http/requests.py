@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.observability.calls import REQUEST_ID
 from server.observability.http_metrics import FILES_ROUTE, HttpMetrics
+from server.observability.request_id import REQUEST_ID
 from server.transport.http.bodies import DISCARD_SECONDS, discard
 from server.transport.http.records import CANCELLED, make_record
 
