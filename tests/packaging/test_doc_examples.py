@@ -22,7 +22,7 @@ SKIPPED = {
     "docs/guides/deployment.md": 2,
     "docs/guides/export-and-verify.md": 1,
     "docs/guides/native-transport.md": 1,
-    "docs/guides/observability.md": 1,
+    "docs/guides/observability.md": 2,
     "docs/guides/training.md": 1,
 }
 

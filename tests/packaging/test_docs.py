@@ -42,6 +42,7 @@ OTHERS_FLAGS = {
     *("--editable", "--exclude-editable", "--strict", "--require-all", "--screenshots", "--before"),
     *("--fail-with-body", "--data-binary", "--output", "--goals"),
     *("--build-arg", "--newest"),
+    *("--pid", "--duration", "--native", "--gil", "--method"),  # of py-spy and memray
 }
 CODE = re.compile(r"^```.*?^```$", re.M | re.S)
 
