@@ -77,6 +77,7 @@ def test_training_prints_epochs_and_publishes_a_bundle(
     bundle.verify_files()
     assert {file.name for file in bundle.manifest.files} == {
         "MODEL_CARD.md",
+        "drift_reference.json",
         "evaluation.png",
         "history.jsonl",
         "history.png",
