@@ -89,10 +89,11 @@ fuzz: .venv/.develop ## throw random and mutated bytes at a server (flags: ARGS=
 pictures: .venv/.develop ## measure which forms of pictures the client reads; half an hour; writes docs/guides/pictures.md (flags: ARGS="--count 100")
 	$(BIN)/python -m bench.pictures $(ARGS)
 
-docs: .venv/.develop ## generate the reference: settings, API, Python client
+docs: .venv/.develop ## generate the reference (settings, API, Python client) and the dashboards
 	$(BIN)/python -m docs.settings
 	$(BIN)/python -m docs.api
 	$(BIN)/python -m docs.python_client
+	$(BIN)/python -m docs.dashboards
 
 picture: .venv/.develop ## draw the README's pictures
 	$(BIN)/python -m docs.picture

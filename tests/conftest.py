@@ -55,7 +55,7 @@ LONG_FILES = (
 )
 # Their tests that start servers run once with each transport of gRPC, but for those with the
 # mark one_transport.
-BOTH_TRANSPORTS = ("integration", "robustness", "conformance")
+BOTH_TRANSPORTS = ("integration", "robustness", "conformance", "deploy")
 SERVERS = {"start_server", "start_held_server", "start_uncollected_server", "server_command"}
 
 # A noisy machine is no reason to fail, nor one that runs other tests at the same time.

@@ -33,16 +33,17 @@ ERRORS, METRICS = "docs/reference/errors.md", "docs/reference/metrics.md"
 LATER = {"forward_drift_psi": {"feature"}}
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FILE = re.compile(
-    r"`((?:bench|client|docker|docs|examples|export|native|proto|server|tests|training)/[\w./-]+)`"
+    r"`((?:bench|client|deploy|docker|docs|examples|export|native|proto|server|tests|training)/[\w./-]+)`"
 )
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-# Of docker, pip, mypy, pytest, curl, the benchmarks and native/crates.py.
+# Of docker, pip, mypy, pytest, curl, Prometheus, the benchmarks and native/crates.py.
 OTHERS_FLAGS = {
     *("--target", "--tag", "--file", "--read-only", "--cap-drop", "--publish", "--volume", "--env"),
     *("--editable", "--exclude-editable", "--strict", "--require-all", "--screenshots", "--before"),
     *("--fail-with-body", "--data-binary", "--output", "--goals"),
     *("--build-arg", "--newest"),
     *("--pid", "--duration", "--native", "--gil", "--method"),  # of py-spy and memray
+    *("--config", "--enable-feature"),
 }
 CODE = re.compile(r"^```.*?^```$", re.M | re.S)
 
