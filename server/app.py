@@ -57,7 +57,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     images = native.images if native else None
     admission = AdmissionControl(settings.max_queue_images, images)
     metrics = ServerMetrics()
-    metrics.engine.watch_queue(lambda: admission.images)
+    metrics.engine.watch_queue(lambda: admission.images, settings.max_queue_images)
     metrics.watch_log(lambda: lines.dropped)
     publish_build_info(metrics.registry, has_native=native is not None)
     lag = EventLoopLag(metrics.registry)

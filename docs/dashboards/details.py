@@ -83,9 +83,10 @@ def _calls() -> Panels:
     lane = f"sum(rate(forward_lane_calls_total{{{OURS}}}{RECENT}))"
     yield lines(
         "Calls in the lane",
-        "The share of the calls that the native transport answers by itself: 0 with "
-        "--transport python.",
+        "The share of the calls that the native transport answers by itself, and whether it does "
+        "so now (1): 0 with --transport python.",
         Query(f"{lane} / sum(rate(grpc_server_handled_total{{{THEIRS}}}{RECENT}))", "share"),
+        Query(f"min(forward_lane_on{{{OURS}}})", "on"),
         unit="percentunit",
     )
 
@@ -116,11 +117,14 @@ def _times() -> Panels:
         "Seconds of computing in a second: with --threads 1, 1 is all there is.",
         Query(rate("forward_run_seconds_sum", "instance"), "{{instance}}"),
     )
+    trace = (
+        rate(f"forward_trace_{what}_total", "detail") for what in ("response_bytes", "responses")
+    )
     yield lines(
-        "Responses of Trace",
-        "Bytes a second, by how much of the stages they have.",
-        Query(f"{rate('forward_trace_response_bytes_total', 'detail')} > 0", "{{detail}}"),
-        unit="Bps",
+        "Bytes in a response of Trace, mean",
+        "By how much of the stages they have.",
+        Query(" / ".join(trace), "{{detail}}"),
+        unit="bytes",
     )
 
 

@@ -21,9 +21,7 @@ LETTERS = "ABCDEFGH"
 
 Panels = Iterator[Builder[models.Panel]]
 
-Unit = Literal[
-    "short", "s", "reqps", "cps", "percentunit", "bytes", "Bps", "dtdurations", "d", "none"
-]
+Unit = Literal["short", "s", "reqps", "cps", "percentunit", "bytes", "dtdurations", "d", "none"]
 
 
 @dataclass(frozen=True)
@@ -154,6 +152,7 @@ def rows(
     )
     return (
         table.Panel()
+        .align(common_models.FieldTextAlignment.AUTO)
         .title(title)
         .description(description)
         .datasource(SOURCE)

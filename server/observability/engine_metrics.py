@@ -83,6 +83,8 @@ class EngineMetrics:
         )
         text = "Images that wait or run."
         self._queue_images = Gauge("forward_queue_images", text, registry=registry)
+        text = "The most images that may wait or run."
+        self._queue_limit = Gauge("forward_queue_limit_images", text, registry=registry)
         text = "How long the oldest request that waits for its run has waited; 0: none waits."
         oldest = Gauge("forward_queue_oldest_seconds", text, BATCHER_LABELS, registry=registry)
         self._ages: dict[BatcherName, list[Age]] = {name: [] for name in BATCHERS}
@@ -151,9 +153,10 @@ class EngineMetrics:
         if name := BATCHER_OF_METHOD.get(method):
             self.batcher(name, version or self.served_version).failed_seconds.add([count], 0.0)
 
-    def watch_queue(self, queued_images: Callable[[], int]) -> None:
-        """Read the queue's length whenever the metrics are scraped."""
+    def watch_queue(self, queued_images: Callable[[], int], limit: int) -> None:
+        """Read the queue's length whenever the metrics are scraped, and show its limit."""
         self._queue_images.set_function(queued_images)
+        self._queue_limit.set(limit)
 
     def add_oldest(self, batcher: BatcherName, age: Age) -> None:
         """Read how long the oldest request waits, in one more place, at each scrape."""

@@ -1,30 +1,24 @@
 """A real Prometheus scrapes a real server: its results are what the client counted."""
 
-import re
-import shutil
 import signal
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.support.bundles import MODELS_DIR, publish_random_bundle
+from tests.support.bundles import publish_random_bundle
 from tests.support.certificates import Authority
-from tests.support.counting import AUTHORIZED, TOKEN, UNKNOWN, CountingClient
+from tests.support.counting import COMPARE, UNKNOWN, CountingClient, server_options
 from tests.support.failing_runs import FailingServer, start_failing_server
 from tests.support.prometheus import Prometheus, start_prometheus
-from tests.support.servers import RunningServer, metric, start_server, wait_until
+from tests.support.servers import metric, start_server, wait_until
 
 LABELS = tuple("0123456789")
-HELD_SECONDS = 20  # that a drain waits for a call which its client holds open
 HANDSHAKES = 3
 
 
@@ -35,27 +29,17 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def options(tmp_path: Path, authority: Authority) -> Sequence[str]:
-    """TLS, tokens, HTTP, a queue that is soon full, and a repository of its own."""
-    tokens = tmp_path / "tokens"
-    tokens.write_text(f"{TOKEN}\n")
-    tokens.chmod(0o600)
-    shutil.copytree(MODELS_DIR / "mnist" / "1", tmp_path / "models" / "mnist" / "1")
-    return (
-        *("--http-port", "0", "--token-file", str(tokens), *authority.issue().arguments()),
-        *("--models-dir", str(tmp_path / "models"), "--reload-interval", "0.2"),
-        *("--max-batch-images", "64", "--max-queue-images", "64"),
-        *("--drain-timeout", str(HELD_SECONDS)),
-    )
+    return server_options(tmp_path, authority)
 
 
 def scraped_calls(prometheus: Prometheus) -> Counter[tuple[str, str, str]]:
     """Return the calls over gRPC that Prometheus knows of, by service, method and status."""
     by = "grpc_service, grpc_method, grpc_code"
-    results = prometheus.query(f"sum by ({by}) (grpc_server_handled_total) > 0")
-    names = by.split(", ")
-    return Counter(
-        {tuple(each.labels[name] for name in names): int(each.value) for each in results}
-    )
+    found: Counter[tuple[str, str, str]] = Counter()
+    for each in prometheus.query(f"sum by ({by}) (grpc_server_handled_total) > 0"):
+        service, method, code = (each.labels[name] for name in by.split(", "))
+        found[service, method, code] = int(each.value)
+    return found
 
 
 def scraped_requests(prometheus: Prometheus) -> Counter[tuple[str, str]]:
@@ -74,20 +58,13 @@ def check(prometheus: Prometheus, client: CountingClient) -> None:
 
 
 @contextmanager
-def held_stream(client: CountingClient) -> Iterator[None]:
-    """Hold a call open, which a drain waits for; its method is not counted."""
-    done = threading.Event()
-
-    def requests() -> Iterator[reflection_pb2.ServerReflectionRequest]:
-        yield reflection_pb2.ServerReflectionRequest(list_services="")
-        done.wait(60)
-
-    with client.channel() as channel:
-        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # the stubs have no methods
-        stream = stub.ServerReflectionInfo(requests(), metadata=tuple(AUTHORIZED.items()))
-        next(stream)
+def held_call(failing: FailingServer, client: CountingClient) -> Iterator[None]:
+    """Have a call run through the block, so that a drain waits for it."""
+    with failing.runs("wait"), ThreadPoolExecutor(1) as pool, client.channel() as channel:
+        held = pool.submit(client.call, channel, COMPARE)
+        wait_until(lambda: metric(failing.running, "forward_calls_in_flight") == 1)
         yield
-        done.set()
+        assert not held.done()
 
 
 def fail_handshakes(port: int) -> None:
@@ -114,7 +91,7 @@ def test_prometheus_counts_what_the_client_counted(
         publish_random_bundle(tmp_path / "models", "mnist", (28, 28), LABELS)
         wait_until(lambda: metric(server, "forward_model_reloads_total", result="success") == 1, 60)
         loading.join()
-        with failing.broken():
+        with failing.runs("fail"):
             client.load(1, 40)
         with client.channel() as channel:
             assert client.call(channel, UNKNOWN, ("unknown", "unknown")) == "UNIMPLEMENTED"
@@ -123,15 +100,36 @@ def test_prometheus_counts_what_the_client_counted(
         assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "UNAUTHENTICATED", "INTERNAL"} <= statuses
         assert prometheus.value('forward_model_reloads_total{result="success"}') == 1
         assert {each.labels["version"] for each in prometheus.query("forward_model_info")} == {"2"}
-        with held_stream(client):
-            end(server)
+        with held_call(failing, client):
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: any(each["event"] == "refusing calls" for each in server.log()))
             client.load(1, 40)
             check(prometheus, client)
         assert ("forward.v1.ForwardService", "Predict", "UNAVAILABLE") in client.grpc
+        assert ("/forward.v1.ForwardService/Predict", "503") in client.http
         assert client.uncounted == {}
+        assert server.process.wait(60) == 0
 
 
-def end(server: RunningServer) -> None:
-    """Have a server drain; return when it refuses calls."""
-    server.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: any(each["event"] == "refusing calls" for each in server.log()))
+def test_refused_handshakes_are_counted(
+    options: Sequence[str], authority: Authority, transport: str
+) -> None:
+    """Of gRPC only by the native transport, for grpcio tells nothing of them."""
+    with (
+        start_server(*options) as server,
+        start_prometheus([f"127.0.0.1:{server.ready['metrics_port']}"]) as prometheus,
+    ):
+        client = CountingClient(server, authority)
+        ports = {"http": int(server.ready["http_port"])}
+        if transport == "native":
+            ports["grpc"] = int(server.ready["grpc_port"])
+        for port in ports.values():
+            fail_handshakes(port)
+        client.load(1, 10)
+        check(prometheus, client)
+        refused = prometheus.query(
+            "sum by (transport, reason) (forward_connections_refused_total) > 0"
+        )
+        assert {
+            (each.labels["transport"], each.labels["reason"], each.value) for each in refused
+        } == {(name, "tls", HANDSHAKES) for name in ports}

@@ -7,6 +7,7 @@ UNAVAILABLE only those count that the server itself worded.
 import base64
 import json
 import random
+import shutil
 import ssl
 import threading
 from collections import Counter
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPSConnection
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,7 +25,7 @@ import numpy as np
 from forward.v1 import forward_pb2 as pb
 from forward_client.messages import tensor_of
 from inference import open_inference_pb2 as oip
-from tests.support.bundles import random_images
+from tests.support.bundles import MODELS_DIR, random_images
 from tests.support.certificates import Authority
 from tests.support.servers import RunningServer
 
@@ -34,6 +36,22 @@ CALL_SECONDS = 60
 REFUSED = "the server is shutting down"  # the server's own words
 BATCH = 64  # images of the largest request, and what fits into the queue
 PICTURE = base64.b64encode(bytes(784)).decode()
+
+
+def server_options(folder: Path, authority: Authority) -> tuple[str, ...]:
+    """Return the options of a server for such a client, with files in a folder.
+
+    TLS, tokens, HTTP, a queue that is soon full, and a model repository of its own.
+    """
+    tokens = folder / "tokens"
+    tokens.write_text(f"{TOKEN}\n")
+    tokens.chmod(0o600)
+    shutil.copytree(MODELS_DIR / "mnist" / "1", folder / "models" / "mnist" / "1")
+    return (
+        *("--http-port", "0", "--token-file", str(tokens), *authority.issue().arguments()),
+        *("--models-dir", str(folder / "models"), "--reload-interval", "0.2"),
+        *("--max-batch-images", str(BATCH), "--max-queue-images", str(BATCH)),
+    )
 
 
 @dataclass(frozen=True)
@@ -100,6 +118,11 @@ def grpc_calls() -> list[GrpcCall]:
 
 
 UNKNOWN = GrpcCall(FORWARD, "Unknown", [b""])
+COMPARE = GrpcCall(
+    FORWARD,
+    "Compare",
+    [pb.CompareRequest(images=tensor_of(random_images(1, (28, 28)))).SerializeToString()],
+)  # its runs have threads of their own
 
 
 def http_requests() -> list[HttpRequest]:

@@ -1,4 +1,4 @@
-"""A real server whose runs of ONNX Runtime fail while a file is there."""
+"""A real server whose runs of ONNX Runtime fail, or wait, while a file is there."""
 
 import tempfile
 from collections.abc import Iterator
@@ -10,37 +10,42 @@ from tests.support.servers import RunningServer, start_server
 
 # Python imports it before anything of the server.
 SITECUSTOMIZE = """
-import os, sys
+import os, sys, threading, time
 
 if "-m" in sys.argv[:1]:  # the server; what it starts itself is none of ours
     import onnxruntime
 
     run = onnxruntime.InferenceSession.run
+    folder = os.path.dirname(__file__)
 
-    def run_or_fail(self, *arguments, **named):
-        if os.path.exists(os.environ["RUNS_FAIL"]):
+    def run_otherwise(self, *arguments, **named):
+        if os.path.exists(os.path.join(folder, "fail")):
             raise RuntimeError("the runtime is broken, by a test")
+        if threading.current_thread() is not threading.main_thread():  # the event loop's
+            while os.path.exists(os.path.join(folder, "wait")):
+                time.sleep(0.01)
         return run(self, *arguments, **named)
 
-    onnxruntime.InferenceSession.run = run_or_fail
+    onnxruntime.InferenceSession.run = run_otherwise
 """
 
 
 @dataclass(frozen=True)
 class FailingServer:
-    """A server, and the file that breaks its runtime."""
+    """A server whose runtime can be broken. The native lane has its own, which goes on."""
 
     running: RunningServer
-    _switch: Path
+    _folder: Path
 
     @contextmanager
-    def broken(self) -> Iterator[None]:
-        """Have every run through Python fail in the block; those of the native lane go on."""
-        self._switch.touch()
+    def runs(self, what: str) -> Iterator[None]:
+        """Have every run `fail` in the block, or those in threads of their own `wait`."""
+        file = self._folder / what
+        file.touch()
         try:
             yield
         finally:
-            self._switch.unlink()
+            file.unlink()
 
 
 @contextmanager
@@ -49,6 +54,5 @@ def start_failing_server(*arguments: str) -> Iterator[FailingServer]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
-        switch = folder / "runs-fail"
-        with start_server(*arguments, PYTHONPATH=name, RUNS_FAIL=str(switch)) as running:
-            yield FailingServer(running, switch)
+        with start_server(*arguments, PYTHONPATH=name) as running:
+            yield FailingServer(running, folder)
