@@ -1,10 +1,11 @@
-"""A real server whose runs of ONNX Runtime fail, or wait, while a file is there."""
+"""A real server whose runs of ONNX Runtime fail, or take for ever, while a file is there."""
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tests.support.servers import RunningServer, start_server
 
@@ -21,9 +22,9 @@ if "-m" in sys.argv[:1]:  # the server; what it starts itself is none of ours
     def run_otherwise(self, *arguments, **named):
         if os.path.exists(os.path.join(folder, "fail")):
             raise RuntimeError("the runtime is broken, by a test")
-        if threading.current_thread() is not threading.main_thread():  # the event loop's
-            while os.path.exists(os.path.join(folder, "wait")):
-                time.sleep(0.01)
+        is_main = threading.current_thread() is threading.main_thread()  # the event loop's
+        while os.path.exists(os.path.join(folder, "block" if is_main else "wait")):
+            time.sleep(0.01)
         return run(self, *arguments, **named)
 
     onnxruntime.InferenceSession.run = run_otherwise
@@ -38,8 +39,13 @@ class FailingServer:
     _folder: Path
 
     @contextmanager
-    def runs(self, what: str) -> Iterator[None]:
-        """Have every run `fail` in the block, or those in threads of their own `wait`."""
+    def runs(self, what: Literal["fail", "wait", "block"]) -> Iterator[None]:
+        """Have runs do something else in the block.
+
+        Args:
+            what: all fail; those in threads of their own wait for the end of the block; or those in
+                the event loop's do, and block it.
+        """
         file = self._folder / what
         file.touch()
         try:

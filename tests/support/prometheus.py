@@ -107,10 +107,15 @@ class Prometheus:
         (result,) = self.query(expression)
         return result.value
 
-    def firing(self) -> set[str]:
-        """Return the names of the alerts that fire."""
+    def fires(self, name: str, **labels: str) -> bool:
+        """Tell if an alert fires, with these of its labels."""
+        wanted = {"alertname": name, **labels}
+        return any(wanted.items() <= each.items() for each in self.firing())
+
+    def firing(self) -> list[Mapping[str, str]]:
+        """Return the labels of the alerts that fire."""
         alerts = self._get("/api/v1/alerts")["alerts"]
-        return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
+        return [each["labels"] for each in alerts if each["state"] == "firing"]
 
     def wait_for_scrape(self) -> None:
         """Wait until every target has been scraped, from its begin, after now."""
