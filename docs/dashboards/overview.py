@@ -68,9 +68,9 @@ def _questions() -> Panels:
     ).no_value("no calls")
     full = numbers(
         "Is it full?",
-        "How much of the longest queue is taken (--max-queue-images), and the share of the calls "
-        "of the last 5 minutes that were refused for it.",
-        Query(f"max(forward_queue_images{{{OURS}}} / {LIMIT})", "queue"),
+        "How much of a queue was taken at most in the last 5 minutes (--max-queue-images), and "
+        "the share of their calls that were refused for it.",
+        Query(f"max(max_over_time(forward_queue_images{{{OURS}}}[5m]) / {LIMIT})", "queue"),
         Query(f"{REFUSED} / sum(job:forward_calls:rate5m)", "refused"),
         unit="percentunit",
         limits=Limits(yellow=0.5, red=0.8),

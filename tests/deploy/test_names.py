@@ -50,15 +50,18 @@ def text_of(server: RunningServer) -> str:
 
 @pytest.fixture(scope="module")
 def names(scraped: str) -> set[str]:
-    """The names of samples, and of histograms."""
+    """The names of samples, of families, and what rules record.
+
+    forward_drift_psi has no sample before there are 500 images; tests/deploy/test_alerts.py waits.
+    """
     samples = {re.split(r"[{ ]", line)[0] for line in scraped.splitlines() if line[:1] != "#"}
+    families = set(re.findall(r"^# TYPE (\w+)", scraped, re.M))
     recorded = {
         rule["record"]
         for group in yaml.safe_load(RULES[0].read_text())["groups"]
         for rule in group["rules"]
     }
-    families = {name.removesuffix(end) for name in samples for end in SUFFIXES}
-    return samples | recorded | families
+    return samples | families | recorded
 
 
 def expressions(value: Any) -> Iterator[str]:  # noqa: ANN401 (as JSON and YAML have it)
