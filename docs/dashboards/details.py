@@ -180,7 +180,7 @@ def _model() -> Panels:
     yield rows("Served model", "By server.", model, hidden, names).span(16)
     yield numbers(
         "Self-check",
-        "Its largest error when the version was loaded, of the bound.",
+        "The largest error of the logits when the version was loaded, of the bound.",
         Query(f"max(forward_self_check_error_ratio{{{OURS}}})", "of the bound"),
         unit="percentunit",
         limits=Limits(yellow=0.5, red=0.8),

@@ -22,7 +22,7 @@ COLUMNS = 24
 COLUMN_INCHES, ROW_INCHES = 0.67, 0.36
 DOTS_PER_INCH = 100
 CHARACTERS_OF_COLUMN = 8.2  # of a panel of text
-TABLE_ROWS, TABLE_CHARACTERS = 12, 100
+TABLE_ROWS, TABLE_CHARACTERS, CELL_CHARACTERS = 12, 100, 24
 LEGEND_CHARACTERS = 62
 LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 GAP = 0.12  # of a column, between panels
@@ -152,7 +152,7 @@ def _table(axes: Axes, panel: Panel, run: Run, _marks: object) -> None:
     shown = {name for row in rows for name in row} - organised["excludeByName"].keys()
     columns = sorted(shown, key=lambda name: (name != "alertname", name == "Value", name))
     cells = [[names.get(name, name) for name in columns]]
-    cells += [[row.get(name, "") for name in columns] for row in rows]
+    cells += [[row.get(name, "")[:CELL_CHARACTERS] for name in columns] for row in rows]
     left = 0.02
     for at, column in enumerate(columns):
         color = COLORS["blue"] if column == "alertname" else INK
@@ -225,7 +225,8 @@ def formatted(value: float, unit: str) -> str:
         case "dtdurations":
             return f"{value:.0f} s"
         case "bytes":
-            return f"{value / 2**20:.3g} MiB" if value >= 2**20 else f"{value / 1024:.3g} KiB"
+            unit, size = ("MiB", 2**20) if value >= 2**20 else ("B", 1)
+            return f"{value / size:.3g} {unit}"
         case _:
             return f"{value:.3g}" if abs(value) < 1000 else f"{value / 1000:.3g} K"
 

@@ -30,11 +30,11 @@ from training.config import TrainingSettings
 from training.data import load
 
 FACTOR = 30
-INTERVAL = "500ms"
+INTERVAL = "1s"
 # And how many rows of their grids are drawn.
-PICTURES = {"forward-overview": 21, "forward-details": 71}
+PICTURES = {"forward-overview": 21, "forward-details": 51}
 ALL = {"$__rate_interval": "5s", "$instance": ".*"}
-ROOM = "64"  # images in the queue
+ROOM = 64  # images in the queue
 PAUSE_SECONDS = 0.004
 
 Work = Callable[[ForwardClient], object]
@@ -76,7 +76,7 @@ def main() -> None:
         models = Path(name) / "mnist"
         shutil.copytree(MODELS_DIR / "mnist" / "1", models / "1")
         options = ("--http-port", "0", "--models-dir", name, "--reload-interval", "0.5")
-        room = ("--max-batch-images", ROOM, "--max-queue-images", ROOM)
+        room = ("--max-batch-images", str(ROOM), "--max-queue-images", str(ROOM))
         failing = stack.enter_context(start_failing_server(*options, *room))
         rules = [quickened(path.read_text(), FACTOR) for path in RULES]
         address = f"127.0.0.1:{failing.running.ready['metrics_port']}"
@@ -106,8 +106,9 @@ def _trouble(
     time.sleep(8)
     load_.add(lambda client: client.predict(np.zeros((5, 5), np.uint8)), callers=2, pause=0.01)
     time.sleep(10)
-    many = images[: int(ROOM)]
-    load_.add(lambda client: client.predict(many), callers=8, pause=0.001)
+    batches = images[: len(images) // ROOM * ROOM].reshape(-1, ROOM, *images.shape[1:])
+    many = itertools.cycle(range(len(batches)))
+    load_.add(lambda client: client.predict(batches[next(many)]), callers=8, pause=0.001)
     time.sleep(25)
     return start, time.time() - 1
 

@@ -37,7 +37,7 @@ class ServedModel:
     # In memory, at most MAX_SNAPSHOT_BYTES and MAX_HISTORY_BYTES: it is served like the model also
     # when the folder is gone or replaced, and no call reads and hashes files on the event loop.
     record: TrainingRecord
-    self_check_ratio: float = 0.0  # the largest error of the self-check, over its bound
+    self_check_ratio: float = 0.0  # largest error of the logits, over its bound
     compare_programs: bool = False  # comparisons may open runtimes whose files are programs
     no_gpu: str = ""  # why "auto" did not get one; empty if it did or was not asked
 

@@ -290,7 +290,7 @@ def test_metrics_count_calls_images_and_times(bundle: Bundle) -> None:
     named = {key: info.pop(key) for key in ("precision", "manifest_sha256")}
     assert info == {key: str(server.ready[key]) for key in info}
     assert named == {"precision": "float32", "manifest_sha256": bundle.manifest.sha256}
-    assert 0 < value("forward_self_check_error_ratio") < 1
+    assert 0 < value("forward_self_check_error_ratio") < 0.2  # of the logits: far from its bound
 
 
 def test_a_call_is_counted_before_its_response(served: RunningServer) -> None:
