@@ -10,6 +10,7 @@ from random import Random
 from typing import Literal, Protocol
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from server.errors import Rejection
 from server.observability.call_metrics import MethodMetrics
@@ -30,7 +31,6 @@ Transport = Literal["grpc", "http"]
 Phase = Literal["read", "queue", "run", "encode", "write"]
 EndCallback = Callable[["CallRecord"], None]
 
-log = structlog.get_logger()
 _random = Random()  # noqa: S311 (a sample is no secret)
 
 
@@ -185,6 +185,7 @@ class CallObserver:
         self._calls = metrics.calls
         self._calls.add_in_flight(lambda: len(self.running))
         self._log_share = log_share
+        self._log = structlog.get_logger().bind()  # made once: else at every line
         self._callbacks: list[EndCallback] = []
         self.tracer: CallTracer | None = None
 
@@ -238,7 +239,7 @@ class CallObserver:
         elif record.trace_detail:
             self._calls.observe_trace(record.trace_detail, record.response_bytes)
         if status in SERVER_FAILURES or (self._log_share and _random.random() < self._log_share):
-            log_call(record)
+            log_call(record, self._log)
         for callback in self._callbacks:
             callback(record)
 
@@ -254,7 +255,7 @@ class CallObserver:
         """
         self._note_exemplar(record, self._calls.method(record.method))
         if is_logged:
-            log_call(record)
+            log_call(record, self._log)
         for callback in self._callbacks:
             callback(record)
 
@@ -265,7 +266,7 @@ class CallObserver:
             method.seconds.note_exemplar(record.seconds, trace.trace_id)
 
 
-def log_call(record: CallRecord) -> None:
+def log_call(record: CallRecord, log: FilteringBoundLogger) -> None:
     """Write the line of a call into the log."""
     report = log.warning if record.status in SERVER_FAILURES else log.info
     report(

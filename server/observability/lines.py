@@ -12,9 +12,11 @@ import stat
 import sys
 import threading
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 MAX_WAITING = 1000  # lines; some megabytes if each has a traceback
+MAX_TOGETHER = 100  # lines that are written at a time
+NEWLINE = ord("\n")
 FLUSH_SECONDS = 1.0  # for a reader that is slow; one that does not read gets no more
 
 
@@ -62,28 +64,39 @@ class LineWriter:
             self.dropped += max(data.count(b"\n"), 1)
 
     def _write_all(self) -> None:
+        """Write what waits, as much as there is at a time: every write is a change of threads."""
         while True:
             item = self._waiting.get()
+            lines: list[bytes] = []
+            with suppress(Empty):
+                while not isinstance(item, threading.Event):
+                    lines.append(item)
+                    if len(lines) == MAX_TOGETHER:
+                        break
+                    item = self._waiting.get_nowait()
+            if lines:
+                self._write(b"".join(lines))
             if isinstance(item, threading.Event):
                 item.set()
-            else:
-                self._write(item)
 
     def _write(self, data: bytes) -> None:
         if self._descriptor is None:
             self._drop(data)
             return
-        # After a part of a line, the next begins on a line of its own.
-        rest = b"\n" + data if self._is_in_line else data
+        rest = memoryview(data)
         try:
+            if self._is_in_line:  # after a part of a line, the next begins on a line of its own
+                self._write_some(self._descriptor, b"\n")
+                self._is_in_line = False
             while rest:
-                rest = rest[self._write_some(self._descriptor, rest) :]
-                self._is_in_line = bool(rest)
+                written = self._write_some(self._descriptor, rest)
+                self._is_in_line = rest[written - 1] != NEWLINE if written else self._is_in_line
+                rest = rest[written:]
         except Exception:  # noqa: BLE001 (whatever it is, the next line may be written)
-            self._drop(data)
+            self._drop(bytes(rest))
 
     @staticmethod
-    def _write_some(descriptor: int, data: bytes) -> int:
+    def _write_some(descriptor: int, data: bytes | memoryview) -> int:
         """Write as much as fits, waiting until something does; return the bytes that did."""
         while True:
             try:

@@ -3,7 +3,9 @@
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -30,7 +32,7 @@ def configure_logs(level: str, log_format: str) -> None:
                 # Locals hold requests and their metadata.
                 structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
             ),
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(_to_json),
         ]
     )
     least = logging.getLevelNamesMapping()[level.upper()]
@@ -44,6 +46,16 @@ def configure_logs(level: str, log_format: str) -> None:
         logger_factory=_LineLogger,
     )
     logging.basicConfig(handlers=[_Libraries()], level=max(least, logging.WARNING))
+
+
+def _to_json(event: EventDict, default: Callable[[Any], Any]) -> str:
+    """Return an event as json.dumps does, which makes an encoder for each."""
+    return _encoder(default).encode(event)
+
+
+@cache
+def _encoder(default: Callable[[Any], Any]) -> json.JSONEncoder:
+    return json.JSONEncoder(default=default)
 
 
 class _Rendering:
