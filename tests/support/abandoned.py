@@ -138,6 +138,16 @@ RPCS = [
         oip.ModelConfigRequest(name="x"),
     ),
     rpc(f"{TRITON}ModelInfer", infer(28), infer(27)),
+    rpc(
+        f"{TRITON}ModelStatistics",
+        oip.ModelStatisticsRequest(),
+        oip.ModelStatisticsRequest(name="x"),
+    ),
+    rpc(
+        f"{TRITON}RepositoryIndex",
+        oip.RepositoryIndexRequest(),
+        oip.RepositoryIndexRequest(repository_name="x"),
+    ),
     rpc(f"{HEALTH}Check", HealthCheckRequest(), HealthCheckRequest(service="x")),
     rpc(
         f"{HEALTH}Watch", HealthCheckRequest(), HealthCheckRequest(service="x"), kind="unary_stream"
