@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, get_args
@@ -224,6 +225,28 @@ def test_the_sampler_decides_without_a_caller(transport: str) -> None:
     assert len(receiver.named("batch")) == 1
 
 
+def test_a_call_without_a_caller_has_its_exemplar(
+    traced: RunningServer, receiver: Receiver
+) -> None:
+    with client_of(traced, x_request_id="alone") as client:
+        client.trace(IMAGES)
+    (call,) = receiver.wait_for(TRACE, forward__request_id="alone")
+    accept = "application/openmetrics-text; version=1.0.0"
+    asked = urllib.request.Request(traced.metrics_url, headers={"accept": accept})  # noqa: S310 (see below)
+    with urllib.request.urlopen(asked, timeout=30) as response:  # noqa: S310 (the test's own server)
+        assert call.trace_id in exemplars_of(response.read().decode())
+
+
+def exemplars_of(text: str) -> list[str]:
+    """Return the traces that metrics name."""
+    return [
+        sample.exemplar.labels["trace_id"]
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.exemplar
+    ]
+
+
 def test_one_id_leads_from_the_error_to_log_span_and_exemplar(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,10 +277,4 @@ def test_one_id_leads_from_the_error_to_log_span_and_exemplar(
         "INTERNAL",
     )
     assert call.is_error
-    exemplars = [
-        sample.exemplar.labels["trace_id"]
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.exemplar
-    ]
-    assert exemplars == [span.trace_id]
+    assert exemplars_of(text) == [span.trace_id]
