@@ -50,7 +50,7 @@ pub enum Event {
     },
     /// A call ended that Python is to know of, and did not answer.
     Observed(Box<Observation>),
-    Sampled(Sample),
+    Sampled(Vec<Sample>),
 }
 
 impl Event {

@@ -17,7 +17,10 @@ pub struct Outbox {
     shared: Arc<Shared>,
     events: RefCell<Vec<Event>>,
     has_events: Notify,
+    samples: RefCell<Vec<Sample>>,
 }
+
+const MAX_SAMPLES: usize = 64; // that wait to be published
 
 impl Outbox {
     pub fn new(shared: Arc<Shared>) -> Self {
@@ -25,6 +28,7 @@ impl Outbox {
             shared,
             events: RefCell::default(),
             has_events: Notify::new(),
+            samples: RefCell::default(),
         }
     }
 
@@ -47,10 +51,18 @@ impl Outbox {
         }
     }
 
-    /// As `observe`.
+    /// Keep a sample for `publish_samples`: to wake Python for each would cost more than the sample.
     pub fn sample(&self, sample: Sample) {
-        if self.shared.samples.enter() {
-            self.push(Event::Sampled(sample));
+        let mut samples = self.samples.borrow_mut();
+        if samples.len() < MAX_SAMPLES {
+            samples.push(sample);
+        }
+    }
+
+    /// Give Python what was sampled since the last time, if it has taken that.
+    pub fn publish_samples(&self) {
+        if !self.samples.borrow().is_empty() && self.shared.samples.enter() {
+            self.push(Event::Sampled(self.samples.take()));
         }
     }
 

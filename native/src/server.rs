@@ -63,10 +63,11 @@ pub fn run(
     })
 }
 
-/// Show that the thread gets on, for ever.
+/// Show that the thread gets on, for ever, and publish what came meanwhile.
 async fn beat(io: Rc<Io>) {
     loop {
         add(&io.shared.beats, 1);
+        io.outbox.publish_samples();
         sleep(BEAT).await;
     }
 }

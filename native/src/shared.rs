@@ -66,7 +66,7 @@ impl Bounded {
 }
 
 const MAX_OBSERVATIONS: usize = 1024;
-const MAX_SAMPLES: usize = 64;
+const MAX_SAMPLES: usize = 1; // batches of them
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic ends the process, so no lock is ever poisoned.

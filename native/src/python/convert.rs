@@ -6,6 +6,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 use crate::clock::monotonic_seconds_of;
 use crate::events::Event;
 use crate::grpc::Value;
+use crate::lane::sampling::Sample;
 use crate::observer::{Audience, Observation};
 
 /// Metadata as Python gives it: text, or bytes of keys that end with -bin.
@@ -54,15 +55,21 @@ pub fn tuple(py: Python<'_>, event: Event) -> PyResult<Bound<'_, PyTuple>> {
         Event::Stopped => (5,).into_pyobject(py),
         Event::Log { level, text } => (6, level, text).into_pyobject(py),
         Event::Observed(observation) => (7, Record::from(*observation)).into_pyobject(py),
-        Event::Sampled(sample) => (
-            8,
-            sample.version,
-            PyBytes::new(py, &sample.pixels),
-            sample.is_uint8,
-            PyBytes::new(py, &sample.logits),
-        )
-            .into_pyobject(py),
+        Event::Sampled(samples) => {
+            let tuples = samples.iter().map(|each| sampled(py, each));
+            (8, tuples.collect::<PyResult<Vec<_>>>()?).into_pyobject(py)
+        }
     }
+}
+
+fn sampled<'py>(py: Python<'py>, sample: &Sample) -> PyResult<Bound<'py, PyTuple>> {
+    (
+        sample.version,
+        PyBytes::new(py, &sample.pixels),
+        sample.is_uint8,
+        PyBytes::new(py, &sample.logits),
+    )
+        .into_pyobject(py)
 }
 
 /// An observation by the names of the fields of server/observability/calls.py.

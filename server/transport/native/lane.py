@@ -1,6 +1,7 @@
 """The lane: Predict answered in the extension, by the current version, once it is proven equal."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -72,15 +73,19 @@ class LaneUpdates:
         """The name of the model that the lane answers by."""
         return self._current.active.model.manifest.name
 
-    def take_sample(self, version: int, pixels: bytes, is_uint8: bool, logits: bytes) -> None:
-        """Count an image and its logits for drift, unless its version was replaced meanwhile."""
+    def take_samples(self, samples: Sequence[tuple[int, bytes, bool, bytes]]) -> None:
+        """Count images for drift, but those of a version that was replaced meanwhile.
+
+        Each is the number of its version, its pixels, whether they are UINT8, and its logits.
+        """
         if (active := self._answering) is None or active.instance.drift is None:
             return
-        manifest = active.model.manifest
-        if manifest.version == version:
-            image = np.frombuffer(pixels, np.uint8 if is_uint8 else np.float32)
-            drift, shape = active.instance.drift, manifest.input_shape
-            drift.observe(image.reshape(shape), np.frombuffer(logits, np.float32))
+        manifest, observe = active.model.manifest, active.instance.drift.observe
+        for version, pixels, is_uint8, logits in samples:
+            if version == manifest.version:
+                image = np.frombuffer(pixels, np.uint8 if is_uint8 else np.float32)
+                shaped = image.reshape(manifest.input_shape)
+                observe(shaped, np.frombuffer(logits, np.float32))
 
     async def keep_updating(self) -> None:
         """Follow the replacements until it is cancelled."""

@@ -164,7 +164,7 @@ class NativeServer:
             self._observations.add(event[1], self._lane.model_name if self._lane else "")
         elif kind == SAMPLED:
             if self._lane is not None:
-                self._lane.take_sample(*event[1:])
+                self._lane.take_samples(event[1])
         elif (known := self._calls.get(event[1])) is not None:
             _tell(kind, event, *known)
 
