@@ -39,6 +39,7 @@ pytestmark = pytest.mark.one_transport
 
 ID = "x-request-id"
 ONE_IMAGE = pb.PredictRequest(images=tensor_of(ONE))
+FULL = "RESOURCE_EXHAUSTED"
 CALL_OK = ("call", "OK")
 PREDICT = {"grpc_service": "forward.v1.ForwardService", "grpc_method": "Predict"}
 INFER = {"grpc_service": "inference.GRPCInferenceService", "grpc_method": "ModelInfer"}
@@ -198,6 +199,31 @@ def test_calls_that_no_service_sees_are_counted_and_failures_logged(server: Runn
     assert not lines(server, "cancelled")
     assert metric(server, "forward_calls_in_flight") == 0
     assert metric(server, "forward_rejected_total", reason="deadline_exceeded") == 1
+
+
+@pytest.mark.parametrize("way", ["in the lane", "through Python"])
+def test_a_stream_counts_with_the_status_that_its_client_got(
+    server: RunningServer, way: str
+) -> None:
+    good = pb.PredictStreamRequest(images=tensor_of(ONE))
+    first = good if way == "in the lane" else pb.PredictStreamRequest()
+
+    def ended(code: str) -> float:
+        return handled(server, "PredictStream", code, "bidi_stream")
+
+    before = {code: ended(code) for code in (FULL, "CANCELLED")}
+    with RawClient(grpc_port(server)) as client:
+        stream = client.open_call("PredictStream")
+        client.http.send_data(stream, frame(first.SerializeToString()))
+        client.flush()
+        client.events_until(h2.events.DataReceived)
+        client.http.send_data(stream, b"\0\xff\xff\xff\xff")
+        client.flush()
+        seen = client.events_until(h2.events.StreamEnded)
+    (trailers,) = (event for event in seen if isinstance(event, h2.events.TrailersReceived))
+    assert {str(key): str(value) for key, value in trailers.headers or ()}["grpc-status"] == "8"
+    wait_until(lambda: ended(FULL) == before[FULL] + 1)
+    assert ended("CANCELLED") == before["CANCELLED"]
 
 
 def test_an_unknown_method_is_counted_as_unknown(server: RunningServer) -> None:
