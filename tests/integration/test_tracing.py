@@ -11,8 +11,7 @@ from typing import Any, get_args
 
 import pytest
 import structlog
-from prometheus_client.openmetrics.exposition import generate_latest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.openmetrics import exposition, parser
 
 from export.bundle import Bundle
 from forward_client import ForwardClient, ForwardError
@@ -239,9 +238,10 @@ def test_a_call_without_a_caller_has_its_exemplar(
 
 def exemplars_of(text: str) -> list[str]:
     """Return the traces that metrics name."""
+    parse: Any = parser.text_string_to_metric_families  # it has no types
     return [
         sample.exemplar.labels["trace_id"]
-        for family in text_string_to_metric_families(text)
+        for family in parse(text)
         for sample in family.samples
         if sample.exemplar
     ]
@@ -265,7 +265,8 @@ def test_one_id_leads_from_the_error_to_log_span_and_exemplar(
             client.trace(IMAGES)  # the runtime fails
         call = receiver.of_call(span, TRACE)
         asyncio.run(tracer.close())
-        text = generate_latest(server.metrics.registry).decode()
+        generate: Any = exposition.generate_latest  # it has no types
+        text = generate(server.metrics.registry).decode()
     assert (failed.value.code, failed.value.request_id) == ("INTERNAL", "one-of-many")
     assert "under request one-of-many" in str(failed.value)
     logged = [line for line in lines if line.get("request_id") == "one-of-many"]
