@@ -45,7 +45,8 @@ class CallRecord:
         queue_seconds: that they waited for their runs.
         run_seconds: of these runs, which other requests may have shared.
         run: that of the request; None of a stream.
-        encode_seconds: that it took to make the responses.
+        encode_seconds: that it took to make the responses, the last of which from
+            `encode_started`, a time of time.perf_counter.
         batcher: what ran them; None: nothing did.
         model, model_version: that answered; "" and 0: none was asked.
         pack_seconds: that it took to make the response where its run was, which had ended.
@@ -59,6 +60,7 @@ class CallRecord:
         "_peer",
         "batcher",
         "encode_seconds",
+        "encode_started",
         "encoding_since",
         "images",
         "method",
@@ -99,7 +101,7 @@ class CallRecord:
         self.started = time.perf_counter()
         self.images = self.request_bytes = self.response_bytes = self.model_version = 0
         self.queue_seconds = self.run_seconds = self.encode_seconds = self.seconds = 0.0
-        self.pack_seconds = self.encoding_since = 0.0
+        self.pack_seconds = self.encoding_since = self.encode_started = 0.0
         self.model = self.trace_detail = self.status = ""
         self.batcher: BatcherName | None = None
         self.phase: Phase = "read"
@@ -147,6 +149,7 @@ class CallRecord:
         if not self.encoding_since:
             return 0.0
         seconds = time.perf_counter() - self.encoding_since
+        self.encode_started = self.encoding_since
         self.encoding_since = 0.0  # the next response of a stream may be an error, of no run
         self.encode_seconds += seconds
         return seconds

@@ -124,8 +124,9 @@ class Tracer:
             computed = clock.times(run.started, record.run_seconds)
             self._send_child("queue", queued, span)
             self._send_child("compute", computed, span, links=(run.span,) if run.span else ())
-            encoded = clock.times(record.encoding_since, record.encode_seconds)
-            self._send_child("encode", encoded, span)
+            if record.encode_started:
+                encoded = clock.times(record.encode_started, record.encode_seconds)
+                self._send_child("encode", encoded, span)
 
     def end_run(self, run: Run) -> None:
         """Send the span of a run that has ended, when the first of its traced calls says so.

@@ -22,7 +22,6 @@ from server.observability.metrics import ServerMetrics
 from tests.support.bundles import random_images
 from tests.support.callers import client_of
 from tests.support.servers import (
-    START_SECONDS,
     HeldServer,
     server_command,
     start_held_server,
@@ -142,7 +141,7 @@ def test_the_signal_ends_no_server_that_starts(transport: str) -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         status = Path(f"/proc/{process.pid}/status")
-        wait_until(lambda: ignores(status, signal.SIGUSR1), START_SECONDS)
+        wait_until(lambda: ignores(status, signal.SIGUSR1), 60)
         process.send_signal(signal.SIGUSR1)
         for line in process.stderr:
             if "ready" in line:

@@ -78,6 +78,6 @@ class Observations:
                     [],
                 )
             record.run = run
-            record.encoding_since = run.started + run.seconds
+            record.encode_started = run.started + run.seconds
             if record.span is not None:
                 run.callers.append(record.span)
