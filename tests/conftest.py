@@ -32,6 +32,7 @@ INSTALL_SECONDS = 280
 LONG_FILES = (
     "integration/test_training.py",
     "unit/training/test_trainer.py",
+    "deploy/test_alerts.py",
     "browser/test_preparation.py",
     "unit/export/parity/test_bounds.py",
     "packaging/test_doc_examples.py",
@@ -42,6 +43,8 @@ LONG_FILES = (
     "unit/export/bundle/test_bundle.py",
     "unit/client/test_picture_forms.py",
     "integration/test_reload.py",
+    "deploy/test_rules.py",
+    "deploy/test_scrape.py",
     "unit/export/parity/test_negative_controls.py",
     "browser/test_drawing.py",
     "browser/test_units.py",
