@@ -58,8 +58,10 @@ def names(scraped: str) -> set[str]:
     families = set(re.findall(r"^# TYPE (\w+)", scraped, re.M))
     recorded = {
         rule["record"]
-        for group in yaml.safe_load(RULES[0].read_text())["groups"]
+        for path in RULES
+        for group in yaml.safe_load(path.read_text())["groups"]
         for rule in group["rules"]
+        if "record" in rule
     }
     return samples | families | recorded
 

@@ -26,7 +26,7 @@ NAMES = sorted({rule["alert"] for rule in ALERTS})
 def test_the_configuration_and_its_rules_are_right() -> None:
     done = promtool("check", "config", "deploy/prometheus/prometheus.yml")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("SUCCESS") == 3  # itself and two files of rules
+    assert "2 rule files found" in done.stdout
 
 
 def test_the_rules_pass_every_lint() -> None:
