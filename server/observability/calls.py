@@ -10,20 +10,15 @@ from random import Random
 from typing import Literal, Protocol
 
 import structlog
-from structlog.typing import FilteringBoundLogger
 
 from server.errors import Rejection
+from server.observability.access_log import SERVER_FAILURES, log_call
 from server.observability.call_metrics import MethodMetrics
 from server.observability.engine_metrics import BatcherName
 from server.observability.metrics import ServerMetrics
-from server.observability.request_id import Metadata, read_identity
+from server.observability.request_id import Metadata, make_request_id, read_identity
 from server.observability.runs import Run
 from server.observability.traceparent import TraceParent
-
-# Failures that are the server's, by OpenTelemetry's semantic conventions for servers of gRPC.
-SERVER_FAILURES = frozenset(
-    ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
-)
 
 Transport = Literal["grpc", "http"]
 # What a call waits for: its request, a place in a run, the run, its response, the client; of a
@@ -58,6 +53,7 @@ class CallRecord:
 
     __slots__ = (
         "_peer",
+        "_request_id",
         "batcher",
         "encode_seconds",
         "encode_started",
@@ -72,7 +68,6 @@ class CallRecord:
         "queue_seconds",
         "rejection",
         "request_bytes",
-        "request_id",
         "response_bytes",
         "run",
         "run_seconds",
@@ -90,13 +85,13 @@ class CallRecord:
         method: str,
         transport: Transport,
         peer: str | Callable[[], str],
-        request_id: str,
+        request_id: str = "",
         traceparent: TraceParent | None = None,
     ) -> None:
         self.method = method
         self.transport = transport
         self._peer = peer
-        self.request_id = request_id
+        self._request_id = request_id
         self.traceparent = traceparent
         self.started = time.perf_counter()
         self.images = self.request_bytes = self.response_bytes = self.model_version = 0
@@ -109,6 +104,18 @@ class CallRecord:
         self.span: TraceParent | None = None
         self.observe_run: Callable[[Run], None] | None = None
         self.rejection: Rejection | None = None
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request as it came, or made when somebody first asks."""
+        if not self._request_id:
+            self._request_id = make_request_id()
+        return self._request_id
+
+    @property
+    def has_id(self) -> bool:
+        """Tell whether the id came, or was made for somebody: the log, a span, an error."""
+        return bool(self._request_id)
 
     @property
     def peer(self) -> str:
@@ -267,30 +274,3 @@ class CallObserver:
         trace = record.span or record.traceparent
         if trace is not None and trace.is_sampled:
             method.seconds.note_exemplar(record.seconds, trace.trace_id)
-
-
-def log_call(record: CallRecord, log: FilteringBoundLogger) -> None:
-    """Write the line of a call into the log."""
-    report = log.warning if record.status in SERVER_FAILURES else log.info
-    report(
-        "call",
-        method=record.method,
-        status=record.status,
-        images=record.images,
-        request_bytes=record.request_bytes,
-        response_bytes=record.response_bytes,
-        queue_ms=_milliseconds(record.queue_seconds),
-        compute_ms=_milliseconds(record.run_seconds),
-        encode_ms=_milliseconds(record.encode_seconds),
-        total_ms=_milliseconds(record.seconds),
-        peer=record.peer,
-        request_id=record.request_id,
-        trace_id=record.trace_id,
-        model=record.model or None,
-        version=record.model_version or None,
-        transport=record.transport,
-    )
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 3)

@@ -15,14 +15,14 @@ _random = Random()  # noqa: S311 (an id is no secret)
 
 
 def read_identity(metadata: Metadata) -> tuple[str, TraceParent | None]:
-    """Return the id of a request, as it came or made, and the span that it belongs to."""
+    """Return the id of a request, "" if none came that can be taken, and the span it belongs to."""
     request_id, traceparent = "", None
     for key, value in metadata:
         if key == REQUEST_ID and isinstance(value, str) and ACCEPTED_ID.fullmatch(value):
             request_id = value
         elif key == HEADER and isinstance(value, str):
             traceparent = parse_traceparent(value)
-    return request_id or make_request_id(), traceparent
+    return request_id, traceparent
 
 
 def make_request_id() -> str:

@@ -146,6 +146,18 @@ def test_an_id_that_is_none_gives_way_to_a_made_one(
     assert first != second
 
 
+def test_an_id_comes_back_where_it_leads_somewhere(served: RunningServer, transport: str) -> None:
+    """To the caller, or to the log, which has no line of this call; the extension sends any."""
+    with grpc.insecure_channel(served.address) as channel:
+        function: Any = channel.unary_unary(f"{FORWARD}/GetModel")
+        found = []
+        for sent in ((), (("x-request-id", ID),)):
+            _, ended = function.with_call(b"", timeout=60, metadata=sent)
+            found.append(dict(ended.trailing_metadata()).get("x-request-id"))
+    assert found[1] == ID
+    assert (found[0] is None) == (transport == "python")
+
+
 def test_the_trace_of_the_caller_is_on_record(logged: RunningServer) -> None:
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     answer = post(

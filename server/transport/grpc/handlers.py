@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
+from contextvars import ContextVar
 from typing import Any, Never
 
 import grpc
@@ -15,7 +16,7 @@ from server.context import CallContext
 from server.errors import ServiceError, as_service_error, without_frames
 from server.lifecycle.gate import CallGate
 from server.observability.calls import CallObserver, CallRecord
-from server.observability.request_id import REQUEST_ID
+from server.observability.request_id import REQUEST_ID, Metadata
 from server.transport.grpc.ending import fail
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -28,9 +29,31 @@ def generic_handler(
 
     The gate, when it is closed, refuses all of them but those that are served while draining.
     """
-    name = service.descriptor.full_name
-    handlers = {method.name: _handler(name, method, observer, gate) for method in service.methods}
-    return grpc.method_handlers_generic_handler(name, handlers)
+    return _ServiceHandlers(service, observer, gate)
+
+
+# Of the call that the running task answers, once it has looked for its handler.
+_metadata: ContextVar[Metadata | None] = ContextVar("metadata", default=None)
+
+
+class _ServiceHandlers(grpc.GenericRpcHandler):
+    """The handlers of a service, by the names of the methods."""
+
+    def __init__(self, service: Service, observer: CallObserver, gate: CallGate) -> None:
+        name = service.descriptor.full_name
+        self._handlers = {
+            f"/{name}/{method.name}": _handler(name, method, observer, gate)
+            for method in service.methods
+        }
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
+        """Return the handler of a call; None if it is of another service."""
+        handler = self._handlers.get(handler_call_details.method)
+        if handler is not None:
+            _metadata.set(handler_call_details.invocation_metadata)
+        return handler
 
 
 def _handler(
@@ -116,14 +139,17 @@ class _Handler:
         return self._gate.closed and not self._served_while_draining
 
     def _begin(self, context: Context) -> _GrpcCall:
-        metadata = context.invocation_metadata()
+        # As grpcio gave them to find the handler; to ask it again takes long.
+        metadata = _metadata.get() or context.invocation_metadata()
         record = self._observer.begin(self._name, "grpc", context.peer, metadata)
         return _GrpcCall(context, record, self._gate)
 
     def _end(self, call: _GrpcCall, context: Context) -> None:
         """End a call that went well; its last message is sent after that."""
-        context.set_trailing_metadata(((REQUEST_ID, call.record.request_id),))
-        self._observer.end(call.record, "OK")
+        record = call.record
+        self._observer.end(record, "OK")
+        if record.has_id:  # one that leads nowhere is not sent: grpcio takes long for metadata
+            context.set_trailing_metadata(((REQUEST_ID, record.request_id),))
 
     def _cancel(self, call: _GrpcCall, context: Context) -> None:
         # The native transport tells what it has sent; grpcio doesn't.

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from server.observability.build_info import publish_build_info
+from server.observability.calls import CallRecord
 from server.observability.event_loop import INTERVAL_SECONDS, EventLoopLag
 from server.observability.histogram import BufferedHistogram
 from server.observability.request_id import make_request_id, read_identity
@@ -60,7 +61,15 @@ def test_no_text_upsets_the_reading(value: str) -> None:
     assert traceparent is None
     allowed = {*string.ascii_letters, *string.digits, *"._-"}
     is_right = 1 <= len(value) <= 128 and set(value) <= allowed
-    assert request_id == value if is_right else re.fullmatch("[0-9a-f]{32}", request_id)
+    assert request_id == (value if is_right else "")
+
+
+def test_an_id_is_made_once_when_it_is_asked_for() -> None:
+    record, other = CallRecord("method", "grpc", "peer"), CallRecord("method", "grpc", "peer")
+    before, made, after = record.has_id, record.request_id, record.has_id
+    assert (before, after) == (False, True)
+    assert re.fullmatch("[0-9a-f]{32}", made)
+    assert record.request_id == made != other.request_id
 
 
 def test_the_identity_is_found_among_other_metadata() -> None:
