@@ -16,7 +16,7 @@ from server.observability.access_log import SERVER_FAILURES, log_call
 from server.observability.call_metrics import MethodMetrics
 from server.observability.engine_metrics import BatcherName
 from server.observability.metrics import ServerMetrics
-from server.observability.request_id import Metadata, make_request_id, read_identity
+from server.observability.request_id import Identity, make_request_id
 from server.observability.runs import Run
 from server.observability.traceparent import TraceParent
 
@@ -213,11 +213,13 @@ class CallObserver:
         method: str,
         transport: Transport,
         peer: str | Callable[[], str],
-        metadata: Metadata | None,
+        identity: Identity,
     ) -> CallRecord:
         """Return the record of a call that begins now, and ends with `end`."""
-        record = CallRecord(method, transport, peer, *read_identity(metadata or ()))
-        self.start(record)
+        record = CallRecord(method, transport, peer, *identity)
+        self.running.add(record)
+        if self.tracer is not None:
+            self.tracer.sample(record)
         return record
 
     def start(self, record: CallRecord) -> None:
@@ -241,7 +243,8 @@ class CallObserver:
         if record.transport == "grpc":
             method = self._calls.method(record.method)
             method.observe(status, seconds)
-            self._note_exemplar(record, method)
+            if record.traceparent is not None or record.span is not None:
+                self._note_exemplar(record, method)
         if status != "OK":
             self._calls.reject(status, record.rejection)
             version = record.model_version

@@ -14,15 +14,19 @@ Metadata = Iterable[tuple[str, str | bytes]]
 _random = Random()  # noqa: S311 (an id is no secret)
 
 
-def read_identity(metadata: Metadata) -> tuple[str, TraceParent | None]:
+Identity = tuple[str, TraceParent | None]
+NO_IDENTITY: Final[Identity] = ("", None)
+
+
+def read_identity(metadata: Metadata) -> Identity:
     """Return the id of a request, "" if none came that can be taken, and the span it belongs to."""
-    request_id, traceparent = "", None
+    request_id, traceparent = NO_IDENTITY
     for key, value in metadata:
         if key == REQUEST_ID and isinstance(value, str) and ACCEPTED_ID.fullmatch(value):
             request_id = value
         elif key == HEADER and isinstance(value, str):
             traceparent = parse_traceparent(value)
-    return request_id, traceparent
+    return (request_id, traceparent) if request_id or traceparent else NO_IDENTITY
 
 
 def make_request_id() -> str:

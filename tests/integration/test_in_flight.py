@@ -19,6 +19,7 @@ from server.observability.calls import CallObserver
 from server.observability.engine_metrics import BATCHERS
 from server.observability.in_flight import MAX_LINES, log_in_flight
 from server.observability.metrics import ServerMetrics
+from server.observability.request_id import NO_IDENTITY
 from tests.support.bundles import random_images
 from tests.support.callers import client_of
 from tests.support.servers import (
@@ -103,7 +104,7 @@ def test_a_call_waits_for_its_request_its_run_or_its_turn(bundle: Bundle) -> Non
 
 def test_a_response_is_made_and_then_written() -> None:
     observer = CallObserver(ServerMetrics())
-    record = observer.begin(PREDICT, "grpc", "peer", ())
+    record = observer.begin(PREDICT, "grpc", "peer", NO_IDENTITY)
     phases = [record.phase]
     record.encoded(10)
     assert [*phases, record.phase] == ["read", "write"]
@@ -111,7 +112,7 @@ def test_a_response_is_made_and_then_written() -> None:
 
 def test_of_very_many_calls_the_oldest_are_shown() -> None:
     observer = CallObserver(ServerMetrics())
-    records = [observer.begin(PREDICT, "grpc", "peer", ()) for _ in range(MAX_LINES + 50)]
+    records = [observer.begin(PREDICT, "grpc", "peer", NO_IDENTITY) for _ in range(MAX_LINES + 50)]
     with structlog.testing.capture_logs() as lines:
         log_in_flight(observer, lambda: 0)
     assert lines[0]["calls"] == MAX_LINES + 50

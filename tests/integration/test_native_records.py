@@ -74,10 +74,12 @@ def predicted(service: ForwardServiceStub, *metadata: tuple[str, str]) -> str:
     return id_of(call.trailing_metadata())
 
 
-def test_an_id_is_taken_or_made_by_the_same_rule(
-    service: ForwardServiceStub, served_by: Callable[[str], RunningServer]
-) -> None:
-    with grpc.insecure_channel(served_by("python").address, ALONE) as channel:
+def test_an_id_is_taken_or_made_by_the_same_rule(service: ForwardServiceStub) -> None:
+    with (
+        # Python's transport returns the ids that it made of those calls that the log has.
+        start_server("--transport", "python", "--access-log", "1") as python,
+        grpc.insecure_channel(python.address, ALONE) as channel,
+    ):
         ways = (service, ForwardServiceStub(channel))
         for given in (["Az09._-"], ["x" * 128], ["a", "b"], ["a", "b c"]):
             metadata = [(ID, value) for value in given]

@@ -7,6 +7,7 @@ import grpc
 
 from server.errors import UnauthenticatedError
 from server.observability.calls import CallObserver
+from server.observability.request_id import read_identity
 from server.security.tokens import Tokens
 from server.transport.grpc.ending import fail
 
@@ -45,8 +46,8 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         name = self._observer.metrics.calls.known(method)
 
         async def refuse(_requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            metadata = context.invocation_metadata()
-            record = self._observer.begin(name, "grpc", context.peer, metadata)
+            identity = read_identity(context.invocation_metadata() or ())
+            record = self._observer.begin(name, "grpc", context.peer, identity)
             await fail(context, error, record, self._observer)
 
         # Of a stream, whatever the method is: no request is waited for.

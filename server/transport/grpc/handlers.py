@@ -16,7 +16,13 @@ from server.context import CallContext
 from server.errors import ServiceError, as_service_error, without_frames
 from server.lifecycle.gate import CallGate
 from server.observability.calls import CallObserver, CallRecord
-from server.observability.request_id import REQUEST_ID, Metadata
+from server.observability.request_id import (
+    NO_IDENTITY,
+    REQUEST_ID,
+    Identity,
+    Metadata,
+    read_identity,
+)
 from server.transport.grpc.ending import fail
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -32,8 +38,16 @@ def generic_handler(
     return _ServiceHandlers(service, observer, gate)
 
 
-# Of the call that the running task answers, once it has looked for its handler.
-_metadata: ContextVar[Metadata | None] = ContextVar("metadata", default=None)
+# Of the call that the running task answers. grpcio gives the metadata to find the handler; to ask
+# for them again, and to keep what most calls have not, would take it microseconds.
+_identity: ContextVar[Identity] = ContextVar("identity", default=NO_IDENTITY)
+
+
+def note_identity(metadata: Metadata) -> None:
+    """Keep the identity of the call that the running task answers, if it has one."""
+    identity = read_identity(metadata)
+    if identity is not NO_IDENTITY:
+        _identity.set(identity)
 
 
 class _ServiceHandlers(grpc.GenericRpcHandler):
@@ -52,7 +66,7 @@ class _ServiceHandlers(grpc.GenericRpcHandler):
         """Return the handler of a call; None if it is of another service."""
         handler = self._handlers.get(handler_call_details.method)
         if handler is not None:
-            _metadata.set(handler_call_details.invocation_metadata)
+            note_identity(handler_call_details.invocation_metadata)
         return handler
 
 
@@ -139,9 +153,7 @@ class _Handler:
         return self._gate.closed and not self._served_while_draining
 
     def _begin(self, context: Context) -> _GrpcCall:
-        # As grpcio gave them to find the handler; to ask it again takes long.
-        metadata = _metadata.get() or context.invocation_metadata()
-        record = self._observer.begin(self._name, "grpc", context.peer, metadata)
+        record = self._observer.begin(self._name, "grpc", context.peer, _identity.get())
         return _GrpcCall(context, record, self._gate)
 
     def _end(self, call: _GrpcCall, context: Context) -> None:

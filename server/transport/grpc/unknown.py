@@ -7,6 +7,7 @@ import grpc
 from server.errors import MethodNotFoundError
 from server.observability.call_metrics import UNKNOWN_METHOD
 from server.observability.calls import CallObserver
+from server.observability.request_id import read_identity
 from server.transport.grpc.ending import fail
 
 
@@ -23,7 +24,6 @@ class UnknownMethods(grpc.GenericRpcHandler):
         return self._handler
 
     async def _refuse(self, _requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        record = self._observer.begin(
-            UNKNOWN_METHOD, "grpc", context.peer, context.invocation_metadata()
-        )
+        identity = read_identity(context.invocation_metadata() or ())
+        record = self._observer.begin(UNKNOWN_METHOD, "grpc", context.peer, identity)
         await fail(context, MethodNotFoundError(), record, self._observer)

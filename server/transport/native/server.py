@@ -18,6 +18,7 @@ from server.observability.calls import CallObserver
 from server.observability.metrics import ServerMetrics
 from server.repository.current import CurrentModel
 from server.security.tls import ServerTls
+from server.transport.grpc.handlers import note_identity
 from server.transport.grpc.unknown import UnknownMethods
 from server.transport.native.context import NativeContext
 from server.transport.native.extension import Extension, Metadata
@@ -261,6 +262,7 @@ class NativeServer:
 
     def _find(self, details: CallDetails) -> Handler | None:
         if (known := self._found.get(details.method)) is not None:
+            note_identity(details.invocation_metadata)  # as the one who found it did
             return known
         for generic in self._handlers:
             handler: Handler | None = generic.service(details)  # type: ignore[arg-type] # has what it needs
