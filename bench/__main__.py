@@ -27,6 +27,7 @@ from bench.scenarios.check import WrongAnswerError
 from bench.scenarios.drain import drains
 from bench.scenarios.floods import floods
 from bench.scenarios.measure import FailedRequestsError
+from bench.scenarios.observability import observability
 from bench.scenarios.overload import overload
 from bench.scenarios.reload import report as reload_report
 from bench.scenarios.soak import soak
@@ -87,6 +88,10 @@ def _options() -> argparse.Namespace:
     ends.add_argument("--drains", type=int, default=20, help="servers (%(default)s)")
     harmful = commands.add_parser("floods", parents=[shared], help="clients that mean harm")
     harmful.add_argument("--seconds", type=float, default=5, help="of each kind (%(default)s)")
+    watched = commands.add_parser("observability", parents=[shared], help="what observing costs")
+    watched.add_argument("--rounds", type=int, default=5, help="rounds (%(default)s)")
+    watched.add_argument("--seconds", type=float, default=1.5, help="of each figure (%(default)s)")
+    watched.add_argument("--before", type=Path, help="a checkout with an environment, beside it")
     for command in (again, ends):
         command.add_argument("--close-log", action="store_true", help="once the server is ready")
     return parser.parse_args()
@@ -125,6 +130,9 @@ def _long(options: argparse.Namespace, transport: Transport) -> str:
         return reload_report(transport, reloads, closes_log=options.close_log)
     if options.command == "floods":
         return floods(transport, 0.5 if quick else options.seconds)
+    if options.command == "observability":
+        rounds, seconds = (1, 0.5) if quick else (options.rounds, options.seconds)
+        return observability(transport, rounds, seconds, options.before)
     count = 2 if quick else options.drains
     return drains(transport, count, closes_log=options.close_log)
 

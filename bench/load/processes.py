@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -56,14 +57,20 @@ def running(
     python: str = sys.executable,
     environment: Mapping[str, str] | None = None,
     closes_log: bool = False,
+    folder: Path | None = None,
 ) -> Iterator[Served]:
     """Start a module that prints its port, or logs it as "ready"; end it at the end.
 
-    The reader of its log may go away by then.
+    The reader of its log may go away by then. It is started in a folder, if one is given.
     """
     command = [python, "-m", module, *arguments]
     with psutil.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+        command,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        cwd=folder,
     ) as process:
         try:
             served = _ready(process, command)

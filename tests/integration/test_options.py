@@ -192,7 +192,8 @@ def test_auto_without_gpu_is_in_the_ready_line(served: RunningServer) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers() or GPU_DRIVER.exists():
         pytest.skip("this machine has CUDA")
     assert (served.ready["device"], served.ready["device_setting"]) == ("cpu", "auto")
-    assert {"self-check passed", "ready"} == {entry["event"] for entry in served.log()}
+    # The calls of other tests that failed have lines, too.
+    assert {entry["event"] for entry in served.log()} - {"call"} == {"self-check passed", "ready"}
     with start_server("--device", "cpu") as server:
         assert (server.ready["device"], server.ready["device_setting"]) == ("cpu", "cpu")
 
