@@ -21,7 +21,7 @@ def current_trace() -> Metadata:
     # the client, and costs those nothing who do not use it.
     if "opentelemetry.trace" not in sys.modules:
         return ()
-    from opentelemetry import propagate  # noqa: PLC0415 (see above)
+    from opentelemetry import propagate  # noqa: PLC0415 (no requirement of the client)
 
     carrier: dict[str, str] = {}
     propagate.inject(carrier)

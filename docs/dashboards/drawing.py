@@ -46,12 +46,12 @@ class Run:
     end: float
     reworded: Callable[[str], str]
 
-    def lines(self, expression: str) -> Any:  # noqa: ANN401 (as JSON has it)
+    def lines(self, expression: str) -> Any:  # noqa: ANN401 (any value of JSON)
         """Return the series of an expression over the time."""
         step = (self.end - self.start) / POINTS
         return self.prometheus.range(self.reworded(expression), self.start, self.end, step)
 
-    def now(self, expression: str) -> Any:  # noqa: ANN401 (as JSON has it)
+    def now(self, expression: str) -> Any:  # noqa: ANN401 (any value of JSON)
         """Return the series of an expression at the end of the time: each `metric` and `value`."""
         found = self.prometheus.range(self.reworded(expression), self.end, self.end, 1)
         return [(each["metric"], float(each["values"][0][1])) for each in found]

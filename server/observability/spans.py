@@ -54,11 +54,11 @@ def open_exporter(protocol: str) -> SpanExporter:
     """
     # Either needs a library that the other does not.
     if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc_exporter  # noqa: PLC0415 (see above)
+        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc_exporter  # noqa: PLC0415 (needs a library that HTTP does not)
 
         return grpc_exporter.OTLPSpanExporter()
     if protocol == "http/protobuf":
-        from opentelemetry.exporter.otlp.proto.http import trace_exporter as http_exporter  # noqa: PLC0415 (see above)
+        from opentelemetry.exporter.otlp.proto.http import trace_exporter as http_exporter  # noqa: PLC0415 (needs a library that gRPC does not)
 
         return http_exporter.OTLPSpanExporter()
     raise ValueError(f"expected the protocol grpc or http/protobuf, got {protocol!r}")

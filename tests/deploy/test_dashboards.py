@@ -23,15 +23,15 @@ COLUMNS = 24
 QUESTIONS = ("down", "slow", "full", "wrong", "Since when", "What do I do")
 
 
-def load(path: Path) -> Any:  # noqa: ANN401 (as JSON has it)
+def load(path: Path) -> Any:  # noqa: ANN401 (any value of JSON)
     return json.loads(path.read_text())
 
 
-def panels_of(board: Any) -> list[Any]:  # noqa: ANN401 (as JSON has it)
+def panels_of(board: Any) -> list[Any]:  # noqa: ANN401 (any value of JSON)
     return [panel for panel in board["panels"] if panel["type"] != "row"]
 
 
-def read_by_grafana(board: Any) -> Any:  # noqa: ANN401 (as JSON has it)
+def read_by_grafana(board: Any) -> Any:  # noqa: ANN401 (any value of JSON)
     """Return what is left of a dashboard that Grafana's own types have read and written."""
     register_default_plugins()
     return json.loads(JSONEncoder().encode(Dashboard.from_json(board)))

@@ -66,7 +66,7 @@ class UncollectedServer:
             if name not in OF_GRPC and not name.startswith(SCOPE_OF_GRPC)
         }
 
-    def _ask(self, number: signal.Signals) -> Any:  # noqa: ANN401 (as JSON has it)
+    def _ask(self, number: signal.Signals) -> Any:  # noqa: ANN401 (any value of JSON)
         self.report.unlink(missing_ok=True)
         self.running.process.send_signal(number)
         wait_until(self.report.exists)

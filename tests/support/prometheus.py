@@ -82,7 +82,7 @@ class Prometheus:
 
     url: str
 
-    def _get(self, path: str, **parameters: str) -> Any:  # noqa: ANN401 (as JSON has it)
+    def _get(self, path: str, **parameters: str) -> Any:  # noqa: ANN401 (any value of JSON)
         query = urllib.parse.urlencode(parameters)
         with urllib.request.urlopen(f"{self.url}{path}?{query}", timeout=30) as response:  # noqa: S310 (the test's own)
             return json.load(response)["data"]
@@ -92,7 +92,7 @@ class Prometheus:
         found = self._get("/api/v1/query", query=expression)["result"]
         return [Result(each["metric"], float(each["value"][1])) for each in found]
 
-    def range(self, expression: str, start: float, end: float, step: float) -> Any:  # noqa: ANN401 (as JSON has it)
+    def range(self, expression: str, start: float, end: float, step: float) -> Any:  # noqa: ANN401 (any value of JSON)
         """Return the series of an expression over a time: each `metric` and `values`."""
         return self._get(
             "/api/v1/query_range",
