@@ -117,7 +117,7 @@ clean: ## remove .venv, .venv-*, caches and what Rust built
 
 .venv/.develop: $(PYPROJECTS) constraints.txt | .venv/bin/python
 	@echo "Installing what development needs (torch: some gigabytes)"
-	@$(PIP_INSTALL) --editable './client[cli]' --editable '.[train,otel,tensorboard,dev]'
+	@$(PIP_INSTALL) --editable './client[cli]' --editable '.[train,otel,ray,tensorboard,dev]'
 	@touch $@ .venv/.train .venv/.serve
 
 .venv/.native: $(shell find native/src -name '*.rs') $(addprefix native/,Cargo.toml crates.txt pyproject.toml backend.py crates.py) | pin-crates

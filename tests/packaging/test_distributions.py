@@ -180,7 +180,8 @@ def test_reading_pictures_without_the_extra_names_it(project: Project) -> None:
 def test_the_wheels_share_no_package(wheels: tuple[Path, Path]) -> None:
     client, server = map(files_of, wheels)
     assert {name.split("/")[0] for name in client} == {"forward_client", "forward"}
-    assert {name.split("/")[0] for name in server} == {"server", "training", "export", "inference"}
+    packages = {"server", "training", "export", "deploy", "inference"}
+    assert {name.split("/")[0] for name in server} == packages
 
 
 def test_the_client_is_typed(wheels: tuple[Path, Path]) -> None:

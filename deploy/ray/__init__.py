@@ -1,0 +1,1 @@
+"""Forward on many machines, by Ray: `python -m deploy.ray`."""
