@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from server.observability.calls import CallRecord
+from server.observability.records import CallRecord
 
 
 class CallContext(Protocol):

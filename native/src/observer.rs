@@ -13,7 +13,7 @@ use crate::lane::queue::Answered;
 
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// A call that ended, by the fields of server/observability/calls.py.
+/// A call that ended, by the fields of server/observability/records.py.
 #[derive(Debug)]
 pub struct Observation {
     pub method: String,

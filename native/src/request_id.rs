@@ -49,7 +49,7 @@ impl RequestIds {
     }
 }
 
-/// Tell if an id may be taken, as server/observability/calls.py does.
+/// Tell if an id may be taken, as server/observability/request_id.py does.
 fn is_taken(id: &[u8]) -> bool {
     let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
     (1..=MAX_BYTES).contains(&id.len()) && id.iter().all(is_allowed)

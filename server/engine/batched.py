@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from server.observability.calls import CallRecord, Phase
+from server.observability.records import CallRecord, Phase
 from server.observability.runs import Run
 
 Item = TypeVar("Item")

@@ -41,8 +41,8 @@ from server.engine.admission import AdmissionControl
 from server.engine.batched import BatchedRequest, BatchedResult, RanBatch
 from server.engine.concurrency import ConcurrencyEstimator
 from server.errors import DeadlineExceededError, without_frames
-from server.observability.calls import CallRecord
 from server.observability.engine_metrics import BatcherName
+from server.observability.records import CallRecord
 from server.observability.runs import Run
 
 Item = TypeVar("Item")

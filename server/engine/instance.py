@@ -19,10 +19,10 @@ from server.engine.batcher import BatchingConfig, DynamicBatcher
 from server.engine.interventions import Intervention, changes_of, joined
 from server.engine.model import ServedModel
 from server.engine.staging import PixelBuffer, pixels_of
-from server.observability.calls import CallRecord
 from server.observability.drift import DriftMonitor
 from server.observability.engine_metrics import BatcherName
 from server.observability.metrics import ServerMetrics
+from server.observability.records import CallRecord
 
 Result = TypeVar("Result")
 

@@ -1,11 +1,8 @@
 """The line of a call in the log."""
 
-from typing import TYPE_CHECKING
-
 from structlog.typing import FilteringBoundLogger
 
-if TYPE_CHECKING:  # it imports this module
-    from server.observability.calls import CallRecord
+from server.observability.records import CallRecord
 
 # Failures that are the server's, by OpenTelemetry's semantic conventions for servers of gRPC.
 SERVER_FAILURES = frozenset(
@@ -13,7 +10,7 @@ SERVER_FAILURES = frozenset(
 )
 
 
-def log_call(record: "CallRecord", log: FilteringBoundLogger) -> None:
+def log_call(record: CallRecord, log: FilteringBoundLogger) -> None:
     """Write the line of a call into the log."""
     report = log.warning if record.status in SERVER_FAILURES else log.info
     report(

@@ -30,7 +30,7 @@ from opentelemetry.trace import (
 from opentelemetry.util.types import AttributeValue
 
 from server.observability.access_log import SERVER_FAILURES
-from server.observability.calls import CallRecord
+from server.observability.records import CallRecord
 from server.observability.runs import Run
 from server.observability.traceparent import TraceParent
 

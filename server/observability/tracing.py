@@ -5,14 +5,12 @@ server: the SDK reads most of them itself, once, when `open_tracing` builds it a
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import structlog
 
 from server.errors import StartError
-
-if TYPE_CHECKING:
-    from server.observability.spans import Tracer
+from server.observability.records import CallRecord
 
 EXTRA = "forward-server[otel]"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -24,7 +22,27 @@ OTLP, NONE = "otlp", "none"
 log = structlog.get_logger()
 
 
-def open_tracing(environment: Mapping[str, str]) -> "Tracer | None":
+class CallTracer(Protocol):
+    """What makes spans of calls, and of their runs."""
+
+    @property
+    def root_share(self) -> float:
+        """The share of the calls without a caller's span that are traced."""
+
+    def sample(self, record: CallRecord, *, is_chosen: bool = False) -> None:
+        """Give a call a span, if it is traced, and what is told of its runs.
+
+        `is_chosen`: that share has been taken.
+        """
+
+    def end(self, record: CallRecord) -> None:
+        """Take a call that has ended."""
+
+    async def close(self) -> None:
+        """Send what waits, if the receiver takes it in a moment."""
+
+
+def open_tracing(environment: Mapping[str, str]) -> CallTracer | None:
     """Return what makes spans of calls; None, and nothing is imported, if nobody is to get them.
 
     Raises:

@@ -34,9 +34,10 @@ from server.lifecycle.gate import CallGate
 from server.lifecycle.shutdown import drain
 from server.lifecycle.state import ServingState
 from server.limits import RequestLimits
-from server.observability.calls import CallObserver, CallRecord
+from server.observability.calls import CallObserver
 from server.observability.engine_metrics import BATCHERS
 from server.observability.metrics import ServerMetrics
+from server.observability.records import CallRecord
 from server.repository.current import CurrentModel, activate
 from server.repository.loader import receive_limit
 from server.repository.versions import VersionStatus

@@ -72,7 +72,7 @@ fn sampled<'py>(py: Python<'py>, sample: &Sample) -> PyResult<Bound<'py, PyTuple
         .into_pyobject(py)
 }
 
-/// An observation by the names of the fields of server/observability/calls.py.
+/// An observation by the names of the fields of server/observability/records.py.
 #[derive(IntoPyObject)]
 struct Record {
     method: String,

@@ -7,7 +7,8 @@ import grpc
 from grpc_status import rpc_status
 
 from server.errors import ServiceError, rich_status, without_frames
-from server.observability.calls import CallObserver, CallRecord
+from server.observability.calls import CallObserver
+from server.observability.records import CallRecord
 from server.observability.request_id import REQUEST_ID
 
 

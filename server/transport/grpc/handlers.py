@@ -15,7 +15,8 @@ from server.api.methods import Service, StreamMethod, UnaryMethod
 from server.context import CallContext
 from server.errors import ServiceError, as_service_error, without_frames
 from server.lifecycle.gate import CallGate
-from server.observability.calls import CallObserver, CallRecord
+from server.observability.calls import CallObserver
+from server.observability.records import CallRecord
 from server.observability.request_id import (
     NO_IDENTITY,
     REQUEST_ID,

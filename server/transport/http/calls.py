@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from server.api.methods import StreamMethod, UnaryMethod
 from server.errors import as_service_error
 from server.lifecycle.gate import CallGate
-from server.observability.calls import CallRecord
+from server.observability.records import CallRecord
 
 Request = TypeVar("Request")
 

@@ -5,7 +5,8 @@ from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.observability.calls import CallObserver, CallRecord
+from server.observability.calls import CallObserver
+from server.observability.records import CallRecord
 from server.observability.request_id import read_identity
 
 RECORD = "forward.record"  # where the scope of a request has its record

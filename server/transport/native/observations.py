@@ -5,7 +5,8 @@ from typing import Any
 
 from google.rpc import code_pb2
 
-from server.observability.calls import CallObserver, CallRecord
+from server.observability.calls import CallObserver
+from server.observability.records import CallRecord
 from server.observability.runs import Run
 from server.observability.traceparent import parse_traceparent
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from server.observability.build_info import publish_build_info
-from server.observability.calls import CallRecord
 from server.observability.event_loop import INTERVAL_SECONDS, EventLoopLag
 from server.observability.histogram import BufferedHistogram
+from server.observability.records import CallRecord
 from server.observability.request_id import make_request_id, read_identity
 from server.observability.traceparent import parse_traceparent
 
