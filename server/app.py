@@ -112,8 +112,7 @@ async def serve(settings: ServerSettings, lines: LineWriter) -> None:
     for task in beside:
         task.cancel()
     await drain(opened.transports, state, gate, settings.drain_timeout, settings.drain_delay)
-    if tracer:
-        await tracer.close()
+    await observer.close()
     poller.close()
     lag.stop()
     release_signals()

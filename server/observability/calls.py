@@ -6,11 +6,8 @@ hands over the records of some calls.
 
 import time
 from collections.abc import Callable
-from random import Random
 
-import structlog
-
-from server.observability.access_log import SERVER_FAILURES, log_call
+from server.observability.access_log import AccessLog
 from server.observability.call_metrics import MethodMetrics
 from server.observability.metrics import ServerMetrics
 from server.observability.records import CallRecord, Transport
@@ -18,8 +15,6 @@ from server.observability.request_id import Identity
 from server.observability.tracing import CallTracer
 
 EndCallback = Callable[[CallRecord], None]
-
-_random = Random()  # noqa: S311 (a sample is no secret)
 
 
 class CallObserver:
@@ -37,8 +32,7 @@ class CallObserver:
         self.running: set[CallRecord] = set()
         self._calls = metrics.calls
         self._calls.add_in_flight(lambda: len(self.running))
-        self._log_share = log_share
-        self._log = structlog.get_logger().bind()  # made once: else at every line
+        self.log = AccessLog(log_share)
         self._callbacks: list[EndCallback] = []
         self.tracer: CallTracer | None = None
 
@@ -94,8 +88,8 @@ class CallObserver:
             self.metrics.engine.fail(record.method, record.batcher, version, seconds)
         elif record.trace_detail:
             self._calls.observe_trace(record.trace_detail, record.response_bytes)
-        if status in SERVER_FAILURES or (self._log_share and _random.random() < self._log_share):
-            log_call(record, self._log)
+        if self.log.chooses(status):
+            self.log.add(record)
         for callback in self._callbacks:
             callback(record)
 
@@ -111,9 +105,15 @@ class CallObserver:
         """
         self._note_exemplar(record, self._calls.method(record.method))
         if is_logged:
-            log_call(record, self._log)
+            self.log.add(record)
         for callback in self._callbacks:
             callback(record)
+
+    async def close(self) -> None:
+        """Hand out what waits: the lines of the log, and the spans if their receiver takes them."""
+        self.log.flush()
+        if self.tracer is not None:
+            await self.tracer.close()
 
     @staticmethod
     def _note_exemplar(record: CallRecord, method: MethodMetrics) -> None:

@@ -38,14 +38,20 @@ def configure_logs(level: str, log_format: str) -> None:
     least = logging.getLevelNamesMapping()[level.upper()]
     stamps: list[Processor] = [
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso"),
+        structlog.processors.MaybeTimeStamper(fmt="iso"),
     ]
     structlog.configure(
-        processors=[_Rendering([*stamps, *renderers])],
+        processors=[_Rendering([*stamps, *renderers], is_json=not console)],
         wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=_LineLogger,
     )
     logging.basicConfig(handlers=[_Libraries()], level=max(least, logging.WARNING))
+
+
+def writes_json() -> bool:
+    """Tell if the log has JSON objects, by `configure_logs`."""
+    first, *_ = structlog.get_config()["processors"]
+    return isinstance(first, _Rendering) and first.is_json
 
 
 def _to_json(event: EventDict, default: Callable[[Any], Any]) -> str:
@@ -61,8 +67,9 @@ def _encoder(default: Callable[[Any], Any]) -> json.JSONEncoder:
 class _Rendering:
     """Renders an event; one that can't be rendered gives a line that says so."""
 
-    def __init__(self, processors: Sequence[Processor]) -> None:
+    def __init__(self, processors: Sequence[Processor], *, is_json: bool) -> None:
         self._processors = processors
+        self.is_json = is_json
 
     def __call__(self, logger: WrappedLogger, level: str, event_dict: EventDict) -> str:
         event = event_dict.get("event")
