@@ -1,5 +1,6 @@
 """The rules of Prometheus: right by promtool, tested, explained, and of metrics that there are."""
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,21 @@ def test_each_rule_of_an_alert_has_a_case_in_which_it_fires(rule: dict[str, Any]
 
 def test_every_case_is_of_an_alert() -> None:
     assert [path.stem for path in CASES] == NAMES
+
+
+@pytest.mark.parametrize("waits", ["wait_for", "wait_for_end"])
+def test_every_alert_is_provoked_on_a_real_server_and_seen_to_end(waits: str) -> None:
+    """By the calls in test_alerts.py."""
+    source = ast.parse(Path(__file__).with_name("test_alerts.py").read_text())
+    calls = [each for each in ast.walk(source) if isinstance(each, ast.Call)]
+    names = [
+        str(argument.value)
+        for call in calls
+        if isinstance(call.func, ast.Name) and call.func.id == waits
+        for argument in call.args
+        if isinstance(argument, ast.Constant)
+    ]
+    assert sorted(set(names)) == NAMES
 
 
 def test_every_alert_leads_to_its_paragraph_and_every_paragraph_to_an_alert() -> None:

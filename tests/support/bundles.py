@@ -1,7 +1,9 @@
 """Bundles made for a test."""
 
 import functools
+import io
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,10 +15,11 @@ from export.bundle.manifest import (
     DRIFT_REFERENCE_FILE,
     HISTORY_FILE,
     SNAPSHOTS_FILE,
+    VECTORS_FILE,
     Dataset,
     Manifest,
 )
-from export.bundle.publishing import staged_bundle, write_bundle
+from export.bundle.publishing import staged_bundle, write_bundle, write_manifest
 from export.bundle.reference import count_features, write_reference
 from export.bundle.snapshots import Snapshots, half_precision, write_snapshots
 from export.bundle.weights import read_weights
@@ -93,6 +96,27 @@ def republish(bundle: Bundle, models_dir: Path, contents: Mapping[str, bytes]) -
     folder.mkdir(parents=True)
     kept = {file.name: bundle.read(file.name) for file in manifest.files}
     return write_bundle(folder, manifest, {**kept, **contents})
+
+
+def publish_copy(bundle: Bundle, folder: Path, version: int, *, told: int) -> None:
+    """Copy a bundle into the folder of a model, as a version; its manifest tells one, too."""
+    beside = folder / f".{version}"
+    shutil.copytree(bundle.path, beside)
+    write_manifest(beside, bundle.manifest.model_copy(update={"version": told}))
+    beside.rename(folder / str(version))
+
+
+def near_its_bound(bundle: Bundle, models_dir: Path) -> Bundle:
+    """Return a copy whose logits, computed here, are off by 0.9 of the bounds in its vectors."""
+    with np.load(io.BytesIO(bundle.read(VECTORS_FILE))) as stored:
+        arrays = dict(stored)
+    output = bundle.manifest.stages[-1].name
+    exact = arrays[f"value/{output}"]
+    errors = np.abs(open_runner(bundle, "onnx", "cpu").predict(arrays["images"]) - exact)
+    arrays[f"bound/{output}"] = np.full_like(exact, errors.max() / 0.9)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return republish(bundle, models_dir, {VECTORS_FILE: buffer.getvalue()})
 
 
 def reference_of(
