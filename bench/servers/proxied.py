@@ -42,7 +42,9 @@ class Replica:
 
     def run(self) -> None:
         """Start it again and again, until it is stopped."""
-        ports = [word for name, port in self.ports.items() for word in (f"--{name}-port", str(port))]
+        ports = [
+            word for name, port in self.ports.items() for word in (f"--{name}-port", str(port))
+        ]
         command = [sys.executable, "-m", "server", *ports, *self.arguments]
         with (self.folder / f"{self.name}.log").open("ab") as log:
             while not self._stopping.is_set():

@@ -19,11 +19,13 @@ class Address:
         text: as the user gave it.
         target: as gRPC takes it.
         hosts: names or IP addresses without brackets; none for a socket of this machine.
+        is_balanced: whether it may name several servers, and calls go to each in turn.
     """
 
     text: str
     target: str
     hosts: tuple[str, ...]
+    is_balanced: bool = False
 
 
 def parse_address(text: str) -> Address:
@@ -43,7 +45,7 @@ def parse_address(text: str) -> Address:
     found = _URI.fullmatch(text)
     if found and not _is_port(rest):
         listed = found[2].split(",") if scheme != "dns" else [found[2]]
-        return Address(text, text, tuple(_host(each, text) for each in listed))
+        return Address(text, text, tuple(_host(each, text) for each in listed), is_balanced=True)
     host = _host(text, text)
     # A host with the name of a scheme: dns:/// tells gRPC that it is a host.
     return Address(text, f"dns:///{text}" if scheme in _SCHEMES else text, (host,))

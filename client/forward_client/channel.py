@@ -1,5 +1,6 @@
 """The channel to a server: plain, or TLS with the certificates of both sides."""
 
+import json
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from forward_client.proxy import Proxy, channel_options
 
 # The server bounds its responses; a second limit here would only hide them.
 OPTIONS = (("grpc.max_receive_message_length", -1),)
+# Calls go to each of the servers in turn, but to none whose health is NOT_SERVING, as in a drain.
+ROUND_ROBIN = {"loadBalancingConfig": [{"round_robin": {}}]}
+HEALTH_CHECKED = {**ROUND_ROBIN, "healthCheckConfig": {"serviceName": ""}}
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,22 @@ class Tls:
     server_name: str = ""
 
 
-def open_channel(address: Address, tls: Tls | None, proxy: Proxy | None) -> grpc.Channel:
+def open_channel(
+    address: Address, tls: Tls | None, proxy: Proxy | None, *, checks_health: bool = True
+) -> grpc.Channel:
     """Return a channel to a server, directly or through a proxy; it connects on first use.
+
+    Args:
+        address: of the server, or of several.
+        tls: TLS settings; None for a plain connection.
+        proxy: on the way, or None.
+        checks_health: whether gRPC watches the health of several servers. It sends no token,
+            which a server may want for health as well.
 
     Raises:
         CredentialsError: a file is missing or wrong.
     """
-    options = (*OPTIONS, *channel_options(proxy))
+    options = (*OPTIONS, *channel_options(proxy), *_balancing(address, checks_health))
     if tls is None:
         return grpc.insecure_channel(address.target, options=options)
     if (tls.certificate is None) != (tls.key is None):
@@ -57,6 +70,13 @@ def open_channel(address: Address, tls: Tls | None, proxy: Proxy | None) -> grpc
     server_name = tls.server_name or ("" if address.hosts else "localhost")
     name = (("grpc.ssl_target_name_override", server_name),) if server_name else ()
     return grpc.secure_channel(address.target, credentials, options=(*options, *name))
+
+
+def _balancing(address: Address, checks_health: bool) -> tuple[tuple[str, str], ...]:
+    if not address.is_balanced:
+        return ()
+    config = HEALTH_CHECKED if checks_health else ROUND_ROBIN
+    return (("grpc.service_config", json.dumps(config)),)
 
 
 def read_token(path: Path) -> str:

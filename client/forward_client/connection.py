@@ -59,8 +59,8 @@ class ForwardClient:
         """Prepare the connection; the first call opens it.
 
         Args:
-            address: host:port of the server, [IPv6]:port, or unix:/path of a socket. Calls to
-                other machines use the proxy of the usual variables, http_proxy, no_proxy and so on.
+            address: host:port, [IPv6]:port, or unix:/path of a socket; of several servers, each in
+                turn, dns:///host:port or ipv4:host:port,host:port. The proxy is the environment's.
             timeout_seconds: bounds each call.
             tls: TLS settings; None for a plain connection.
             token: sent with every call, for a server that requires one. On a plain
@@ -83,7 +83,7 @@ class ForwardClient:
         self._timeout = timeout_seconds
         self._is_tls = tls is not None
         self._metadata = call_metadata(authorization(token), metadata)
-        self._channel = open_channel(self._address, tls, self._proxy)
+        self._channel = open_channel(self._address, tls, self._proxy, checks_health=token is None)
         self._stub = forward_pb2_grpc.ForwardServiceStub(self._channel)
         self._check = health_check(self._channel)
 

@@ -125,7 +125,9 @@ def restart(proxy: Proxy, replica: str, options: argparse.Namespace) -> None:
     if not _wait(lambda: proxy.status(replica).startswith("UP"), options.timeout):
         raise RestartError(f"{replica}: is {proxy.status(replica)}, not UP")
     ended = time.monotonic()
-    _say(f"{replica}: up again; drained in {drained - began:.1f} s, back in {ended - drained:.1f} s")
+    _say(
+        f"{replica}: up again; drained in {drained - began:.1f} s, back in {ended - drained:.1f} s"
+    )
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> bool:
