@@ -29,6 +29,7 @@ from bench.scenarios.floods import floods
 from bench.scenarios.measure import FailedRequestsError
 from bench.scenarios.observability import observability
 from bench.scenarios.overload import overload
+from bench.scenarios.proxy import proxy
 from bench.scenarios.reload import report as reload_report
 from bench.scenarios.soak import soak
 from bench.scenarios.speed import run, say
@@ -92,6 +93,9 @@ def _options() -> argparse.Namespace:
     watched.add_argument("--rounds", type=int, default=5, help="rounds (%(default)s)")
     watched.add_argument("--seconds", type=float, default=1.5, help="of each figure (%(default)s)")
     watched.add_argument("--before", type=Path, help="a checkout with an environment, beside it")
+    several = commands.add_parser("proxy", parents=[shared], help="replicas behind HAProxy")
+    several.add_argument("--rounds", type=int, default=3, help="of restarts (%(default)s)")
+    several.add_argument("--seconds", type=float, default=3, help="of each cost (%(default)s)")
     for command in (again, ends):
         command.add_argument("--close-log", action="store_true", help="once the server is ready")
     return parser.parse_args()
@@ -130,11 +134,17 @@ def _long(options: argparse.Namespace, transport: Transport) -> str:
         return reload_report(transport, reloads, closes_log=options.close_log)
     if options.command == "floods":
         return floods(transport, 0.5 if quick else options.seconds)
-    if options.command == "observability":
-        rounds, seconds = (1, 0.5) if quick else (options.rounds, options.seconds)
-        return observability(transport, rounds, seconds, options.before)
-    count = 2 if quick else options.drains
-    return drains(transport, count, closes_log=options.close_log)
+    if options.command == "drain":
+        return drains(transport, 2 if quick else options.drains, closes_log=options.close_log)
+    return _rounds(options, transport)
+
+
+def _rounds(options: argparse.Namespace, transport: Transport) -> str:
+    if options.command == "proxy":
+        rounds, seconds = (1, 1.0) if options.quick else (options.rounds, options.seconds)
+        return proxy(transport, rounds, seconds)
+    rounds, seconds = (1, 0.5) if options.quick else (options.rounds, options.seconds)
+    return observability(transport, rounds, seconds, options.before)
 
 
 def _chosen(name: str | None) -> list[Case]:

@@ -1,7 +1,10 @@
 """Replicas of Forward behind HAProxy, as deploy/proxy has it: each starts again when it ends."""
 
+import contextlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +22,9 @@ from bench.load.processes import STUCK_SECONDS
 
 PROXY = Path(__file__).parents[2] / "deploy/proxy"
 CONFIGURATION, RESTART = PROXY / "haproxy.cfg", PROXY / "rolling_restart.py"
+COUNT = 3  # of replicas, as in haproxy.cfg
+PORT_NAMES = ("grpc", "http", "metrics")
+LOWEST_PORT = 10_000
 START_SECONDS = 120
 HOST = "127.0.0.1"
 
@@ -71,7 +77,7 @@ class Proxied:
     haproxy: psutil.Popen
     replicas: Sequence[Replica]
     ports: dict[str, int]  # of grpc, http and metrics
-    socket: Path
+    admin_socket: Path
 
     @property
     def address(self) -> str:
@@ -82,7 +88,7 @@ class Proxied:
         """Return the command that restarts one replica after the other."""
         folder = self.replicas[0].folder
         end = ["sh", "-c", f'kill -TERM "$(cat {folder}/{{replica}}.pid)"']
-        script = [sys.executable, str(RESTART), "--socket", str(self.socket)]
+        script = [sys.executable, str(RESTART), "--socket", str(self.admin_socket)]
         return [*script, *options, "--", *end]
 
     def metrics(self) -> str:
@@ -94,68 +100,65 @@ class Proxied:
 
 
 @contextmanager
-def proxied(
-    ports: Sequence[int], *arguments: str, count: int = 3, threads: int | None = None
-) -> Iterator[Proxied]:
-    """Start replicas and HAProxy before them; end them at the end.
-
-    Args:
-        ports: three for HAProxy and three for each replica, all free: gRPC, HTTP, metrics.
-        arguments: flags of the replicas.
-        count: of replicas.
-        threads: of HAProxy; None leaves it the choice.
-    """
-    triples = [
-        dict(zip(("grpc", "http", "metrics"), ports[3 * n : 3 * n + 3], strict=True))
-        for n in range(count + 1)
-    ]
+def proxied(*arguments: str) -> Iterator[Proxied]:
+    """Start three replicas with these flags, and HAProxy before them; end them at the end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         replicas = [
-            Replica(f"replica-{n}", triples[n], arguments, folder) for n in range(1, count + 1)
+            Replica(f"replica-{n}", _free_ports(), arguments, folder) for n in range(1, COUNT + 1)
         ]
         for replica in replicas:
             thread = threading.Thread(target=replica.run)
             thread.start()
-            stack.callback(thread.join, 1)
             stack.callback(_end, replica, thread)
         for replica in replicas:
             _wait_until_ready(replica)
-        settings = {
-            **{f"PROXY_{name.upper()}_PORT": port for name, port in triples[0].items()},
-            "PROXY_HOST": HOST,
-            "PROXY_SOCKET": folder / "admin.sock",
-        }
-        for n, replica in enumerate(replicas, 1):
-            settings[f"REPLICA_{n}"] = HOST
-            settings |= {
-                f"REPLICA_{n}_{name.upper()}_PORT": replica.ports[name] for name in ("grpc", "http")
-            }
-        configuration = folder / "haproxy.cfg"
-        text = CONFIGURATION.read_text()
-        for n in range(count + 1, 4):  # fewer replicas: without their lines
-            text = "".join(
-                line for line in text.splitlines(keepends=True) if f"server replica-{n}" not in line
-            )
-        if threads:
-            text = text.replace("\nglobal\n", f"\nglobal\n    nbthread {threads}\n")
-        configuration.write_text(text)
+        ports, admin_socket = _free_ports(), folder / "admin.sock"
         haproxy = psutil.Popen(
-            ["haproxy", "-f", str(configuration)],
-            env={**os.environ, **{name: str(value) for name, value in settings.items()}},
+            ["haproxy", "-f", str(CONFIGURATION)],
+            env={**os.environ, **_settings(ports, admin_socket, replicas)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         stack.callback(haproxy.wait)
         stack.callback(haproxy.kill)
-        _wait_for(folder / "admin.sock")
-        yield Proxied(haproxy, replicas, triples[0], folder / "admin.sock")
+        _wait_for(admin_socket)
+        yield Proxied(haproxy, replicas, ports, admin_socket)
+
+
+def _settings(
+    ports: dict[str, int], admin_socket: Path, replicas: Sequence[Replica]
+) -> dict[str, str]:
+    """Return the variables of haproxy.cfg."""
+    settings = {"PROXY_HOST": HOST, "PROXY_SOCKET": str(admin_socket)}
+    settings |= {f"PROXY_{name.upper()}_PORT": str(port) for name, port in ports.items()}
+    for n, replica in enumerate(replicas, 1):
+        settings[f"REPLICA_{n}"] = HOST
+        for name in ("grpc", "http"):
+            settings[f"REPLICA_{n}_{name.upper()}_PORT"] = str(replica.ports[name])
+    return settings
+
+
+def _free_ports() -> dict[str, int]:
+    """Return ports that the system gives to nobody by itself, as a replica needs its own again."""
+    ports: dict[str, int] = {}
+    while len(ports) < len(PORT_NAMES):
+        port = random.randrange(LOWEST_PORT, _first_ephemeral())  # noqa: S311 (no secret)
+        with contextlib.suppress(OSError):  # somebody listens there
+            socket.create_server((HOST, port)).close()
+            ports[PORT_NAMES[len(ports)]] = port
+    return ports
+
+
+def _first_ephemeral() -> int:
+    return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
 
 
 def _end(replica: Replica, thread: threading.Thread) -> None:
     replica.stop()
     thread.join(STUCK_SECONDS)
     replica.kill()
+    thread.join()
 
 
 def _wait_until_ready(replica: Replica) -> None:

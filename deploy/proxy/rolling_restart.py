@@ -97,7 +97,7 @@ def restart(proxy: Proxy, replica: str, options: argparse.Namespace) -> None:
     """Restart one replica.
 
     Raises:
-        RestartError: no other would serve meanwhile, the command failed, or the replica is not up in time.
+        RestartError: no other would serve meanwhile, the command failed, or it is not up in time.
     """
     others = [each for each in proxy.replicas() if each != replica]
     if not any(proxy.status(each).startswith("UP") for each in others):
@@ -117,17 +117,15 @@ def restart(proxy: Proxy, replica: str, options: argparse.Namespace) -> None:
         proxy.set(replica, "health down")
         if not _wait(lambda: proxy.status(replica) == "DRAIN", options.timeout):
             raise RestartError(
-                f"{replica}: its health check does not pass {options.timeout:g} s after the restart; "
-                f"it is {proxy.status(replica)}"
+                f"{replica}: its health check does not pass within {options.timeout:g} s after "
+                f"the restart; it is {proxy.status(replica)}"
             )
     finally:
         proxy.set(replica, "state ready")  # from here on the checks alone decide
     if not _wait(lambda: proxy.status(replica).startswith("UP"), options.timeout):
         raise RestartError(f"{replica}: is {proxy.status(replica)}, not UP")
-    ended = time.monotonic()
-    _say(
-        f"{replica}: up again; drained in {drained - began:.1f} s, back in {ended - drained:.1f} s"
-    )
+    seconds = drained - began, time.monotonic() - drained
+    _say(f"{replica}: up again; drained in {seconds[0]:.1f} s, back in {seconds[1]:.1f} s")
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> bool:
@@ -174,18 +172,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="restarts {replica}")
     options = parser.parse_args(arguments)
-    proxy = Proxy(options.socket, options.backend)
     try:
-        replicas = proxy.replicas()
-        for unknown in set(options.replica or ()) - set(replicas):
-            known = ", ".join(replicas)
-            raise RestartError(f"HAProxy has no replica {unknown!r}; it has {known}")
-        for replica in options.replica or replicas:
-            restart(proxy, replica, options)
+        _restart_all(Proxy(options.socket, options.backend), options)
     except RestartError as error:
         _say(f"rolling_restart.py: {error}")
         return 1
     return 0
+
+
+def _restart_all(proxy: Proxy, options: argparse.Namespace) -> None:
+    replicas = proxy.replicas()
+    for unknown in set(options.replica or ()) - set(replicas):
+        raise RestartError(f"HAProxy has no replica {unknown!r}; it has {', '.join(replicas)}")
+    for replica in options.replica or replicas:
+        restart(proxy, replica, options)
 
 
 if __name__ == "__main__":
