@@ -94,6 +94,7 @@ docs: .venv/.develop ## generate the reference (settings, API, Python client) an
 	$(BIN)/python -m docs.api
 	$(BIN)/python -m docs.python_client
 	$(BIN)/python -m docs.dashboards
+	$(BIN)/python -m docs.prometheus_rules
 
 picture: .venv/.develop ## draw the README's pictures
 	$(BIN)/python -m docs.picture
