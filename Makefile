@@ -25,7 +25,7 @@ native: .venv/.native ## build the native transport and install it: needs Rust, 
 # A worker for each processor, up to four: each has torch and a server, and takes whole files, whose
 # fixtures are made once. The long files come first (tests/conftest.py): xdist's own order is by count.
 # With cargo here, the extension is built first, for both transports to be tested.
-test: .venv/.develop .venv-tritonclient/.done $(if $(CARGO),.venv/.native test-native) ## run all tests (flags: ARGS="-k codec"; in one process: ARGS="-n 0")
+test: .venv/.develop .venv-manifests/.done .venv-tritonclient/.done $(if $(CARGO),.venv/.native test-native) ## run all tests (flags: ARGS="-k codec"; in one process: ARGS="-n 0")
 	@$(if $(CARGO),:,echo "Not tested: native/. $(GET_CARGO)" >&2)
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -100,7 +100,7 @@ picture: .venv/.develop ## draw the README's pictures
 	$(BIN)/python -m docs.picture
 
 clean: ## remove .venv, .venv-*, caches and what Rust built
-	rm -rf native/target .venv .venv-peers .venv-tritonclient .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf native/target .venv .venv-manifests .venv-peers .venv-tritonclient .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	@echo "Creating .venv with $$($(PYTHON) --version)"
@@ -140,4 +140,12 @@ endif
 	@echo "Installing tritonclient, which tests call the server with, in an environment of its own"
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# The schemas that the manifests of deploy/ are compared with. Without
+# their dependencies: KServe's package is read, not imported.
+.venv-manifests/.done: tests/requirements/manifests.txt
+	@echo "Installing the schemas of Kubernetes' manifests in an environment of their own"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	@touch $@

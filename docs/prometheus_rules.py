@@ -1,6 +1,6 @@
-"""Write the rules of deploy/prometheus as the Prometheus operator takes them: `python -m docs.prometheus_rules`.
+"""Write the rules of deploy/prometheus as the Prometheus operator takes them, for `make docs`.
 
-Run by `make docs`. A kustomization can't do it: the rules are no Kubernetes resource.
+`python -m docs.prometheus_rules`. A kustomization can't do it: the rules are no resource.
 """
 
 from pathlib import Path

@@ -15,7 +15,7 @@ from forward_client.proxy import Proxy, channel_options
 # The server bounds its responses; a second limit here would only hide them.
 OPTIONS = (("grpc.max_receive_message_length", -1),)
 # Calls go to each of the servers in turn, but to none whose health is NOT_SERVING, as in a drain.
-ROUND_ROBIN = {"loadBalancingConfig": [{"round_robin": {}}]}
+ROUND_ROBIN: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
 HEALTH_CHECKED = {**ROUND_ROBIN, "healthCheckConfig": {"serviceName": ""}}
 
 
