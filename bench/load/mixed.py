@@ -49,8 +49,10 @@ class MixedLoad:
     Example: `with MixedLoad(address) as load: ...; print(load.outcome)`.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, pause_seconds: float = 0) -> None:
+        """Prepare the callers, each of which pauses so long after an answer."""
         self._address = address
+        self._pause = pause_seconds
         self._ended = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._expected = _expected(address)
@@ -86,6 +88,7 @@ class MixedLoad:
         unary: Any = channel.unary_unary(request.path, response_deserializer=parse)
         stream: Any = channel.stream_stream(request.path, response_deserializer=parse)
         while not self._ended.is_set():
+            await asyncio.sleep(self._pause)
             try:
                 if request is STREAM:
                     messages = itertools.repeat(message, STREAM_MESSAGES)
