@@ -58,7 +58,9 @@ class CommandSettings(BaseSettings):
         """Name each setting's environment variable in its --help."""
         super().__pydantic_init_subclass__(**kwargs)
         for name, field in cls.model_fields.items():
-            field.description = f"{field.description} [{cls.variable(name)}]"
+            named = f" [{cls.variable(name)}]"
+            text = (field.description or "").removesuffix(named)  # one that is inherited has it
+            field.description = f"{text}{named}"
 
     @classmethod
     def settings_customise_sources(

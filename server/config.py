@@ -25,7 +25,10 @@ class ServerSettings(CommandSettings):
     """Serve the forward pass of a bundle over gRPC and HTTP, with a page that shows it."""
 
     model_config = SettingsConfigDict(env_prefix="FORWARD_", cli_prog_name=PROGRAM)
-    other_prefixes: ClassVar[tuple[str, ...]] = ("FORWARD_TRAINING_", "FORWARD_CLIENT_")
+    other_prefixes: ClassVar[tuple[str, ...]] = (
+        *("FORWARD_TRAINING_", "FORWARD_CLIENT_"),
+        *("FORWARD_RAY_", "FORWARD_SCORE_"),
+    )
 
     models_dir: Path = Field(
         Path("models"), description="Model repository, a folder: its bundles are in MODEL/VERSION/"

@@ -1,0 +1,1 @@
+"""The services of the server as an application of Ray Serve."""

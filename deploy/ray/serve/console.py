@@ -1,0 +1,93 @@
+"""The command `python -m deploy.ray serve`."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+
+from deploy.ray.serve.application import deploy, start_proxies
+from deploy.ray.serve.config import PROGRAM, RayServeSettings
+from deploy.ray.serve.discovery import close_registry, open_registry
+from export.settings import read_settings
+from server.errors import StartError
+from server.observability.logging import configure_logs
+
+log = structlog.get_logger()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until a signal, or return at once if detached; return the exit status."""
+    settings = read_settings(RayServeSettings, arguments)
+    configure_logs(settings.log_level, settings.log_format)
+    try:
+        _connect(settings)
+        try:
+            return asyncio.run(_serve(settings))
+        finally:
+            ray.shutdown()
+    except (RayError, RuntimeError, ConnectionError, ValueError, StartError) as error:
+        print(f"{PROGRAM}: can't start: {error}", file=sys.stderr)
+        return 1
+
+
+def _connect(settings: RayServeSettings) -> None:
+    # The dashboard is a web server of Ray's own; a cluster that has one keeps it.
+    own: dict[str, Any] = {"include_dashboard": False} if settings.ray_address == "local" else {}
+    ray.init(
+        address=settings.ray_address,
+        logging_level=logging.getLevelNamesMapping()[settings.log_level.upper()],
+        namespace="forward",
+        **own,
+    )
+
+
+async def _serve(settings: RayServeSettings) -> int:
+    stop = _stop_signal()
+    registry = open_registry(settings.ray_name)
+    host = settings.host_of_metrics
+    discovery_port = await registry.listen.remote(host, settings.ray_discovery_port)
+    await asyncio.to_thread(start_proxies, settings)
+    await asyncio.to_thread(deploy, settings)
+    log.info(
+        "ready",
+        model=settings.model,
+        version=settings.model_version,
+        application=settings.ray_name,
+        replicas=settings.ray_min_replicas,
+        max_replicas=settings.max_replicas,
+        grpc_port=settings.grpc_port,
+        http_port=settings.http_port,
+        discovery=f"http://{host}:{discovery_port}/",
+    )
+    if settings.ray_detach:
+        return 0
+    log.info("draining", signal=await stop, timeout_seconds=settings.drain_timeout)
+    await asyncio.to_thread(serve.delete, settings.ray_name)
+    await asyncio.to_thread(serve.shutdown)
+    close_registry(settings.ray_name)
+    log.info("stopped")
+    return 0
+
+
+def _stop_signal() -> "asyncio.Future[str]":
+    loop = asyncio.get_running_loop()
+    received: asyncio.Future[str] = loop.create_future()
+
+    def receive(number: signal.Signals) -> None:
+        if not received.done():
+            received.set_result(number.name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, receive, number)
+    return received
