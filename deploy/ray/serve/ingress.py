@@ -13,10 +13,12 @@ from typing import Any, Never
 
 import grpc
 from grpc_health.v1 import health_pb2
+from grpc_status import rpc_status
 
 from deploy.ray.serve.answering import SERVICES
 from deploy.ray.serve.calls import ForwardedCall, Metadata, parse_reply
-from server.errors import quote
+from server.errors import MethodNotFoundError, quote, rich_status
+from server.observability.request_id import REQUEST_ID, make_request_id, read_identity
 from server.transport.grpc.server import HEALTH_SERVICE
 from server.transport.grpc.server import SERVICES as NAMES
 
@@ -39,12 +41,13 @@ log = logging.getLogger("ray.serve")
 def add_services(_servicer: object, server: Any) -> None:  # noqa: ANN401 (Ray's own server)
     """Add the services of the server to the gRPC server of a proxy; Ray calls it."""
     health = _ray_handler(server, RAY_HEALTH)
-    server.add_generic_rpc_handlers((ForwardedServices(),))
-    grpc.aio.Server.add_generic_rpc_handlers(server, (_HealthHandlers(health),))
+    # Of what is added together Ray takes the first alone into its own hands.
+    handlers = (ForwardedServices(), HealthHandlers(health), UnknownMethods())
+    server.add_generic_rpc_handlers(handlers)
 
 
 def _ray_handler(server: Any, method: str) -> Handler:  # noqa: ANN401 (as above)
-    for (handlers,) in server.generic_rpc_handlers:
+    for handlers, *_ in server.generic_rpc_handlers:
         if found := handlers._method_handlers.get(method):
             return found
     raise RuntimeError(f"this Ray has no {method}; expected ray 2.60")
@@ -189,7 +192,23 @@ class _CapturedContext:
         await self._context.abort(grpc.StatusCode.UNAVAILABLE, UNAVAILABLE)
 
 
-class _HealthHandlers(grpc.GenericRpcHandler):
+class UnknownMethods(grpc.GenericRpcHandler):
+    """Takes every call that no other handler takes, and refuses it as the server does."""
+
+    def service(self, _details: grpc.HandlerCallDetails) -> Handler:
+        """Return what refuses a call."""
+        # Of a stream, whatever the method is: no request is waited for.
+        return grpc.stream_stream_rpc_method_handler(self._refuse)
+
+    async def _refuse(self, _requests: object, context: Context) -> None:
+        request_id, _ = read_identity(context.invocation_metadata() or ())
+        request_id = request_id or make_request_id()
+        rich = rpc_status.to_status(rich_status(MethodNotFoundError(), request_id))
+        trailing = (*rich.trailing_metadata, (REQUEST_ID, request_id))
+        await context.abort(rich.code, rich.details, trailing)
+
+
+class HealthHandlers(grpc.GenericRpcHandler):
     """grpc.health.v1 of a proxy: it serves while Ray says that it can reach replicas."""
 
     def __init__(self, ray: Handler) -> None:

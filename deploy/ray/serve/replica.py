@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 from typing import Any
 
 import ray
 import structlog
 from ray import serve
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deploy.ray.serve.answering import STREAM_METHODS, UNARY_METHODS, Answering
 from deploy.ray.serve.calls import ForwardedCall, Reply
@@ -18,6 +20,7 @@ from server.addresses import is_wildcard
 from server.app import tune_garbage_collection
 from server.observability.logging import configure_logs
 from server.observability.metrics_http import serve_metrics
+from server.observability.request_id import REQUEST_ID
 from server.serving import Serving, open_serving
 from server.transport.grpc.auth import TokenInterceptor
 from server.transport.grpc.server import service_handlers
@@ -91,23 +94,34 @@ def _http_app(serving: Serving, settings: RayServeSettings) -> ASGIApp:
     options = HttpOptions(
         serving.loader.max_receive_bytes, settings.http_origins, serving.security.tokens
     )
-    return _with_lifespan(
+    return _for_ray(
         build_app(serving.services, serving.state, serving.gate, serving.observer, options)
     )
 
 
-def _with_lifespan(app: ASGIApp) -> ASGIApp:
-    """Return an application with a part that Ray's server needs: it is told of start and stop."""
+def _for_ray(app: ASGIApp) -> ASGIApp:
+    """Return an application as Ray's server needs it.
+
+    It is told of start and stop, and leaves out the header that Ray sends by itself: the id of
+    the request, which Ray gives it if the client did not.
+    """
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
-            await app(scope, receive, send)
+            await app(scope, receive, partial(_without_id, send))
             return
         for _ in range(2):  # startup, shutdown
             message = await receive()
             await send({"type": f"{message['type']}.complete"})
 
     return answer
+
+
+async def _without_id(send: Send, message: Message) -> None:
+    if message["type"] == "http.response.start":
+        headers = MutableHeaders(raw=message["headers"])
+        del headers[REQUEST_ID]
+    await send(message)
 
 
 def _serve_metrics(serving: Serving, settings: RayServeSettings) -> Target:
