@@ -46,7 +46,7 @@ pub mod wire;
 
 /// Changes with what Python may call; the server refuses an extension of another number.
 #[cfg(feature = "python")]
-const CONTRACT: u32 = 2;
+const CONTRACT: u32 = 3;
 
 #[cfg(feature = "python")]
 #[pymodule]

@@ -1,7 +1,7 @@
 //! A session of ONNX Runtime, through its C API: the same answers as the Python package's, by the bit.
 
 mod api;
-mod library;
+pub mod library;
 mod owned;
 mod resident;
 mod side;
@@ -9,7 +9,6 @@ mod side;
 mod tests;
 
 use std::ffi::{c_char, c_void, CStr};
-use std::path::Path;
 use std::ptr::null;
 
 use api::{
@@ -46,13 +45,12 @@ unsafe impl Send for Session {}
 impl Session {
     /// Load a model of one input and one output, float32, whose first dimension is free, and run it once.
     pub fn open(
-        library: &Path,
+        api: &'static Api,
         model: &[u8],
         threads: usize,
         input: &str,
         output: &str,
     ) -> Result<Self, String> {
-        let api = library::open(library)?;
         // SAFETY (all calls of this function): the arguments are of the header's types and live
         // during the call; what is created is written only where the call succeeds.
         let env = Owned::new(api, api.release_env, |out| unsafe {

@@ -1,13 +1,12 @@
 //! The class with which Python compares a session with its own before the lane has it.
 
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::onnx::Session;
+use crate::onnx::{library, Session};
 
 const NUMBER: usize = size_of::<f32>();
 
@@ -22,7 +21,6 @@ impl OnnxSession {
     #[new]
     fn new(
         py: Python<'_>,
-        library: PathBuf,
         model: &[u8],
         threads: usize,
         input: &str,
@@ -30,7 +28,7 @@ impl OnnxSession {
     ) -> PyResult<Self> {
         // `bytes` don't change while they are borrowed, so the model is not copied.
         let session = py
-            .detach(|| Session::open(&library, model, threads, input, output))
+            .detach(|| Session::open(library::registered()?, model, threads, input, output))
             .map_err(PyRuntimeError::new_err)?;
         Ok(Self {
             session: Mutex::new(Some(session)),

@@ -1,43 +1,48 @@
-//! The library itself: loaded once, and kept until the process ends.
+//! ONNX Runtime's functions, as the Python package's own module has them.
+//!
+//! That module exports no name. But it gives the table of its functions to every library of custom
+//! operators that it registers: the extension is registered as one, has no operator, and keeps the table.
+//! So one copy of ONNX Runtime is in the process; libonnxruntime.so, the package's second, is not needed.
 
-use std::error::Error;
 use std::ffi::CStr;
-use std::path::Path;
+use std::ptr::{null_mut, NonNull};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
-use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use super::api::{Api, ApiBase, SessionOptions, StatusPointer, API_VERSION};
 
-use super::api::{Api, ApiBase, API_VERSION};
+/// The table of the module that registered this library; null: none has.
+static REGISTERED: AtomicPtr<ApiBase> = AtomicPtr::new(null_mut());
 
-/// Load the library, or find it loaded, and return its functions.
-pub fn open(path: &Path) -> Result<&'static Api, String> {
-    let shown = path.display();
-    // SAFETY: the path names ONNX Runtime's library, whose initialisers are fit to run in any thread.
-    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| {
-        // The loader's own words are one level down.
-        let reason = error
-            .source()
-            .map_or(String::new(), |reason| format!(": {reason}"));
-        format!("{shown} can't be loaded: {error}{reason}")
-    })?;
-    // SAFETY: the header's type of this function.
-    let base = unsafe {
-        let entry = library
-            .get::<unsafe extern "C" fn() -> *const ApiBase>(b"OrtGetApiBase\0")
-            .map_err(|error| format!("{shown} is not ONNX Runtime: {error}"))?;
-        entry().as_ref()
-    };
-    let base = base.ok_or_else(|| format!("{shown} has no C API"))?;
+/// Take the table; called by ONNX Runtime, by this name. Null: no error.
+///
+/// # Safety
+/// The base must be ONNX Runtime's, which is never freed: Python unloads no module.
+#[no_mangle]
+pub unsafe extern "C" fn RegisterCustomOps(
+    _options: *mut SessionOptions,
+    base: *const ApiBase,
+) -> StatusPointer {
+    REGISTERED.store(base.cast_mut(), Ordering::Release);
+    null_mut()
+}
+
+/// Return the functions of the ONNX Runtime that registered this library.
+pub fn registered() -> Result<&'static Api, String> {
+    let base = NonNull::new(REGISTERED.load(Ordering::Acquire));
+    let base = base.ok_or("no ONNX Runtime has registered this library")?;
+    // SAFETY: RegisterCustomOps had it of ONNX Runtime.
+    functions(unsafe { base.as_ref() })
+}
+
+/// Return the functions that a table leads to.
+pub fn functions(base: &ApiBase) -> Result<&'static Api, String> {
     // SAFETY: both functions take any version and give null or a table that is never freed.
     let (api, version) = unsafe {
         let api = (base.get_api)(API_VERSION).as_ref();
         (api, CStr::from_ptr((base.get_version_string)()))
     };
-    let api = api.ok_or_else(|| {
+    api.ok_or_else(|| {
         let version = version.to_string_lossy();
-        format!("{shown}, ONNX Runtime {version}, has no version {API_VERSION} of the C API")
-    })?;
-    // It has data of each thread that ran it, which must outlive the threads: it is never unloaded.
-    // To load it again gives the same one, so there is one for each path.
-    std::mem::forget(library);
-    Ok(api)
+        format!("ONNX Runtime {version} has no version {API_VERSION} of the C API")
+    })
 }

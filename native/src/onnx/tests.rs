@@ -1,20 +1,33 @@
 //! They run where FORWARD_TEST_ONNXRUNTIME names the library, say the onnxruntime package's.
 
-use std::path::{Path, PathBuf};
+use std::ffi::c_char;
+use std::path::Path;
 use std::time::Instant;
 
+use libloading::os::unix::Library;
+
+use super::api::{Api, ApiBase};
+use super::library::{functions, registered, RegisterCustomOps};
 use super::Session;
 
 const IMAGE: usize = 28 * 28;
 const CLASSES: usize = 10;
 
-/// Return the library, or say why the test is skipped.
-fn library() -> Option<PathBuf> {
-    let path = std::env::var_os("FORWARD_TEST_ONNXRUNTIME").map(PathBuf::from);
-    if path.is_none() {
+/// Return the library's functions, or say why the test is skipped.
+fn library() -> Option<&'static Api> {
+    let Some(path) = std::env::var_os("FORWARD_TEST_ONNXRUNTIME") else {
         eprintln!("skipped: set FORWARD_TEST_ONNXRUNTIME to the path of libonnxruntime.so");
-    }
-    path
+        return None;
+    };
+    // SAFETY: it is ONNX Runtime's library, and its header's type of this function.
+    let base = unsafe {
+        let library = Library::new(path).expect("the library");
+        let entry = library.get::<unsafe extern "C" fn() -> *const ApiBase>(b"OrtGetApiBase\0");
+        let base = entry.expect("the library's entry")();
+        std::mem::forget(library); // its functions are kept
+        base.as_ref().expect("a table")
+    };
+    Some(functions(base).expect("the functions"))
 }
 
 fn model() -> Vec<u8> {
@@ -22,7 +35,7 @@ fn model() -> Vec<u8> {
     std::fs::read(path).expect("the bundled model")
 }
 
-fn open(library: &Path, threads: usize) -> Session {
+fn open(library: &'static Api, threads: usize) -> Session {
     Session::open(library, &model(), threads, "images", "logits").expect("a session")
 }
 
@@ -46,7 +59,7 @@ fn error(session: Result<Session, String>) -> String {
 fn an_image_gets_the_same_bits_in_every_batch() {
     let Some(library) = library() else { return };
     for threads in [1, 2] {
-        let mut session = open(&library, threads);
+        let mut session = open(library, threads);
         assert_eq!(session.image_len(), IMAGE);
         assert_eq!(session.answer_len(), CLASSES);
         let pixels = pixels(70);
@@ -60,7 +73,7 @@ fn an_image_gets_the_same_bits_in_every_batch() {
 #[test]
 fn a_tensor_follows_the_callers_memory_and_its_size() {
     let Some(library) = library() else { return };
-    let mut session = open(&library, 1);
+    let mut session = open(library, 1);
     let (mut pixels, mut logits) = (pixels(3), vec![0.0; 3 * CLASSES]);
     let mut answers = |pixels: &[f32], images: usize| {
         let (pixels, logits) = (&pixels[..images * IMAGE], &mut logits[..images * CLASSES]);
@@ -77,7 +90,7 @@ fn a_tensor_follows_the_callers_memory_and_its_size() {
 #[test]
 fn a_session_moves_to_another_thread() {
     let Some(library) = library() else { return };
-    let mut session = open(&library, 2);
+    let mut session = open(library, 2);
     let pixels = pixels(2);
     let here = run(&mut session, &pixels);
     let there = std::thread::spawn(move || run(&mut session, &pixels));
@@ -87,7 +100,7 @@ fn a_session_moves_to_another_thread() {
 #[test]
 fn memory_that_does_not_fit_is_refused() {
     let Some(library) = library() else { return };
-    let mut session = open(&library, 1);
+    let mut session = open(library, 1);
     for (given, images, room) in [(1, 2, 2), (2, 1, 1), (1, 1, 2), (0, 0, 0)] {
         let mut logits = vec![0.0; room * CLASSES];
         let result = session.run(&pixels(given), images, &mut logits);
@@ -98,24 +111,39 @@ fn memory_that_does_not_fit_is_refused() {
 #[test]
 fn errors_have_the_librarys_text() {
     let Some(library) = library() else { return };
-    let broken = error(Session::open(&library, b"\x08\x08 no model", 1, "a", "b"));
+    let broken = error(Session::open(library, b"\x08\x08 no model", 1, "a", "b"));
     assert!(broken.to_lowercase().contains("protobuf"), "{broken}");
-    let name = error(Session::open(&library, &model(), 1, "pictures", "logits"));
+    let name = error(Session::open(library, &model(), 1, "pictures", "logits"));
     assert!(name.contains("pictures"), "{name}");
-    let name = error(Session::open(&library, &model(), 1, "images", "scores"));
+    let name = error(Session::open(library, &model(), 1, "images", "scores"));
     assert!(name.contains("scores"), "{name}");
-    let name = error(Session::open(&library, &model(), 1, "a\0b", "logits"));
+    let name = error(Session::open(library, &model(), 1, "a\0b", "logits"));
     assert!(name.contains("zero byte"), "{name}");
 }
 
+unsafe extern "C" fn no_functions(_version: u32) -> *const Api {
+    std::ptr::null()
+}
+
+unsafe extern "C" fn old() -> *const c_char {
+    c"1.2.3".as_ptr()
+}
+
 #[test]
-fn a_library_that_is_not_onnx_runtime_gives_a_reason() {
-    let missing = Path::new("/nowhere/libonnxruntime.so");
-    let missing = error(Session::open(missing, b"", 1, "a", "b"));
-    assert!(missing.contains("/nowhere/libonnxruntime.so can't be loaded"));
-    assert!(missing.contains("No such file"), "{missing}");
-    let other = error(Session::open(Path::new("libc.so.6"), b"", 1, "a", "b"));
-    assert!(other.contains("libc.so.6 is not ONNX Runtime"), "{other}");
+fn a_library_that_is_too_old_is_named_with_its_version() {
+    assert!(registered()
+        .err()
+        .expect("an error")
+        .contains("no ONNX Runtime"));
+    let base = ApiBase {
+        get_api: no_functions,
+        get_version_string: old,
+    };
+    // SAFETY: it takes the address alone; the table lives until the test's end.
+    let status = unsafe { RegisterCustomOps(std::ptr::null_mut(), &base) };
+    assert!(status.is_null());
+    let reason = registered().err().expect("an error");
+    assert_eq!(reason, "ONNX Runtime 1.2.3 has no version 17 of the C API");
 }
 
 /// This process's memory that is no file's.
@@ -132,9 +160,9 @@ fn sessions_that_end_leave_no_memory() {
     let hundred_cycles = || {
         let before = anonymous_kib();
         for _ in 0..100 {
-            let mut session = open(&library, 1);
+            let mut session = open(library, 1);
             run(&mut session, &pixels(64));
-            drop(Session::open(&library, b"broken", 1, "images", "logits"));
+            drop(Session::open(library, b"broken", 1, "images", "logits"));
         }
         anonymous_kib() - before
     };
@@ -148,7 +176,7 @@ fn sessions_that_end_leave_no_memory() {
 fn time_of_a_run() {
     let Some(library) = library() else { return };
     for threads in [1, 2] {
-        let mut session = open(&library, threads);
+        let mut session = open(library, threads);
         for (images, runs) in [(1, 20_000), (8, 10_000), (64, 2_000), (512, 300)] {
             let (pixels, mut logits) = (pixels(images), vec![0.0; images * CLASSES]);
             let mut measure = || {

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias, TypedDict
 from server.engine.admission import ImageCounter
 from server.errors import StartError
 
-CONTRACT = 2  # of what this package calls; the extension has the same number
+CONTRACT = 3  # of what this package calls; the extension has the same number
 MODULE = "forward_native"
 REMEDY = "install it with `make native`, or take --transport python"
 

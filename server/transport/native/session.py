@@ -1,16 +1,15 @@
 """The session of ONNX Runtime that the extension runs, proven equal to Python's at first."""
 
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
+import onnxruntime
 
 from export.bundle.manifest import ONNX_FILE
 from export.errors import ExportError
 from export.parity.vectors import recorded_images
 from server.engine.model import ServedModel
-from server.transport.native.extension import load_extension
+from server.transport.native.extension import MODULE, load_extension
 
 RANDOM_IMAGES = 100  # of the comparison's last batch
 
@@ -34,32 +33,35 @@ def open_lane_session(
     if (runner.runtime, runner.device) != ("onnx", "cpu"):
         return None, f"it runs onnx on the cpu, and this is {runner.runtime} on {runner.device}"
     try:
-        session = _open(model, find_library(), threads)
+        session = _open(model, threads)
         difference = _difference(session, model, max_batch_images)
     except (ExportError, OSError, RuntimeError) as error:
         return None, str(error)
     return (None, difference) if difference else (session, "")
 
 
-def find_library() -> Path:
-    """Return the library of the onnxruntime package, which its Python module does not use.
+def give_onnxruntime(extension: Any) -> None:  # noqa: ANN401 (a module without types)
+    """Give the extension the functions of the ONNX Runtime that Python's own module has.
+
+    It does so for libraries of custom operators; native/src/onnx/library.rs is one, without any.
 
     Raises:
-        FileNotFoundError: the package has none.
+        RuntimeError: ONNX Runtime can't register it.
     """
-    found = find_spec("onnxruntime")
-    folder = Path(found.origin or "").parent / "capi" if found else Path("onnxruntime/capi")
-    for path in sorted(folder.glob("libonnxruntime.so*")):
-        return path
-    raise FileNotFoundError(f"{folder} has no libonnxruntime.so")
+    module = getattr(extension, MODULE, extension)  # maturin puts it into a package of its name
+    try:
+        onnxruntime.SessionOptions().register_custom_ops_library(module.__file__)
+    except Exception as error:  # its own classes have no other base
+        raise RuntimeError(f"ONNX Runtime does not take the extension: {error}") from error
 
 
-def _open(model: ServedModel, library: Path, threads: int) -> OnnxSession:
+def _open(model: ServedModel, threads: int) -> OnnxSession:
     stages = model.manifest.stages
     data = model.bundle.read(ONNX_FILE)
     names = stages[0].values["onnx"], stages[-1].values["onnx"]
-    session = load_extension().OnnxSession(str(library), data, threads, *names)
-    return cast("OnnxSession", session)
+    extension = load_extension()
+    give_onnxruntime(extension)
+    return cast("OnnxSession", extension.OnnxSession(data, threads, *names))
 
 
 def _difference(session: OnnxSession, model: ServedModel, max_batch_images: int) -> str:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from export.bundle.manifest import ONNX_FILE
 from export.runtimes import open_runner
 from server.engine.model import ServedModel, load_verified
 from server.transport.native import session as native_session
-from server.transport.native.session import find_library, open_lane_session
+from server.transport.native.session import give_onnxruntime, open_lane_session
 from tests.support.bundles import publish_random_bundle, random_images
 
 if TYPE_CHECKING:
@@ -29,15 +30,17 @@ MIB = 1 << 20
 MEMORY = """
 import sys
 import numpy as np, forward_native
+from server.transport.native.session import give_onnxruntime
 
 def kib(name):
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith(name))
 
-library, model, pixels = sys.argv[1], open(sys.argv[2], "rb").read(), bytes(64 * 784 * 4)
+give_onnxruntime(forward_native)
+model, pixels = open(sys.argv[1], "rb").read(), bytes(64 * 784 * 4)
 
 def cycle():
-    session = forward_native.OnnxSession(library, model, 1, "images", "logits")
+    session = forward_native.OnnxSession(model, 1, "images", "logits")
     session.run(pixels, 64)
     return session
 
@@ -56,7 +59,9 @@ print(kib("RssAnon:") - before)
 @pytest.fixture(scope="module")
 def extension() -> Any:  # noqa: ANN401 (a module without types)
     """The extension's module."""
-    return pytest.importorskip("forward_native", reason="needs the native transport: make native")
+    module = pytest.importorskip("forward_native", reason="needs the native transport: make native")
+    give_onnxruntime(module)
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +78,7 @@ def sessions(
 ) -> tuple[Any, "Runner"]:
     """The extension's session, and Python's of the same number of threads."""
     data = bundle.read(ONNX_FILE)
-    native = extension.OnnxSession(find_library(), data, request.param, "images", "logits")
+    native = extension.OnnxSession(data, request.param, "images", "logits")
     return native, open_runner(bundle, "onnx", "cpu", threads=request.param)
 
 
@@ -105,7 +110,7 @@ def test_networks_of_every_shape_are_served(
     runner = open_runner(bundle, "onnx", "cpu", threads=1)
     stages = bundle.manifest.stages
     names = stages[0].values["onnx"], stages[-1].values["onnx"]
-    native = extension.OnnxSession(find_library(), bundle.read(ONNX_FILE), 1, *names)
+    native = extension.OnnxSession(bundle.read(ONNX_FILE), 1, *names)
     for count in (1, 2, 65):
         images = random_images(count, shape)
         assert native.run(images.tobytes(), count) == runner.predict(images).tobytes()
@@ -148,15 +153,19 @@ def test_another_runtime_is_a_reason(bundle: Bundle, model: ServedModel) -> None
 
 
 @pytest.mark.usefixtures("extension")
-def test_a_missing_library_is_a_reason(
+def test_an_onnxruntime_that_refuses_is_a_reason(
     model: ServedModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    missing = tmp_path / "libonnxruntime.so.1"
-    monkeypatch.setattr(native_session, "find_library", lambda: missing)
+    other = SimpleNamespace(__file__=str(tmp_path / "none.so"))
+    monkeypatch.setattr(native_session, "load_extension", lambda: other)
     session, reason = open_lane_session(model, 1, MOST)
     assert session is None
-    assert f"{missing} can't be loaded" in reason
-    assert "No such file" in reason
+    assert "none.so" in reason
+
+
+def test_one_copy_of_onnxruntime_is_in_the_process(extension: Any) -> None:  # noqa: ANN401, ARG001
+    """The package has two: Python's module, and libonnxruntime.so, which the image leaves out."""
+    assert "libonnxruntime.so" not in Path("/proc/self/maps").read_text()
 
 
 def test_a_broken_model_has_the_librarys_error(
@@ -166,7 +175,7 @@ def test_a_broken_model_has_the_librarys_error(
     whole = bundle.read(ONNX_FILE)
     for broken in (b"", b"no model", whole[: len(whole) // 2]):
         with pytest.raises(RuntimeError, match=r"(?i)protobuf|no graph"):
-            extension.OnnxSession(find_library(), broken, 1, "images", "logits")
+            extension.OnnxSession(broken, 1, "images", "logits")
 
 
 def test_data_outside_the_model_are_refused(
@@ -184,7 +193,7 @@ def test_data_outside_the_model_are_refused(
     assert Path("near.bin").stat().st_size > 0
     data = Path("model.onnx").read_bytes()
     with pytest.raises(RuntimeError, match=r"near\.bin"):
-        extension.OnnxSession(find_library(), data, 1, "images", "logits")
+        extension.OnnxSession(data, 1, "images", "logits")
 
 
 @pytest.mark.parametrize(("count", "images"), [(1, 2), (2, 1), (0, 0), (1, 0), (1, sys.maxsize)])
@@ -202,7 +211,7 @@ def test_a_part_of_a_number_is_refused(sessions: tuple[Any, "Runner"]) -> None:
 
 @pytest.mark.usefixtures("extension")
 def test_memory_is_bounded_and_given_back(bundle: Bundle) -> None:
-    arguments = [MEMORY, str(find_library()), str(bundle.path / ONNX_FILE)]
+    arguments = [MEMORY, str(bundle.path / ONNX_FILE)]
     done = subprocess.run(
         [sys.executable, "-c", *arguments], check=True, capture_output=True, text=True
     )
