@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from export.output import print_error, run_command
+
 PROGRAM = "python -m deploy.ray"
 EXTRA = "forward-server[ray]"
 COMMANDS = {
@@ -14,7 +16,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
-    command, *rest = sys.argv[1:] if arguments is None else arguments or [""]
+    command, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     if command in {"-h", "--help"}:
         print(_usage())
         return 0
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("deploy", "server", "export")):
             raise
-        print(f"{PROGRAM}: needs {error.name!r}; install {EXTRA}", file=sys.stderr)
+        print_error(PROGRAM, f"needs {error.name!r}; install {EXTRA}")
         return 1
     status: int = console.main(rest)
     return status
@@ -38,4 +40,4 @@ def _usage() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or [""]))
+    sys.exit(run_command(PROGRAM, main))
