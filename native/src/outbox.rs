@@ -4,8 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use crate::events::{Command, Event};
 use crate::lane::sampling::Sample;
@@ -17,10 +20,16 @@ pub struct Outbox {
     shared: Arc<Shared>,
     events: RefCell<Vec<Event>>,
     has_events: Notify,
+    observed: RefCell<Vec<Event>>,
+    has_observed: Notify,
+    /// There are enough of them to be published.
+    has_many: Notify,
     samples: RefCell<Vec<Sample>>,
 }
 
 const MAX_SAMPLES: usize = 64; // that wait to be published
+const MANY_OBSERVED: usize = 64;
+const OBSERVED_DELAY: Duration = Duration::from_millis(100);
 
 impl Outbox {
     pub fn new(shared: Arc<Shared>) -> Self {
@@ -28,6 +37,9 @@ impl Outbox {
             shared,
             events: RefCell::default(),
             has_events: Notify::new(),
+            observed: RefCell::default(),
+            has_observed: Notify::new(),
+            has_many: Notify::new(),
             samples: RefCell::default(),
         }
     }
@@ -44,10 +56,35 @@ impl Outbox {
         self.push(Event::Log { level, text });
     }
 
-    /// Tell of a call that ended, if not too many such events wait already.
+    /// Tell of a call that ended, soon, if not too many such events wait already: to wake Python for
+    /// each would cost more than the rest of the call.
     pub fn observe(&self, observation: Observation) {
-        if self.shared.observations.enter() {
-            self.push(Event::Observed(Box::new(observation)));
+        if !self.shared.observations.enter() {
+            return;
+        }
+        let mut observed = self.observed.borrow_mut();
+        observed.push(Event::Observed(Box::new(observation)));
+        match observed.len() {
+            1 => self.has_observed.notify_one(),
+            MANY_OBSERVED => self.has_many.notify_one(),
+            _ => {}
+        }
+    }
+
+    /// Give Python what was observed when there is much of it, or after a moment, for ever.
+    pub async fn keep_publishing_observed(&self) {
+        loop {
+            self.has_observed.notified().await;
+            let _ = timeout(OBSERVED_DELAY, self.has_many.notified()).await;
+            yield_now().await; // the calls of one run go together
+            self.publish_observed();
+        }
+    }
+
+    /// Give Python what was observed since the last time.
+    pub fn publish_observed(&self) {
+        for event in self.observed.take() {
+            self.push(event);
         }
     }
 
@@ -70,7 +107,7 @@ impl Outbox {
     pub async fn keep_publishing(&self) {
         loop {
             self.has_events.notified().await;
-            tokio::task::yield_now().await;
+            yield_now().await;
             self.publish();
         }
     }
@@ -103,3 +140,6 @@ impl Slot {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,8 @@ pub fn run(
         }
         let publishing = Rc::clone(&io);
         spawn_local(async move { publishing.outbox.keep_publishing().await });
+        let observing = Rc::clone(&io);
+        spawn_local(async move { observing.outbox.keep_publishing_observed().await });
         let running = Rc::clone(&io);
         spawn_local(async move {
             let tell = |told| match told {
@@ -57,6 +59,7 @@ pub fn run(
         stop.send_replace(Some(deadline));
         drop(stopping);
         stopped(&io, &stop, deadline).await;
+        io.outbox.publish_observed();
         io.outbox.push(Event::Stopped);
         io.outbox.publish();
         Ok(())

@@ -332,7 +332,9 @@ def test_each_failure_is_on_record_once(bundle: Bundle, carrier: str) -> None:
         assert rejected(server) == {"queue_full": 1, "deadline_exceeded": 1}
         assert sample(server, "forward_calls_in_flight") == 0
         wait_until(lambda: sample(server, "forward_queue_oldest_seconds", batcher="predict") == 0)
-        failed = [line for line in logged if line["event"] in ("call failed", "call")]
+        events = ("call failed", "call")
+        wait_until(lambda: sum(line["event"] in events for line in logged) == 3)
+        failed = [line for line in logged if line["event"] in events]
         assert [line["request_id"] for line in failed] == [
             server.ended[index].request_id for index in (0, 0, 2)
         ]
