@@ -108,14 +108,15 @@ class Tracer:
 
     def end(self, record: CallRecord) -> None:
         """Send the spans of a call that has ended, if it is sampled."""
-        if (span := record.span) is None:
+        if record.span is None:
             return
-        clock = _WallClock()
+        clock, span = _WallClock(), _context(record.span)
+        caller = record.traceparent
         self._send(
             record.method.removeprefix("/"),
             span,
             clock.times(record.started, record.seconds),
-            record.traceparent,
+            _context(caller, is_remote=True) if caller else None,
             attributes=_attributes(record),
             kind=SpanKind.SERVER,
             status=FAILED if record.status in SERVER_FAILURES else UNSET,
@@ -139,7 +140,7 @@ class Tracer:
         run.span = self._new_span(f"{self._ids.generate_trace_id():032x}")
         self._send(
             "batch",
-            run.span,
+            _context(run.span),
             _WallClock().times(run.started, run.seconds),
             links=run.callers,
             attributes={
@@ -160,16 +161,18 @@ class Tracer:
         return TraceParent(trace_id, f"{self._ids.generate_span_id():016x}", is_sampled=True)
 
     def _send_child(
-        self, name: str, times: Times, parent: TraceParent, links: Sequence[TraceParent] = ()
+        self, name: str, times: Times, parent: SpanContext, links: Sequence[TraceParent] = ()
     ) -> None:
-        self._send(name, self._new_span(parent.trace_id), times, parent, links=links)
+        span_id = self._ids.generate_span_id()
+        span = SpanContext(parent.trace_id, span_id, is_remote=False, trace_flags=FLAGS[True])
+        self._send(name, span, times, parent, links=links)
 
     def _send(  # noqa: PLR0913 (what there is to say of a span)
         self,
         name: str,
-        span: TraceParent,
+        span: SpanContext,
         times: Times,
-        parent: TraceParent | None = None,
+        parent: SpanContext | None = None,
         *,
         links: Sequence[TraceParent] = (),
         attributes: Attributes | None = None,
@@ -180,11 +183,11 @@ class Tracer:
         self._processor.on_end(
             ReadableSpan(
                 name,
-                context=_context(span, is_remote=False),
-                parent=_context(parent, is_remote=kind is SpanKind.SERVER) if parent else None,
+                context=span,
+                parent=parent,
                 resource=self._resource,
                 attributes=attributes,
-                links=[Link(_context(link, is_remote=False)) for link in links],
+                links=[Link(_context(link)) for link in links],
                 kind=kind,
                 status=status,
                 start_time=started,
@@ -212,15 +215,28 @@ class _WallClock:
         return begin, begin + round(seconds * 1e9)
 
 
+class _OnlyResource(Resource):
+    """A resource beside which there is no other.
+
+    The SDK puts the spans of each together by its hash, which for its own is that of a JSON text.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
 def _resource() -> Resource:
     """Return what all spans are of, as OpenTelemetry's variables say; the rest as it is."""
     given = Resource.create({SERVICE_VERSION: version(PACKAGE)})
-    if not str(given.attributes[SERVICE_NAME]).startswith(NO_NAME):
-        return given
-    return given.merge(Resource({SERVICE_NAME: PACKAGE}))
+    if str(given.attributes[SERVICE_NAME]).startswith(NO_NAME):
+        given = given.merge(Resource({SERVICE_NAME: PACKAGE}))
+    return _OnlyResource(given.attributes, given.schema_url)
 
 
-def _context(span: TraceParent, *, is_remote: bool) -> SpanContext:
+def _context(span: TraceParent, *, is_remote: bool = False) -> SpanContext:
     return SpanContext(
         int(span.trace_id, 16), int(span.span_id, 16), is_remote, FLAGS[span.is_sampled]
     )
