@@ -48,7 +48,8 @@ impl Caller for LaneCaller {
             Self::Unary(unary) => {
                 let UnaryCaller { call, message } = unary;
                 let response_bytes = response.len() - grpc::PREFIX_BYTES;
-                call.observe(grpc::OK, message.len(), response_bytes, *answered);
+                let run = std::slice::from_ref(&answered.batch);
+                call.observe(grpc::OK, message.len(), response_bytes, *answered, run);
                 call.response.answer(response);
             }
             Self::Stream(stream) => stream.answer(response, answered),
@@ -58,7 +59,7 @@ impl Caller for LaneCaller {
     fn lose(self, end: End) {
         match self {
             Self::Unary(UnaryCaller { call, message }) => {
-                call.observe(end.code(), message.len(), 0, Answered::default());
+                call.observe(end.code(), message.len(), 0, Answered::default(), &[]);
             }
             Self::Stream(stream) => stream.lose(end),
         }
@@ -140,7 +141,10 @@ pub async fn stream(mut call: Box<Call>) -> Option<(Box<Call>, VecDeque<Bytes>)>
         return Some((call, VecDeque::new()));
     }
     let started = Instant::now();
-    let mut laned = LanedStream::default();
+    let mut laned = LanedStream {
+        ahead: Ahead::new(io.observer.traces()),
+        ..LanedStream::default()
+    };
     let mut draining = pin!(io.shared.gate_closed());
     let ended = poll_fn(|cx| {
         laned.is_draining = laned.is_draining || draining.as_mut().poll(cx).is_ready();
@@ -148,7 +152,7 @@ pub async fn stream(mut call: Box<Call>) -> Option<(Box<Call>, VecDeque<Bytes>)>
     })
     .await;
     let deadline = call.deadline.map(|deadline| deadline.at);
-    let totals = laned.ahead.totals();
+    let mut totals = laned.ahead.totals();
     let (end, ending) = match ended {
         Ended::ForPython(messages) => return Some((call, messages)),
         Ended::Early(Next::Refused(status)) => {
@@ -163,7 +167,14 @@ pub async fn stream(mut call: Box<Call>) -> Option<(Box<Call>, VecDeque<Bytes>)>
     let metrics = io.lane.metrics();
     metrics.observe_call(Method::PredictStream, end, started.elapsed().as_secs_f64());
     let (request_bytes, response_bytes) = (totals.request_bytes, totals.response_bytes);
-    call.observe(end.code(), request_bytes, response_bytes, totals.answered);
+    let runs = totals.runs.make_contiguous();
+    call.observe(
+        end.code(),
+        request_bytes,
+        response_bytes,
+        totals.answered,
+        runs,
+    );
     if let Some(ending) = ending {
         call.response.end(&ending);
     }

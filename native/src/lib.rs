@@ -30,6 +30,7 @@ mod onnx_python;
 mod outbox;
 #[cfg(feature = "python")]
 mod python;
+mod random;
 mod request_id;
 mod responder;
 mod server;

@@ -1,7 +1,5 @@
 //! Calls of which Python gets a record for its log and its traces, though they never reached it.
 
-use std::cell::Cell;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -9,7 +7,8 @@ use tokio::time::Instant;
 
 use crate::clock::monotonic_seconds_of;
 use crate::grpc;
-use crate::lane::queue::Answered;
+use crate::lane::queue::{Answered, Batch};
+use crate::random::Random;
 
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -27,6 +26,8 @@ pub struct Observation {
     pub request_bytes: usize,
     pub response_bytes: usize,
     pub answered: Answered,
+    /// Those that it shared, the last of them.
+    pub runs: Vec<Batch>,
     pub code: u32,
     pub audience: Audience,
 }
@@ -49,6 +50,7 @@ impl Ends {
         request_bytes: usize,
         response_bytes: usize,
         answered: Answered,
+        runs: &[Batch],
     ) -> Observation {
         Observation {
             method: self.method,
@@ -60,6 +62,7 @@ impl Ends {
             request_bytes,
             response_bytes,
             answered,
+            runs: runs.to_vec(),
             code: self.code,
             audience: self.audience,
         }
@@ -67,7 +70,7 @@ impl Ends {
 
     /// Return the record of a call that was not.
     pub fn unanswered(self, request_bytes: usize) -> Observation {
-        self.answered(request_bytes, 0, Answered::default())
+        self.answered(request_bytes, 0, Answered::default(), &[])
     }
 }
 
@@ -98,7 +101,7 @@ pub struct Observer {
     traces: bool,
     /// Of the calls that no client has decided of.
     traced: Share,
-    random: Cell<u64>,
+    random: Random,
 }
 
 impl Observer {
@@ -109,7 +112,7 @@ impl Observer {
             logged: Share::of(logged),
             traces,
             traced: Share::of(traced),
-            random: Cell::new(RandomState::new().hash_one(0) | 1),
+            random: Random::new(),
         }
     }
 
@@ -129,17 +132,12 @@ impl Observer {
         let Share(Some(below)) = share else {
             return true;
         };
-        below > 0 && self.random() < below
+        below > 0 && self.random.next() < below
     }
 
-    /// xorshift64*: a choice, and no secret.
-    fn random(&self) -> u64 {
-        let mut state = self.random.get();
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        self.random.set(state);
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    /// Whether any calls are traced.
+    pub fn traces(&self) -> bool {
+        self.traces
     }
 }
 

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from server.observability.buckets import IMAGES_BUCKETS, SECONDS_BUCKETS
-from server.observability.histogram import BufferedHistogram, Observations
+from server.observability.histogram import BufferedHistogram, Observations, Sums
 
 BATCHER_LABELS = ("batcher",)
 BatcherName = Literal["predict", "trace"]
@@ -40,6 +40,7 @@ class BatcherMetrics:
     run_images: Observations
     run_requests: Observations
     run_seconds: Observations
+    sized_seconds: Sums  # of runs, by the buckets of run_images
     queue_seconds: Observations
     encode_seconds: Observations
     failed_seconds: Observations
@@ -51,6 +52,7 @@ class BatcherMetrics:
         self.run_images.observe(images)
         self.run_requests.observe(requests)
         self.run_seconds.observe(seconds)
+        self.sized_seconds.add(images, seconds)
         self.last_run = time.time()
 
 
@@ -107,6 +109,7 @@ class EngineMetrics:
                 run_images=self._run_images.labels(name, part=version),
                 run_requests=self._run_requests.labels(name, part=version),
                 run_seconds=self._run_seconds.labels(name, part=version),
+                sized_seconds=Sums(IMAGES_BUCKETS),
                 queue_seconds=self._queue_seconds.labels(name, part=version),
                 encode_seconds=self._encode_seconds.labels(name, part=version),
                 failed_seconds=Observations(()),

@@ -2,7 +2,6 @@
 
 import time
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterator, Sequence
 from threading import Lock
 
@@ -26,7 +25,7 @@ class Observations:
         self._counts = np.zeros(len(bounds) + 1, np.int64)
         self._exemplars: list[Exemplar | None] = [None] * (len(bounds) + 1)
         self._sum = 0.0
-        self._pending: deque[float] = deque()
+        self._pending: list[float] = []
         self._lock = Lock()  # of what is sorted: a scrape comes in a thread of its own
 
     def observe(self, value: float) -> None:
@@ -72,10 +71,37 @@ class Observations:
 
     def _sort(self) -> None:
         with self._lock:
-            values = np.array([self._pending.popleft() for _ in range(len(self._pending))])
+            # Others may add meanwhile: only what was taken goes.
+            taken = self._pending[:]
+            del self._pending[: len(taken)]
+            values = np.array(taken)
             places = np.searchsorted(self._bounds, values, side="left")
             self._counts += np.bincount(places, minlength=len(self._counts))
             self._sum += float(values.sum())
+
+
+class Sums:
+    """Sums of one value by the buckets of another; any thread may add."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = list(bounds)
+        self._sums = [0.0] * (len(self._bounds) + 1)
+        self._lock = Lock()
+
+    def add(self, of: float, value: float) -> None:
+        """Add a value in the bucket of another."""
+        with self._lock:
+            self._sums[bisect_left(self._bounds, of)] += value
+
+    def add_all(self, values: Sequence[float]) -> None:
+        """Add values that were added up by these buckets, the last of which has no bound."""
+        with self._lock:
+            self._sums = [old + new for old, new in zip(self._sums, values, strict=True)]
+
+    def totals(self) -> list[float]:
+        """Return the sum of each bucket."""
+        with self._lock:
+            return list(self._sums)
 
 
 class BufferedHistogram(Collector):

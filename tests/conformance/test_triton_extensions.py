@@ -191,6 +191,9 @@ def assert_equal_to_scrape(statistics: Sequence[dict[str, Any]], series: Series)
             assert stats["success"]["count"] == stats["compute_output"]["count"]
             times = [stats[part]["ns"] for part in ("queue", "compute_infer", "compute_output")]
             assert stats["success"]["ns"] == sum(times)
+            by_size = [size["compute_infer"]["ns"] for size in each["batch_stats"]]
+            # Each is rounded by itself.
+            assert abs(sum(by_size) - stats["compute_infer"]["ns"]) <= len(by_size) + 1
             sizes += Counter(
                 {size["batch_size"]: size["compute_infer"]["count"] for size in each["batch_stats"]}
             )

@@ -5,8 +5,7 @@ import json
 import os
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
@@ -15,24 +14,27 @@ from prometheus_client.openmetrics import exposition, parser
 
 from export.bundle import Bundle
 from forward_client import ForwardClient, ForwardError
-from server.observability.traceparent import TraceParent
 from server.observability.tracing import open_tracing
-from tests.support.bundles import random_images
 from tests.support.callers import caller, client_of
 from tests.support.http import request
 from tests.support.otlp import Protocol, Receiver, receive_spans
-from tests.support.servers import RunningServer, start_held_server, start_server
+from tests.support.servers import RunningServer, start_held_server, start_server, wait_until
+from tests.support.traced import (
+    CALLER,
+    IMAGES,
+    CallMethod,
+    check_shared_runs,
+    check_that_the_caller_decides,
+    sampling,
+)
 
-IMAGES = random_images(3, (28, 28), seed=18)
 FORWARD, INFERENCE = "forward.v1.ForwardService", "inference.GRPCInferenceService"
 TRACE = f"{FORWARD}/Trace"
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-CALLER = TraceParent("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", is_sampled=True)
 ROUNDING = 2e-9  # seconds: the times of spans are whole nanoseconds
 BLACK = [0] * 784
 INFER = {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 28, 28], "data": BLACK}]}
 PREDICT = {"images": {"dtype": "DATA_TYPE_UINT8", "shape": [28, 28], "data": "A" * 1045 + "A=="}}
-CallMethod = Callable[[ForwardClient], object]
 
 
 @pytest.fixture(scope="module")
@@ -166,17 +168,7 @@ def test_a_call_over_http_is_one_tree(
 def test_the_span_of_a_run_links_to_all_its_calls(
     traced: RunningServer, receiver: Receiver
 ) -> None:
-    count = 200
-    name = "all-of-them"
-    with client_of(traced, x_request_id=name) as client, ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda _: client.trace(IMAGES), range(count)))
-    calls = receiver.wait_for(TRACE, count, forward__request_id=name)
-    batches = receiver.batches(*calls)
-    assert sum(len(each.links) for each in batches) == count  # each call is in one run
-    assert max(len(each.links) for each in batches) > 1
-    for each in batches:
-        assert each.attributes["forward.batch.requests"] == len(each.links)
-        assert each.attributes["forward.batch.images"] == len(each.links) * len(IMAGES)
+    check_shared_runs(traced, receiver, TRACE, lambda client: client.trace(IMAGES))
 
 
 def test_a_failed_call_has_its_status(traced: RunningServer, receiver: Receiver) -> None:
@@ -200,21 +192,11 @@ def test_a_wrong_traceparent_begins_a_trace(
 
 
 def test_who_calls_decides_if_a_call_is_traced(traced: RunningServer, receiver: Receiver) -> None:
-    parents = {"not-recorded": CALLER._replace(is_sampled=False), "recorded": CALLER}
-    for name, parent in parents.items():
-        with client_of(traced, traceparent=str(parent), x_request_id=name) as client:
-            client.trace(IMAGES)
-    receiver.wait_for(TRACE, forward__request_id="recorded")
-    traces = {each.attributes.get("forward.request_id") for each in receiver.spans}
-    assert "not-recorded" not in traces
+    check_that_the_caller_decides(traced, receiver, TRACE, lambda client: client.trace(IMAGES))
 
 
 def test_the_sampler_decides_without_a_caller(transport: str) -> None:
-    sampler = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}
-    with (
-        receive_spans("grpc") as receiver,
-        start_server("--transport", transport, **receiver.environment, **sampler) as server,
-    ):
+    with sampling(transport, "0") as (server, receiver):
         with client_of(server) as client:
             client.trace(IMAGES)
         with client_of(server, traceparent=str(CALLER)) as client:
@@ -256,13 +238,14 @@ def test_one_id_leads_from_the_error_to_log_span_and_exemplar(
         tracer = open_tracing(os.environ)
         assert tracer
         server.observer.trace_calls(tracer)
-        with (
-            structlog.testing.capture_logs() as lines,
-            client_of(server, x_request_id="one-of-many") as client,
-            caller() as span,
-            pytest.raises(ForwardError) as failed,
-        ):
-            client.trace(IMAGES)  # the runtime fails
+        with structlog.testing.capture_logs() as lines:
+            with (
+                client_of(server, x_request_id="one-of-many") as client,
+                caller() as span,
+                pytest.raises(ForwardError) as failed,
+            ):
+                client.trace(IMAGES)  # the runtime fails
+            wait_until(lambda: any(line["event"] == "call" for line in lines))
         call = receiver.of_call(span, TRACE)
         asyncio.run(tracer.close())
         generate: Any = exposition.generate_latest  # it has no types

@@ -1,20 +1,21 @@
 """Tracing of Predict and PredictStream, which the native transport answers in its lane."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from forward_client import ForwardClient
-from server.observability.traceparent import TraceParent
-from tests.support.bundles import random_images
-from tests.support.callers import caller, client_of
+from tests.support.callers import caller
 from tests.support.otlp import Receiver, receive_spans
 from tests.support.servers import RunningServer, start_server
+from tests.support.traced import (
+    IMAGES,
+    check_shared_runs,
+    check_that_the_caller_decides,
+    sampling,
+)
 
-IMAGES = random_images(3, (28, 28), seed=18)
 PREDICT, STREAM = "forward.v1.ForwardService/Predict", "forward.v1.ForwardService/PredictStream"
-CALLER = TraceParent("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", is_sampled=True)
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +58,7 @@ def test_a_stream_is_one_span(client: ForwardClient, receiver: Receiver) -> None
     assert receiver.children(stream) == {}
 
 
-def test_the_runs_of_a_stream_link_to_it_but_in_the_lane(
-    client: ForwardClient, receiver: Receiver, transport: str
-) -> None:
+def test_the_runs_of_a_stream_link_to_it(client: ForwardClient, receiver: Receiver) -> None:
     with caller() as span:
         list(client.predict_stream([IMAGES] * 9))
     with caller() as later:
@@ -67,46 +66,30 @@ def test_the_runs_of_a_stream_link_to_it_but_in_the_lane(
     receiver.batches(receiver.of_call(later, PREDICT))  # what was sent before has come
     stream = receiver.of_call(span, STREAM)
     batches = [each for each in receiver.named("batch") if stream.link in each.links]
-    requests = sum(int(each.attributes["forward.batch.requests"]) for each in batches)
-    assert requests == (0 if transport == "native" else 9)
+    assert sum(int(each.attributes["forward.batch.requests"]) for each in batches) == 9
+    images = sum(int(each.attributes["forward.batch.images"]) for each in batches)
+    assert images == 9 * len(IMAGES)
     assert all(stream.started <= each.started <= each.ended <= stream.ended for each in batches)
 
 
 def test_the_span_of_a_run_links_to_all_its_calls(
     traced: RunningServer, receiver: Receiver
 ) -> None:
-    count = 300
-    with client_of(traced, x_request_id="together") as client, ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda _: client.predict(IMAGES), range(count)))
-    calls = receiver.wait_for(PREDICT, count, forward__request_id="together")
-    batches = receiver.batches(*calls)
-    assert sum(len(each.links) for each in batches) == count  # each call is in one run
-    assert max(len(each.links) for each in batches) > 1
-    for each in batches:
-        assert each.attributes["forward.batch.requests"] == len(each.links)
-        assert each.attributes["forward.batch.images"] == len(each.links) * len(IMAGES)
+    calls, batches = check_shared_runs(
+        traced, receiver, PREDICT, lambda client: client.predict(IMAGES)
+    )
     for call in calls:
         (batch,) = [each for each in batches if call.link in each.links]
         assert receiver.phases(call)["compute"].links == {batch.link}
 
 
 def test_who_calls_decides_if_predict_is_traced(traced: RunningServer, receiver: Receiver) -> None:
-    parents = {"not-recorded": CALLER._replace(is_sampled=False), "recorded": CALLER}
-    for name, parent in parents.items():
-        with client_of(traced, traceparent=str(parent), x_request_id=name) as client:
-            client.predict(IMAGES)
-    receiver.wait_for(PREDICT, forward__request_id="recorded")
-    traced_ids = {each.attributes.get("forward.request_id") for each in receiver.spans}
-    assert "not-recorded" not in traced_ids
+    check_that_the_caller_decides(traced, receiver, PREDICT, lambda client: client.predict(IMAGES))
 
 
 def test_a_share_of_the_calls_without_a_caller_is_traced(transport: str) -> None:
     count = 400
-    sampler = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}
-    with (
-        receive_spans("grpc") as receiver,
-        start_server("--transport", transport, **receiver.environment, **sampler) as server,
-    ):
+    with sampling(transport, "0.5") as (server, receiver):
         with ForwardClient(server.address, timeout_seconds=60) as client:
             for _ in range(count):
                 client.predict(IMAGES)

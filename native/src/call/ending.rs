@@ -7,7 +7,7 @@ use super::head::path;
 use super::{Call, Caller};
 use crate::grpc::Status;
 use crate::io::Ending;
-use crate::lane::queue::{end_of_lost, Answered};
+use crate::lane::queue::{end_of_lost, Answered, Batch};
 use crate::observer::{text_of, traceparent, Ends};
 use crate::responder::Responder;
 
@@ -57,7 +57,7 @@ impl Call {
 
     /// End a call that the lane has counted.
     pub fn end_in_lane(self: Box<Self>, ending: &Ending, request_bytes: usize) {
-        self.observe(ending.code, request_bytes, 0, Answered::default());
+        self.observe(ending.code, request_bytes, 0, Answered::default(), &[]);
         self.response.end(ending);
     }
 
@@ -68,9 +68,10 @@ impl Call {
         request_bytes: usize,
         response_bytes: usize,
         answered: Answered,
+        runs: &[Batch],
     ) {
         if let Some(ends) = self.caller.ends(self.response.request_id(), code) {
-            let observation = ends.answered(request_bytes, response_bytes, answered);
+            let observation = ends.answered(request_bytes, response_bytes, answered, runs);
             self.io().outbox.observe(observation);
         }
     }

@@ -53,6 +53,34 @@ impl Histogram {
     }
 }
 
+/// Sums of one value by the buckets of another. Only the io thread adds.
+#[derive(Debug)]
+pub struct Sums {
+    bounds: Vec<f64>,
+    bits: Vec<AtomicU64>,
+}
+
+impl Sums {
+    fn new(bounds: &[f64]) -> Self {
+        let zero = || AtomicU64::new(0f64.to_bits());
+        Self {
+            bounds: bounds.to_vec(),
+            bits: (0..=bounds.len()).map(|_| zero()).collect(),
+        }
+    }
+
+    fn add(&self, of: f64, value: f64) {
+        let bits = &self.bits[self.bounds.partition_point(|&bound| bound < of)];
+        let sum = f64::from_bits(loaded(bits)) + value;
+        bits.store(sum.to_bits(), Ordering::Relaxed); // one thread writes
+    }
+
+    pub fn totals(&self) -> Vec<f64> {
+        let sum = |bits| f64::from_bits(loaded(bits));
+        self.bits.iter().map(sum).collect()
+    }
+}
+
 /// How a call of the lane ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum End {
@@ -131,6 +159,8 @@ pub struct Metrics {
     pub run_requests: Histogram,
     pub run_images: Histogram,
     pub run_seconds: Histogram,
+    /// By the images of the run.
+    pub sized_seconds: Sums,
     pub queue_seconds: Histogram,
     pub encode_seconds: Histogram,
     pub calls: [Calls; PATHS.len()],
@@ -147,6 +177,7 @@ impl Metrics {
             run_requests: Histogram::new(&bounds.images),
             run_images: Histogram::new(&bounds.images),
             run_seconds: seconds(),
+            sized_seconds: Sums::new(&bounds.images),
             queue_seconds: seconds(),
             encode_seconds: seconds(),
             calls: PATHS.map(|_| Calls {
@@ -163,6 +194,7 @@ impl Metrics {
         self.run_requests.observe(run.requests as f64);
         self.run_images.observe(run.images as f64);
         self.run_seconds.observe(run.seconds);
+        self.sized_seconds.add(run.images as f64, run.seconds);
     }
 
     /// Notes when the oldest request that waits came.
@@ -200,6 +232,25 @@ mod tests {
             .iter()
             .for_each(|&value| histogram.observe(value));
         assert_eq!(histogram.totals(), (vec![2, 2, 1], 7.5));
+    }
+
+    #[test]
+    fn the_seconds_of_runs_are_added_up_by_their_images() {
+        let images = vec![1.0, 4.0];
+        let bounds = Bounds {
+            images,
+            ..Bounds::default()
+        };
+        let metrics = Metrics::new(&bounds);
+        for (images, seconds) in [(1, 0.5), (2, 1.0), (4, 2.0), (5, 4.0)] {
+            let requests = 1;
+            metrics.observe_run(&Run {
+                requests,
+                images,
+                seconds,
+            });
+        }
+        assert_eq!(metrics.sized_seconds.totals(), [0.5, 3.0, 4.0]);
     }
 
     #[test]

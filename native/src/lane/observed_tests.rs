@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use super::metrics::Method;
+use super::sampling::{Sample, INTERVAL};
 use super::testing::{request, settle, Got, Laned, Remembering};
 
 /// Submits a request of so many images, all of whose pixels are that byte.
@@ -22,14 +23,13 @@ fn submit(laned: &Laned<Remembering>, images: usize, byte: u8) -> Rc<RefCell<Vec
 }
 
 #[test]
-fn the_first_image_of_a_batch_is_sampled_while_samples_are_wanted() {
+fn the_first_image_of_a_request_is_sampled_while_samples_are_wanted() {
     let laned = Laned::new();
     laned.test(async {
         submit(&laned, 1, 1);
         settle().await;
         laned.wants_samples.store(true, Ordering::Relaxed);
         submit(&laned, 2, 51);
-        submit(&laned, 1, 3);
         settle().await;
         submit(&laned, 1, 4); // too early for the next
         settle().await;
@@ -38,9 +38,37 @@ fn the_first_image_of_a_batch_is_sampled_while_samples_are_wanted() {
     let [sample] = &samples[..] else {
         panic!("{samples:?}");
     };
-    assert_eq!((sample.version, &sample.pixels[..]), (1, &[51, 51][..]));
+    assert_is_of(sample, 51);
+}
+
+fn assert_is_of(sample: &Sample, byte: u8) {
+    assert_eq!((sample.version, &sample.pixels[..]), (1, &[byte; 2][..]));
     assert!(sample.is_uint8);
-    assert_eq!(sample.logits, [0.2f32.to_le_bytes(); 2].concat());
+    let logit = f32::from(byte) / 255.0;
+    assert_eq!(sample.logits, [logit.to_le_bytes(); 2].concat());
+}
+
+#[test]
+fn a_sample_has_the_logits_of_its_own_image() {
+    let laned = Laned::new();
+    laned.wants_samples.store(true, Ordering::Relaxed);
+    laned.test(async {
+        for _ in 0..100 {
+            for (images, byte) in [(1, 1), (2, 2), (3, 3)] {
+                submit(&laned, images, byte);
+            }
+            settle().await;
+            std::thread::sleep(INTERVAL); // its loop has no timers
+        }
+    });
+    let samples = laned.samples.borrow();
+    let mut bytes: Vec<u8> = samples.iter().map(|sample| sample.pixels[0]).collect();
+    for (sample, &byte) in samples.iter().zip(&bytes) {
+        assert_is_of(sample, byte);
+    }
+    bytes.sort_unstable();
+    bytes.dedup();
+    assert_eq!(bytes, [1, 2, 3]);
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub struct Answered {
     /// Of the model.
     pub version: i64,
     pub queue_seconds: f64,
-    /// Of all runs of its batch.
+    /// Of all runs of its batch; of a stream, of its batches.
     pub run_seconds: f64,
     /// The mean of its batch.
     pub encode_seconds: f64,
@@ -59,6 +59,8 @@ pub struct Batch {
     pub requests: usize,
     pub images: usize,
     pub started: Option<Instant>,
+    /// Of all its runs.
+    pub seconds: f64,
 }
 
 /// What the lane tells while it runs.

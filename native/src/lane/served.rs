@@ -212,12 +212,13 @@ pub struct Responses<'a> {
 }
 
 impl Responses<'_> {
-    /// Returns the first image of the run, which is that request's, as a sample.
-    pub fn sample(&self, first: &Request) -> Sample {
+    /// Returns the first image of a request, which is that row of the run, as a sample.
+    pub fn sample(&self, request: &Request, row: usize) -> Sample {
         let LaneModel {
             version, classes, ..
         } = self.served.model;
-        first.sample(version, &self.served.work.borrow().logits[..classes])
+        let work = self.served.work.borrow();
+        request.sample(version, &work.logits[row * classes..][..classes])
     }
 
     /// Returns the response to the next request of the run, framed.

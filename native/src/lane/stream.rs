@@ -10,10 +10,11 @@ use bytes::Bytes;
 use crate::grpc::PREFIX_BYTES;
 
 use super::metrics::End;
-use super::queue::{Answered, Caller};
+use super::queue::{Answered, Batch, Caller};
 
 /// As in server/api/forward_v1/stream.py.
 const MAX_MESSAGES: usize = 64;
+const MAX_RUNS: usize = 1000;
 
 /// The messages that were read and not yet answered; dropped with their stream.
 #[derive(Default)]
@@ -27,15 +28,18 @@ struct Inner {
     is_closed: bool,
     waker: Option<Waker>,
     totals: Totals,
+    keeps_runs: bool,
 }
 
 /// All that was answered of a stream.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Totals {
     pub request_bytes: usize,
     pub response_bytes: usize,
     /// Sums, but for the version and the batch, which are the last one's.
     pub answered: Answered,
+    /// The last of them, if they are kept.
+    pub runs: VecDeque<Batch>,
 }
 
 impl Totals {
@@ -48,6 +52,21 @@ impl Totals {
         all.run_seconds += answered.run_seconds;
         all.encode_seconds += answered.encode_seconds;
         all.batch = answered.batch;
+    }
+
+    /// Keeps the batch of a message, if it is not that of the one before.
+    fn keep(&mut self, batch: Batch) {
+        if self
+            .runs
+            .back()
+            .is_some_and(|last| last.number == batch.number)
+        {
+            return;
+        }
+        if self.runs.len() == MAX_RUNS {
+            self.runs.pop_front();
+        }
+        self.runs.push_back(batch);
     }
 }
 
@@ -74,6 +93,13 @@ pub enum First {
 }
 
 impl Ahead {
+    /// Keeps which runs it had, if that is so.
+    pub fn new(keeps_runs: bool) -> Self {
+        let ahead = Self::default();
+        ahead.0.borrow_mut().keeps_runs = keeps_runs;
+        ahead
+    }
+
     /// Tells whether a message of so many images must wait; a larger one goes alone.
     pub fn is_full(&self, images: usize, max_images: usize) -> bool {
         let inner = self.0.borrow();
@@ -112,7 +138,7 @@ impl Ahead {
     }
 
     pub fn totals(&self) -> Totals {
-        self.0.borrow().totals
+        self.0.borrow().totals.clone()
     }
 
     /// Counts the first message out: its answer was sent.
@@ -176,7 +202,13 @@ impl Caller for StreamCaller {
     }
 
     fn answer(self, response: Bytes, answered: &Answered) {
-        self.inner.borrow_mut().totals.add(response.len(), answered);
+        {
+            let inner = &mut *self.inner.borrow_mut();
+            inner.totals.add(response.len(), answered);
+            if inner.keeps_runs {
+                inner.totals.keep(answered.batch);
+            }
+        }
         self.set(State::Answered(response));
     }
 

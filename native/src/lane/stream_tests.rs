@@ -7,7 +7,7 @@ use bytes::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::metrics::Method;
-use super::queue::{Answered, Caller};
+use super::queue::{Answered, Batch, Caller};
 use super::stream::{Ahead, First, StreamCaller};
 use super::testing::{request, settle, Laned};
 use crate::grpc::framed;
@@ -103,4 +103,29 @@ fn what_waits_for_a_stream_that_has_ended_is_not_computed() {
         .ended
         .iter()
         .all(|each| each.load(Ordering::Relaxed) == 0));
+}
+
+#[test]
+fn a_stream_keeps_the_last_batches_that_its_messages_were_in() {
+    let kept = |keeps: bool, numbers: &[u64]| {
+        let ahead = Ahead::new(keeps);
+        for &number in numbers {
+            let batch = Batch {
+                number,
+                ..Batch::default()
+            };
+            let answered = Answered {
+                batch,
+                ..Answered::default()
+            };
+            ahead.enter(Bytes::new(), 1).answer(framed(b""), &answered);
+            ahead.leave();
+        }
+        let runs = ahead.totals().runs;
+        runs.iter().map(|each| each.number).collect::<Vec<_>>()
+    };
+    assert_eq!(kept(true, &[1, 1, 3, 4, 4, 7]), [1, 3, 4, 7]);
+    assert!(kept(false, &[1, 2]).is_empty());
+    let many: Vec<u64> = (0..1500).collect();
+    assert_eq!(kept(true, &many), many[500..]);
 }

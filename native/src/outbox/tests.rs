@@ -25,7 +25,10 @@ fn observation() -> Observation {
 /// Run an outbox and what publishes its events.
 fn run<F: std::future::Future<Output = ()>>(test: impl FnOnce(Rc<Outbox>, Arc<Shared>) -> F) {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_time().start_paused(true).build_local(Default::default());
+    let runtime = builder
+        .enable_time()
+        .start_paused(true)
+        .build_local(Default::default());
     runtime.unwrap().block_on(async {
         let shared = Arc::new(Shared::new(Methods::new([])).unwrap());
         let outbox = Rc::new(Outbox::new(Arc::clone(&shared)));
@@ -67,7 +70,11 @@ fn python_is_told_of_many_at_once() {
             }
             outbox.observe(observation());
             settle().await;
-            assert_eq!(shared.take_events().len(), MANY_OBSERVED + 1, "those of one turn");
+            assert_eq!(
+                shared.take_events().len(),
+                MANY_OBSERVED + 1,
+                "those of one turn"
+            );
         }
     });
 }

@@ -6,6 +6,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 use crate::clock::monotonic_seconds_of;
 use crate::events::Event;
 use crate::grpc::Value;
+use crate::lane::queue::Batch;
 use crate::lane::sampling::Sample;
 use crate::observer::{Audience, Observation};
 
@@ -72,6 +73,21 @@ fn sampled<'py>(py: Python<'py>, sample: &Sample) -> PyResult<Bound<'py, PyTuple
         .into_pyobject(py)
 }
 
+/// Number, begin in seconds of CLOCK_MONOTONIC, seconds, requests and images of a batch that was run.
+type Run = (u64, f64, f64, usize, usize);
+
+fn run(batch: &Batch) -> Run {
+    let started = batch.started.map_or(0.0, monotonic_seconds_of);
+    let Batch {
+        number,
+        seconds,
+        requests,
+        images,
+        ..
+    } = *batch;
+    (number, started, seconds, requests, images)
+}
+
 /// An observation by the names of the fields of server/observability/records.py.
 #[derive(IntoPyObject)]
 struct Record {
@@ -88,11 +104,7 @@ struct Record {
     run_seconds: f64,
     encode_seconds: f64,
     model_version: i64,
-    batch: u64,
-    batch_requests: usize,
-    batch_images: usize,
-    /// Seconds of CLOCK_MONOTONIC; 0: none was.
-    batch_started: f64,
+    runs: Vec<Run>,
     code: u32,
     is_logged: bool,
 }
@@ -114,10 +126,7 @@ impl From<Observation> for Record {
             run_seconds: answered.run_seconds,
             encode_seconds: answered.encode_seconds,
             model_version: answered.version,
-            batch: answered.batch.number,
-            batch_requests: answered.batch.requests,
-            batch_images: answered.batch.images,
-            batch_started: answered.batch.started.map_or(0.0, monotonic_seconds_of),
+            runs: observation.runs.iter().map(run).collect(),
             code: observation.code,
             is_logged: observation.audience == Audience::All,
         }

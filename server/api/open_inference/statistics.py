@@ -69,7 +69,7 @@ def _statistics(
             cache_hit=none,
             cache_miss=none,
         ),
-        batch_stats=_sizes(buckets, max_batch_images),
+        batch_stats=_sizes(buckets, counted.sized_seconds.totals(), max_batch_images),
     )
 
 
@@ -79,15 +79,19 @@ def _duration(observed: Observations) -> oip.StatisticDuration:
     return oip.StatisticDuration(count=int(count), ns=round(seconds * NANOSECONDS))
 
 
-def _sizes(buckets: Sequence[Bucket], max_batch_images: int) -> Iterator[oip.InferBatchStatistics]:
-    """Yield the runs of each size; `buckets` have those up to a bound."""
+def _sizes(
+    buckets: Sequence[Bucket], seconds: Sequence[float], max_batch_images: int
+) -> Iterator[oip.InferBatchStatistics]:
+    """Yield the runs of each size, with their time; `buckets` have those up to a bound."""
     before = 0.0
-    for bound, up_to_it, *_ in buckets:
+    for (bound, up_to_it, *_), own_seconds in zip(buckets, seconds, strict=True):
         if runs := int(up_to_it - before):
             yield oip.InferBatchStatistics(
                 batch_size=max_batch_images if bound == "+Inf" else int(float(bound)),
                 compute_input=oip.StatisticDuration(),
-                compute_infer=oip.StatisticDuration(count=runs),
+                compute_infer=oip.StatisticDuration(
+                    count=runs, ns=round(own_seconds * NANOSECONDS)
+                ),
                 compute_output=oip.StatisticDuration(),
             )
         before = up_to_it

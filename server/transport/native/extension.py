@@ -28,6 +28,7 @@ class LaneTotals(TypedDict):
     run_requests: Observed
     run_images: Observed
     run_seconds: Observed
+    sized_seconds: Sequence[float]  # of runs, by the buckets of their images
     queue_seconds: Observed
     encode_seconds: Observed
     queue_oldest_seconds: float  # of now

@@ -54,31 +54,29 @@ class Observations:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
-        self._join_runs(waiting)
+        shared = self._join_runs(waiting)
         for record, fields in waiting:
-            if record.run is not None and record.observe_run is not None:
-                record.observe_run(record.run)
+            if record.observe_run is not None:
+                for number, *_ in fields["runs"]:
+                    record.observe_run(shared[number])
             self._observer.observe_lane(record, is_logged=fields["is_logged"])
 
-    def _join_runs(self, waiting: list[tuple[CallRecord, Fields]]) -> None:
-        """Give the records that were computed their runs; of a stream, the last is not told."""
-        runs = dict[int, Run]()
+    def _join_runs(self, waiting: list[tuple[CallRecord, Fields]]) -> Mapping[int, Run]:
+        """Return the runs that the records had, by their numbers; give each its own.
+
+        A stream has none: it may have had many.
+        """
+        shared = dict[int, Run]()
+        is_unary = self._observer.metrics.calls.is_unary
         for record, fields in waiting:
-            if not fields["batch_started"] or not self._observer.metrics.calls.is_unary(
-                record.method
-            ):
-                continue
-            run = runs.get(fields["batch"])
-            if run is None:
-                run = runs[fields["batch"]] = Run(
-                    "predict",
-                    fields["batch_started"],
-                    record.run_seconds,
-                    fields["batch_requests"],
-                    fields["batch_images"],
-                    [],
-                )
-            record.run = run
-            record.encode_started = run.started + run.seconds
-            if record.span is not None:
-                run.callers.append(record.span)
+            for number, started, seconds, requests, images in fields["runs"]:
+                run = shared.get(number)
+                if run is None:
+                    run = Run("predict", started, seconds, requests, images, [])
+                    shared[number] = run
+                if record.span is not None:
+                    run.callers.append(record.span)
+                if is_unary(record.method):
+                    record.run = run
+                    record.encode_started = run.started + run.seconds
+        return shared

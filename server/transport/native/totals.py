@@ -65,6 +65,8 @@ class TotalsReader:
         batcher.run_requests.add(*_since(now["run_requests"], before["run_requests"]))
         batcher.run_images.add(*_since(now["run_images"], before["run_images"]))
         batcher.run_seconds.add(*_since(now["run_seconds"], before["run_seconds"]))
+        sized = zip(now["sized_seconds"], before["sized_seconds"], strict=True)
+        batcher.sized_seconds.add_all([seconds - earlier for seconds, earlier in sized])
         batcher.queue_seconds.add(*_since(now["queue_seconds"], before["queue_seconds"]))
         batcher.encode_seconds.add(*_since(now["encode_seconds"], before["encode_seconds"]))
 

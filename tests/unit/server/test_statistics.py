@@ -36,17 +36,23 @@ def test_runs_are_told_by_version_and_size(runs: list[tuple[int, int]]) -> None:
     for version in (1, 2, 3):
         metrics.engine.add_version(version)
     for version, images in runs:
-        metrics.engine.batcher("trace", version).observe_run(images, 1, 0.5)
+        metrics.engine.batcher("trace", version).observe_run(images, 1, images / 4)
     found = {int(each.version): each for each in statistics(metrics, "mnist_trace")}
     assert list(found) == [1, 2, 3]
     for version, each in found.items():
         sizes = [images for of, images in runs if of == version]
         assert each.inference_count == sum(sizes)
         assert each.execution_count == each.inference_stats.compute_infer.count == len(sizes)
-        assert each.inference_stats.compute_infer.ns == len(sizes) * 500_000_000
-        expected = Counter(next(bound for bound in bounds if bound >= size) for size in sizes)
-        told = [(size.batch_size, size.compute_infer.count) for size in each.batch_stats]
-        assert told == sorted(expected.items())
+        assert each.inference_stats.compute_infer.ns == sum(sizes) * 250_000_000
+        expected, times = Counter[int](), Counter[int]()
+        for size in sizes:
+            bound = next(bound for bound in bounds if bound >= size)
+            expected[bound] += 1
+            times[bound] += size * 250_000_000
+        told = {size.batch_size: size.compute_infer for size in each.batch_stats}
+        assert {size: infer.count for size, infer in told.items()} == expected
+        assert {size: infer.ns for size, infer in told.items()} == times
+        assert list(told) == sorted(told)
         assert (each.last_inference > 0) == bool(sizes)
     assert all(not each.inference_count for each in statistics(metrics, "mnist"))
 

@@ -117,8 +117,9 @@ impl<C: Caller> Queue<C> {
     /// Answers the requests of a batch that was run.
     fn answer(&self, batch: &mut Vec<Waiting<C>>, mut responses: Responses<'_>, run: &RunBatch) {
         let ended = Instant::now();
-        if self.sampler.take(ended) {
-            let sample = responses.sample(&batch[0].decoded.request);
+        if let Some(chosen) = self.sampler.choose(ended, batch.len()) {
+            let before = batch[..chosen].iter().map(|each| each.decoded.images());
+            let sample = responses.sample(&batch[chosen].decoded.request, before.sum());
             self.sampled.set(Some(sample));
         }
         // All are encoded before one leaves, so that two readings of the clock tell how long it took.
@@ -140,6 +141,7 @@ impl<C: Caller> Queue<C> {
             requests: batch.len(),
             images: run.images,
             started: Some(run.started),
+            seconds: run.run_seconds,
         };
         for (each, response) in batch.drain(..).zip(encoded.drain(..)) {
             let queue_seconds = (run.started - each.arrived).as_secs_f64();
