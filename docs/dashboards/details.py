@@ -10,10 +10,9 @@ from docs.dashboards.panels import (
     Limits,
     Panels,
     Query,
-    instances,
     lines,
     numbers,
-    page,
+    page_of_servers,
     rate,
     rows,
 )
@@ -27,8 +26,8 @@ MEAN = ("sum", "count")  # of a histogram, divided
 
 def details() -> Dashboard:
     """Return the dashboard."""
-    board = page(UID, "Forward: details", "Where the time goes, and the state of everything.")
-    board = board.with_variable(instances())
+    text = "Where the time goes, and the state of everything."
+    board = page_of_servers(UID, "Forward: details", text)
     for title, panels in (
         ("Calls", _calls()),
         ("Where the time of a call goes", _times()),
@@ -287,6 +286,7 @@ def _process() -> Panels:
         Query(failures, "{{task}}"),
         Query(f"sum(increase(forward_log_lines_dropped_total{{{OURS}}}{SOON}))", "log lines"),
         Query(lane, "calls of the lane"),
+        Query(f"sum(increase(forward_spans_dropped_total{{{OURS}}}{SOON}))", "spans"),
     )
     transport = f"on (instance) group_left (transport) forward_transport_info{{{OURS}}}"
     yield rows(

@@ -10,10 +10,9 @@ from docs.dashboards.panels import (
     Panels,
     Query,
     event,
-    instances,
     lines,
     numbers,
-    page,
+    page_of_servers,
     rate,
     rows,
     with_link,
@@ -38,8 +37,8 @@ WHAT_TO_DO = """\
 
 def overview() -> Dashboard:
     """Return the dashboard."""
-    board = page(UID, "Forward", "Is it down, slow, full or wrong, since when, and what do I do?")
-    board = board.with_variable(instances())
+    text = "Is it down, slow, full or wrong, since when, and what do I do?"
+    board = page_of_servers(UID, "Forward", text)
     for name, metric, color in (
         ("model loaded", f"forward_model_last_reload_success_timestamp_seconds{{{OURS}}}", "blue"),
         ("server started", f"process_start_time_seconds{{{THEIRS}}}", "orange"),

@@ -229,6 +229,11 @@ def instances() -> dashboard.QueryVariable:
     )
 
 
+def page_of_servers(uid: str, title: str, description: str) -> dashboard.Dashboard:
+    """Return a dashboard without panels, of the servers that its reader chooses."""
+    return page(uid, title, description).with_variable(instances())
+
+
 def event(name: str, expression: str, color: str) -> dashboard.AnnotationQuery:
     """Return what marks a time in every panel."""
     return (

@@ -44,6 +44,7 @@ class CallObserver:
         """Let a tracer make spans of the calls that begin from now on."""
         self.tracer = tracer
         self.add_end_callback(tracer.end)
+        self.metrics.watch_spans(tracer.dropped)
 
     def begin(
         self,

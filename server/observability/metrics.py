@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.gc_collector import GCCollector
@@ -17,6 +18,9 @@ from server.observability.engine_metrics import EngineMetrics
 from server.observability.http_metrics import HttpMetrics
 from server.observability.model_metrics import ModelMetrics
 from server.observability.supervision import TASKS, Task
+
+SpanLoss = Literal["queue_full", "export_failed"]
+SPAN_LOSSES: tuple[SpanLoss, ...] = get_args(SpanLoss)
 
 
 class BeforeScrape(Collector):
@@ -53,6 +57,27 @@ class ReadCounter(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the family."""
         yield CounterMetricFamily(self._name, self._text, self._count())
+
+
+class ReadLosses(Collector):
+    """Counts by the reason of what was lost, which are kept elsewhere, and read when scraped."""
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        counts: Mapping[str, Callable[[], int]],
+        registry: CollectorRegistry,
+    ) -> None:
+        self._name, self._text, self._counts = name, text, counts
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the family."""
+        family = CounterMetricFamily(self._name, self._text, labels=("reason",))
+        for reason, count in self._counts.items():
+            family.add_metric((reason,), count())
+        yield family
 
 
 class ServerMetrics:
@@ -114,6 +139,11 @@ class ServerMetrics:
         """Read how many calls of the lane the log and tracing did not get, at each scrape."""
         text = "Calls of the lane that the log and tracing should have got, and did not."
         ReadCounter("forward_lane_observations_dropped", text, dropped, self.registry)
+
+    def watch_spans(self, dropped: Callable[[SpanLoss], int]) -> None:
+        """Read how many spans were lost whenever the metrics are scraped."""
+        counts = {reason: partial(dropped, reason) for reason in SPAN_LOSSES}
+        ReadLosses("forward_spans_dropped", "Spans that were lost.", counts, self.registry)
 
     def count_failure(self, task: Task) -> None:
         """Count a failure of what goes on in the background."""

@@ -14,7 +14,7 @@ from google.rpc import code_pb2
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
@@ -30,6 +30,7 @@ from opentelemetry.trace import (
 from opentelemetry.util.types import AttributeValue
 
 from server.observability.access_log import SERVER_FAILURES
+from server.observability.metrics import SpanLoss
 from server.observability.records import CallRecord
 from server.observability.runs import Run
 from server.observability.traceparent import TraceParent
@@ -64,6 +65,32 @@ def open_exporter(protocol: str) -> SpanExporter:
     raise ValueError(f"expected the protocol grpc or http/protobuf, got {protocol!r}")
 
 
+class CountingExporter(SpanExporter):
+    """Counts what the processor, in a thread of its own, gives to an exporter, and what that lost.
+
+    The SDK does not tell how many spans it has dropped.
+    """
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self.taken = self.failed = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send spans."""
+        self.taken += len(spans)
+        result = SpanExportResult.FAILURE
+        try:
+            result = self._exporter.export(spans)
+        finally:
+            if result is not SpanExportResult.SUCCESS:
+                self.failed += len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        """Send no more."""
+        self._exporter.shutdown()
+
+
 class Tracer:
     """Makes spans of calls and of runs; a thread of the SDK's sends them.
 
@@ -72,15 +99,20 @@ class Tracer:
     open for a while: it takes 20 times as long.
     """
 
-    def __init__(self, exporter: SpanExporter, root_share: float = 1.0) -> None:
+    def __init__(
+        self, exporter: SpanExporter, root_share: float = 1.0, max_waiting: int = 2048
+    ) -> None:
         self.root_share = root_share
+        self._exporter = CountingExporter(exporter)
+        self._max_waiting = max_waiting
+        self._accepted = self._refused = 0
         # It is asked only for what it reads from the environment.
         provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._sampler = provider.sampler
         self._ids = provider.id_generator
         self._resource = provider.resource
         self._scope = InstrumentationScope("forward", version(PACKAGE))
-        self._processor = BatchSpanProcessor(exporter)
+        self._processor = BatchSpanProcessor(self._exporter, max_waiting)
 
     @property
     def sampler(self) -> str:
@@ -150,6 +182,10 @@ class Tracer:
             },
         )
 
+    def dropped(self, reason: SpanLoss) -> int:
+        """Return how many spans their receiver did not get; any thread may ask."""
+        return self._refused if reason == "queue_full" else self._exporter.failed
+
     async def close(self) -> None:
         """Send what waits, if the receiver takes it in a moment."""
         # The SDK would wait for longer than the drain of a server may take.
@@ -179,6 +215,10 @@ class Tracer:
         kind: SpanKind = SpanKind.INTERNAL,
         status: Status = UNSET,
     ) -> None:
+        if self._accepted - self._exporter.taken >= self._max_waiting:
+            self._refused += 1
+            return
+        self._accepted += 1
         started, ended = times
         self._processor.on_end(
             ReadableSpan(

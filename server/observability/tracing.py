@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 
 from server.errors import StartError
+from server.observability.metrics import SpanLoss
 from server.observability.records import CallRecord
 
 EXTRA = "forward-server[otel]"
@@ -17,6 +18,7 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 EXPORTER, DISABLED = "OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED"
 SAMPLER, SAMPLER_ARGUMENT = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
+QUEUE_SIZE, DEFAULT_QUEUE_SIZE = "OTEL_BSP_MAX_QUEUE_SIZE", "2048"
 OTLP, NONE = "otlp", "none"
 
 log = structlog.get_logger()
@@ -37,6 +39,9 @@ class CallTracer(Protocol):
 
     def end(self, record: CallRecord) -> None:
         """Take a call that has ended."""
+
+    def dropped(self, reason: SpanLoss) -> int:
+        """Return how many spans their receiver did not get; any thread may ask."""
 
     async def close(self) -> None:
         """Send what waits, if the receiver takes it in a moment."""
@@ -60,7 +65,8 @@ def open_tracing(environment: Mapping[str, str]) -> CallTracer | None:
     try:
         from server.observability.spans import Tracer, open_exporter  # noqa: PLC0415 (an extra)
 
-        tracer = Tracer(open_exporter(protocol), _root_share(environment))
+        max_waiting = int(_first(environment, (QUEUE_SIZE,)) or DEFAULT_QUEUE_SIZE)
+        tracer = Tracer(open_exporter(protocol), _root_share(environment), max_waiting)
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("opentelemetry"):
             raise

@@ -37,7 +37,11 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """What a server with all options shows after good and bad calls of every protocol."""
     folder = tmp_path_factory.mktemp("scraped")
     authority = Authority(folder / "tls")
-    with start_server(*server_options(folder, authority)) as server:
+    traced = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        "OTEL_TRACES_SAMPLER": "always_off",
+    }
+    with start_server(*server_options(folder, authority), **traced) as server:
         CountingClient(server, authority).load(1, 60)
         yield text_of(server)
 

@@ -10,7 +10,7 @@ import pytest
 from forward_client import ForwardClient
 from tests.support.bundles import random_images
 from tests.support.otlp import Protocol, receive_spans
-from tests.support.servers import RunningServer, start_server
+from tests.support.servers import RunningServer, metric, start_server, wait_until
 
 IMAGES = random_images(3, (28, 28), seed=18)
 TRACE = "forward.v1.ForwardService/Trace"
@@ -96,3 +96,41 @@ def test_the_variables_name_the_service(transport: str) -> None:
     (call,) = receiver.named(TRACE)
     found = {key: call.resource[key] for key in ("service.name", "deployment.name")}
     assert found == {"service.name": "digits", "deployment.name": "test"}
+
+
+@pytest.mark.one_transport
+def test_every_span_that_is_lost_is_counted() -> None:
+    sizes = {"OTEL_BSP_MAX_QUEUE_SIZE": "4", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "4"}
+
+    def lost(reason: str) -> float:
+        return metric(server, "forward_spans_dropped_total", reason=reason)
+
+    with (
+        silent_port() as port,
+        start_server(
+            *("--transport", "python"),
+            **variables("http/protobuf", port),
+            **{**LATE, **sizes, "OTEL_EXPORTER_OTLP_TIMEOUT": "1"},  # s
+        ) as server,
+        ForwardClient(server.address, timeout_seconds=60) as client,
+    ):
+        assert (lost("queue_full"), lost("export_failed")) == (0, 0)
+        for _ in range(20):
+            client.model()  # one span
+        # Four are given to the receiver, in vain, and four more may wait at the same time.
+        assert lost("queue_full") >= 20 - 4 - 4
+        wait_until(lambda: lost("queue_full") + lost("export_failed") >= 20 - 4)
+        assert lost("export_failed") >= 4
+
+
+@pytest.mark.one_transport
+def test_no_span_is_lost_while_there_is_a_receiver() -> None:
+    with receive_spans("grpc") as receiver:
+        arguments = ("--transport", "python")
+        with start_server(*arguments, **receiver.environment) as server:
+            with ForwardClient(server.address, timeout_seconds=60) as client:
+                for _ in range(20):
+                    client.model()
+            receiver.wait_for("forward.v1.ForwardService/GetModel", 20)
+            for reason in ("queue_full", "export_failed"):
+                assert metric(server, "forward_spans_dropped_total", reason=reason) == 0
