@@ -1,8 +1,10 @@
 """The connections that the metrics count are those that the clients had, by why they ended."""
 
+import asyncio
 import contextlib
 import socket
 import ssl
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import grpc
 import h2.events
 import pytest
 from prometheus_client import CollectorRegistry
+from starlette.types import Receive, Scope, Send
 
 from bench.load.floods import FLOODS, http2_frame, opened_connection, send_flood
 from export.bundle import Bundle
@@ -18,6 +21,8 @@ from forward.v1 import forward_pb2 as pb
 from forward.v1.forward_pb2_grpc import ForwardServiceStub
 from forward_client import ForwardClient
 from forward_client.messages import tensor_of
+from server.transport.http import server as http_server
+from server.transport.http.server import HttpServer
 from tests.support.certificates import Authority
 from tests.support.faults import ALONE, ONE, RawClient, connect, grpc_port
 from tests.support.http import request
@@ -150,7 +155,61 @@ def test_connections_of_http_are_counted_by_their_ends() -> None:
         held[0].close()
         become(server, "http", expected := {**expected, "open": 1, "closed client": 1})
         assert request(server.http_address, "/livez").status == 200
-        become(server, "http", {**expected, "opened": 3, "closed client": 2})
+        become(server, "http", expected := {**expected, "opened": 3, "closed client": 2})
+        with connect(port) as asking:  # hypercorn itself leaves it open, for ever
+            asking.sendall(GET.replace(b"\r\n\r\n", WEBSOCKET) % b"/")
+            assert read_to_the_end(asking).startswith(b"HTTP/1.1 400 ")
+        become(server, "http", {**expected, "opened": 4, "closed client": 3})
+
+
+async def answer_slowly(scope: Scope, _receive: Receive, send: Send) -> None:
+    await asyncio.sleep({"/": 0, "/soon": 0.3, "/late": 30}[scope["path"]])
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"answered"})
+
+
+# Its settings are no base64: hypercorn fails after it has agreed to the upgrade.
+UPGRADE_TO_HTTP2 = (
+    b"GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade, http2-settings\r\n"
+    b"upgrade: h2c\r\nhttp2-settings: AAA\r\n\r\n"
+)
+WEBSOCKET = b"\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+GET = b"GET %s HTTP/1.1\r\nhost: test\r\n\r\n"
+
+
+def test_connections_that_http_ends_itself_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "IDLE_SECONDS", 0.5)
+
+    async def run() -> list[Mapping[str, int]]:
+        server = HttpServer(answer_slowly, 20)
+        port = await server.listen("127.0.0.1", 0)
+        seen = []
+        for sent in (b"", GET % b"/", UPGRADE_TO_HTTP2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sent)
+            await asyncio.wait_for(reader.read(), 20)  # to its end
+            writer.close()
+            await asyncio.to_thread(wait_until, lambda: not server.connections.open)
+            seen.append(server.connections.counts().closed)
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        held[0][1].write(GET % b"/")
+        await held[0][0].readuntil(b"answered")
+        held[1][1].write(GET % b"/soon")
+        held[2][1].write(GET % b"/late")
+        await asyncio.to_thread(wait_until, lambda: server.connections.open == 4)
+        await server.stop(1)
+        for _, writer in held:
+            writer.close()
+        assert server.connections.open == 0
+        return [*seen, server.connections.counts().closed]
+
+    none = dict.fromkeys(("client", "keepalive", "drain", "error"), 0)
+    assert asyncio.run(run()) == [
+        {**none, "keepalive": 1},
+        {**none, "keepalive": 2},
+        {**none, "keepalive": 2, "error": 1},
+        {**none, "keepalive": 2, "error": 1, "drain": 4},
+    ]
 
 
 def registry_series(registry: CollectorRegistry) -> Series:

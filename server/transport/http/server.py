@@ -5,13 +5,15 @@ import contextlib
 import socket
 from functools import partial
 
+import h11
 import structlog
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from starlette.types import ASGIApp
 
 from server.addresses import bind_all
@@ -46,6 +48,16 @@ class _Connection(TCPServer):
             self.end = self.end or DRAIN
         if not (self._has_left and isinstance(event, Updated)):
             await super().protocol_send(event)
+        if isinstance(event, RawData) and self._has_refused_websocket():
+            await self._close()  # hypercorn would leave it open, without an idle timer
+
+    def _has_refused_websocket(self) -> bool:
+        protocol = self.protocol.protocol
+        connection = protocol.connection if isinstance(protocol, H11Protocol) else None
+        return (
+            isinstance(connection, H11WSConnection)
+            and connection.h11_connection.our_state is h11.MUST_CLOSE
+        )
 
     async def _initiate_server_close(self) -> None:
         self.end = self.end or (DRAIN if self.context.terminated.is_set() else KEEPALIVE)
