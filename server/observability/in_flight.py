@@ -18,6 +18,7 @@ def log_in_flight(observer: CallObserver, queue_images: Callable[[], int]) -> No
 
     `queue_images` returns how many images wait or run.
     """
+    observer.metrics.update()  # what other threads count is as of the last scrape
     now = time.perf_counter()
     engine, calls = observer.metrics.engine, observer.metrics.calls
     records = sorted(observer.running, key=lambda record: record.started)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import h2.events
 import numpy as np
 import pytest
 import structlog
@@ -22,6 +23,7 @@ from server.observability.metrics import ServerMetrics
 from server.observability.request_id import NO_IDENTITY
 from tests.support.bundles import random_images
 from tests.support.callers import client_of
+from tests.support.faults import RawClient, grpc_port
 from tests.support.servers import (
     HeldServer,
     server_command,
@@ -134,6 +136,23 @@ def test_the_signal_asks_a_server(transport: str) -> None:
         with ForwardClient(server.address, timeout_seconds=60) as client:
             client.predict(random_images(1, (28, 28)))
         assert server.stop() == 0
+
+
+@pytest.mark.one_transport
+def test_the_signal_counts_calls_that_python_does_not_have(transport: str) -> None:
+    """As they are then, though nobody reads the metrics."""
+    if transport != "native":
+        pytest.skip("the native transport is not installed")
+    with start_server("--transport", transport) as server, RawClient(grpc_port(server)) as client:
+        client.open_call("Predict")  # its message never comes
+        client.events_until(h2.events.SettingsAcknowledged)
+
+        def is_counted() -> bool:
+            server.process.send_signal(signal.SIGUSR1)
+            lines = [line for line in server.log() if line["event"] == "in flight"]
+            return bool(lines) and lines[-1]["lane_calls"] == 1
+
+        wait_until(is_counted)
 
 
 @pytest.mark.one_transport
