@@ -291,6 +291,8 @@ def test_metrics_count_calls_images_and_times(bundle: Bundle) -> None:
     assert info == {key: str(server.ready[key]) for key in info}
     assert named == {"precision": "float32", "manifest_sha256": bundle.manifest.sha256}
     assert 0 < value("forward_self_check_error_ratio") < 0.2  # of the logits: far from its bound
+    (build,) = (dict(labels) for name, labels in found if name == "forward_build_info")
+    assert bool(build["native"]) == (server.ready["transport"] == "native")
 
 
 def test_a_call_is_counted_before_its_response(served: RunningServer) -> None:
