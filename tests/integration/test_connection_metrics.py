@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import h2.errors
 import h2.events
 import pytest
 from prometheus_client import CollectorRegistry
@@ -95,6 +96,11 @@ def test_connections_of_grpc_are_counted_by_their_ends() -> None:
         first.socket.close()
         second.socket.close()
         become(server, "grpc", expected := {**expected, "open": 1, "closed client": 2})
+        with served_client(port) as leaving:
+            leaving.http.close_connection(h2.errors.ErrorCodes.INTERNAL_ERROR)
+            leaving.flush()
+            read_to_the_end(leaving.socket)
+        become(server, "grpc", expected := {**expected, "opened": 4, "closed client": 3})
         for sent in (b"GET / HTTP/1.1\r\n\r\n", b""):
             with connect(port) as wrong:
                 wrong.sendall(sent)
@@ -102,13 +108,13 @@ def test_connections_of_grpc_are_counted_by_their_ends() -> None:
                 read_to_the_end(wrong)
         become(server, "grpc", expected := {**expected, "refused http2": 2})
         send_flood(port, FLOODS["pings"](), 60_000)
-        become(server, "grpc", expected := {**expected, "opened": 4, "closed flood": 1})
+        become(server, "grpc", expected := {**expected, "opened": 5, "closed flood": 1})
         send_flood(port, FLOODS["continuations"](), 60_000)
-        become(server, "grpc", expected := {**expected, "opened": 5, "closed flood": 2})
+        become(server, "grpc", expected := {**expected, "opened": 6, "closed flood": 2})
         with opened_connection(port) as wrong:
             wrong.sendall(http2_frame(0, b"data of no call", stream=0))
             read_to_the_end(wrong)
-        become(server, "grpc", {**expected, "opened": 6, "closed error": 1})
+        become(server, "grpc", {**expected, "opened": 7, "closed error": 1})
 
 
 def test_old_and_silent_connections_are_counted_as_such() -> None:
