@@ -80,19 +80,19 @@ class ConnectionMetrics(Collector):
         if not self._counts:
             return
         text = "Connections that are there."
-        opened = GaugeMetricFamily("forward_connections", text, labels=TRANSPORT)
+        there = GaugeMetricFamily("forward_connections", text, labels=TRANSPORT)
         text = "Connections that were served, or are."
-        total = CounterMetricFamily("forward_connections_opened", text, labels=TRANSPORT)
+        opened = CounterMetricFamily("forward_connections_opened", text, labels=TRANSPORT)
         text = "Connections that ended after they were served, by why."
         closed = CounterMetricFamily("forward_connections_closed", text, labels=REASONS)
         text = "Connections that were not served, by why."
         refused = CounterMetricFamily("forward_connections_refused", text, labels=REASONS)
         for transport, read in self._counts.items():
             counts = read()
-            opened.add_metric([transport], counts.open)
-            total.add_metric([transport], counts.opened)
+            there.add_metric([transport], counts.open)
+            opened.add_metric([transport], counts.opened)
             for reason, count in counts.closed.items():
                 closed.add_metric([transport, reason], count)
             for reason, count in counts.refused.items():
                 refused.add_metric([transport, reason], count)
-        yield from (opened, total, closed, refused)
+        yield from (there, opened, closed, refused)

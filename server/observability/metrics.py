@@ -127,8 +127,8 @@ class ServerMetrics:
         text = "Whether certificates or tokens are used as their files have them."
         name = "forward_files_last_reload_successful"
         gauge = Gauge(name, text, ("files",), registry=self.registry)
-        for name, is_current in are_current.items():
-            gauge.labels(name).set_function(is_current)
+        for files, is_current in are_current.items():
+            gauge.labels(files).set_function(is_current)
 
     def watch_log(self, dropped: Callable[[], int]) -> None:
         """Read how many lines of the log were dropped whenever the metrics are scraped."""
