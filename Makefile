@@ -77,7 +77,7 @@ crates: | .venv/bin/python ## list the native transport's crates anew, after a c
 pin-crates: | .venv/bin/python
 	@$(if $(CARGO),$(BIN)/python native/crates.py pin,:)
 
-bench: .venv/.develop ## measure the server beside what limits it; minutes (longer: ARGS=overload, soak, reload, drain or floods)
+bench: .venv/.develop ## measure the server beside what limits it; minutes (longer: ARGS=overload, soak, reload, drain, proxy or floods)
 	$(BIN)/python -m bench $(ARGS)
 
 bench-peers: .venv/.develop $(PEERS:%=.venv-peers/%/.done) ## measure it beside other servers; minutes (flags: ARGS="--only mosec")

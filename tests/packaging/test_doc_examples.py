@@ -21,9 +21,11 @@ SKIPPED = {
     "docs/guides/calling.md": 1,
     "docs/guides/deployment.md": 2,
     "docs/guides/export-and-verify.md": 1,
+    "docs/guides/kubernetes.md": 3,
     "docs/guides/monitoring.md": 1,
     "docs/guides/native-transport.md": 1,
     "docs/guides/observability.md": 2,
+    "docs/guides/proxy.md": 2,
     "docs/guides/training.md": 1,
 }
 

@@ -44,6 +44,7 @@ OTHERS_FLAGS = {
     *("--build-arg", "--newest"),
     *("--pid", "--duration", "--native", "--gil", "--method"),  # of py-spy and memray
     *("--config", "--enable-feature"),
+    "--namespace",  # of kubectl
 }
 CODE = re.compile(r"^```.*?^```$", re.M | re.S)
 
