@@ -32,6 +32,7 @@ INSTALL_SECONDS = 280
 LONG_FILES = (
     "integration/test_training.py",
     "unit/training/test_trainer.py",
+    "deploy/test_proxy.py",
     "deploy/test_alerts.py",
     "browser/test_preparation.py",
     "unit/export/parity/test_bounds.py",
