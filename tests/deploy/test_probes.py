@@ -16,7 +16,7 @@ from tests.support.manifests import container, environment, served_name
 from tests.support.servers import start_server
 
 BASE, PRODUCTION = "deploy/kubernetes/base", "deploy/kubernetes/overlays/production"
-FOLDERS = (BASE, PRODUCTION, "deploy/kserve/rest", "deploy/kserve/grpc")
+FOLDERS = (BASE, PRODUCTION, "deploy/kserve/rest")  # kserve/grpc has the probe of the base
 PORT_FIELDS = ("grpc_port", "http_port", "metrics_port")
 # The kubelet does not verify it.
 ANY_CERTIFICATE = ssl.create_default_context()
