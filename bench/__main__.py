@@ -31,6 +31,7 @@ from bench.scenarios.observability import observability
 from bench.scenarios.overload import overload
 from bench.scenarios.proxy import proxy
 from bench.scenarios.reload import report as reload_report
+from bench.scenarios.scoring import scoring
 from bench.scenarios.soak import soak
 from bench.scenarios.speed import run, say
 from bench.servers.forward import CHOICES, Transport, chosen
@@ -96,6 +97,8 @@ def _options() -> argparse.Namespace:
     several = commands.add_parser("proxy", parents=[shared], help="replicas behind HAProxy")
     several.add_argument("--rounds", type=int, default=3, help="of restarts (%(default)s)")
     several.add_argument("--seconds", type=float, default=3, help="of each cost (%(default)s)")
+    many = commands.add_parser("scoring", parents=[shared], help="batch scoring, killed midway")
+    many.add_argument("--images", type=int, default=1_000_000, help="in all (%(default)s)")
     for command in (again, ends):
         command.add_argument("--close-log", action="store_true", help="once the server is ready")
     return parser.parse_args()
@@ -106,6 +109,10 @@ def _sections(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], s
     transports = chosen(options.transport or ("auto" if options.command else "both"))
     if options.command is None:
         yield "Speed", partial(_speed, options, transports)
+        return
+    if options.command == "scoring":
+        images = 100_000 if options.quick else options.images
+        yield "Batch scoring", partial(scoring, transports[0], images)
         return
     for transport in transports:
         say(f"{options.command}: gRPC is carried by the {transport} transport")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from deploy.ray.score.config import ScoreSettings
 from export.settings import CommandSettings
 from server.config import ServerSettings
 from training.config import TrainingSettings
@@ -17,6 +18,11 @@ This page is generated from `{source}` by `make docs`.
 PAGES: dict[str, tuple[type[CommandSettings], str, str]] = {
     "server-settings.md": (ServerSettings, "Settings of the server", "server/config.py"),
     "training-settings.md": (TrainingSettings, "Settings of training", "training/config.py"),
+    "score-settings.md": (
+        ScoreSettings,
+        "Settings of batch scoring",
+        "deploy/ray/score/config.py",
+    ),
 }
 
 
@@ -32,12 +38,14 @@ def page(settings: type[CommandSettings], title: str, source: str) -> str:
 
 def _row(settings: type[CommandSettings], name: str) -> str:
     field, variable = settings.model_fields[name], settings.variable(name)
-    value = field.default
+    value = None if field.is_required() else field.default
     if isinstance(value, tuple):
         value = ",".join(map(str, value))
     default = "" if value is None else f"`{value}`"
     meaning = (field.description or "").removesuffix(f" [{variable}]").replace("|", "\\|")
-    return f"| `{settings.flag(name)}` | `{variable}` | {default} | {meaning} |"
+    # What is required is given by its place in the command, in capitals.
+    flag = name.upper() if field.is_required() else settings.flag(name)
+    return f"| `{flag}` | `{variable}` | {default} | {meaning} |"
 
 
 def main() -> None:

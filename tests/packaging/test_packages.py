@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.bundles import REPOSITORY
 
-PACKAGES = ("export", "training", "server", "client/forward_client")
+PACKAGES = ("export", "training", "server", "deploy", "client/forward_client")
 HEAVY = ["torch", "torchvision", "onnx", "sklearn", "matplotlib", "scipy"]
 
 

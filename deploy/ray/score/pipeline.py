@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from deploy.ray.score.config import ScoreSettings
 from deploy.ray.score.errors import ScoreError
@@ -26,6 +26,7 @@ Batch = dict[str, Any]  # columns of Python's objects: Ray's own blocks may spli
 # steps of the same share into one; apart, several workers score what one task reads.
 WORKER_SHARE, TASK_SHARE = 0.5, 0.25
 BLOCK_BYTES = 16 << 20  # in a block of Ray's: about a chunk of FLOAT32
+LOOPBACK = "127.0.0.2"  # Ray takes 127.0.0.1 for the address that other machines know
 KEPT_BYTES = 4000  # of what Ray said, for an error
 MAX_READ_TASKS = 2000  # a larger input gives each task several pieces
 
@@ -42,7 +43,7 @@ def cluster(settings: ScoreSettings) -> Iterator[int]:
         "num_cpus": settings.cpus or available_cpus(),
         "object_store_memory": settings.object_store_mb << 20,
         "include_dashboard": False,
-        "_node_ip_address": "127.0.0.1",
+        "_node_ip_address": LOOPBACK,
     }
     options: dict[str, Any] = {"address": settings.address} if settings.address else here
     with _stderr_kept() as said:
@@ -116,7 +117,11 @@ def run(work: Work) -> Iterator[Written]:
     dataset = (
         ray.data.from_items(items, override_num_blocks=min(len(items), MAX_READ_TASKS))
         .map_batches(
-            _ReadTask(work.reading).read, batch_size=1, batch_format="numpy", num_cpus=TASK_SHARE
+            _ReadTask(work.reading).read,
+            compute=TaskPoolStrategy(size=work.workers),
+            batch_size=1,
+            batch_format="numpy",
+            num_cpus=TASK_SHARE,
         )
         .map_batches(
             _Worker,
@@ -127,7 +132,11 @@ def run(work: Work) -> Iterator[Written]:
             num_cpus=WORKER_SHARE,
         )
         .map_batches(
-            _WriteTask(work.output).write, batch_size=1, batch_format="numpy", num_cpus=TASK_SHARE
+            _WriteTask(work.output).write,
+            compute=TaskPoolStrategy(size=max(1, work.workers // 2)),
+            batch_size=1,
+            batch_format="numpy",
+            num_cpus=TASK_SHARE,
         )
     )
     for batch in dataset.iter_batches(batch_size=None, batch_format="numpy"):

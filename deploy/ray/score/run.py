@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -67,7 +68,7 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
             f"continues: {summary.rows:,} images are scored already, {summary.bad:,} rows are bad",
             soft_wrap=True,
         )
-    _import_quietly()
+    _prepare_ray(settings)
     from deploy.ray.score import pipeline  # noqa: PLC0415 (ray takes a second, and is an extra)
 
     began, before = time.monotonic(), summary.done
@@ -95,9 +96,13 @@ def _follow(parts: Iterable[Written], progress: ScoringProgress, summary: Summar
             progress.show()
 
 
-def _import_quietly() -> None:
-    """Set what is read when ray is imported: it reports nothing to its makers."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+def _prepare_ray(settings: ScoreSettings) -> None:
+    """Set what ray reads when it is imported."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is reported to its makers
+    if settings.address is None and "RAY_AUTH_MODE" not in os.environ:
+        # Only this command speaks to the Ray that it runs; by default Ray would write a token of
+        # its own into the home folder, which a container may not have.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def describe(settings: ScoreSettings, manifest: Manifest, sources: Sources) -> dict[str, Any]:

@@ -93,12 +93,15 @@ def _wrong(schema: pa.Schema, reading: Reading) -> str:
         leaf = inner
     if leaf is whole or not (pa.types.is_uint8(leaf) or pa.types.is_floating(leaf)):
         return f"dtype: expected lists of FLOAT32 or UINT8, got {whole}"
+    order = getattr(whole, "permutation", None)  # of the axes of a tensor
+    if order is not None and list(order) != sorted(order):
+        return f"data: expected the rows of each image one after the other, got {whole}"
     return ""
 
 
 def _inner(type_: pa.DataType) -> pa.DataType | None:
     """Return the type within a list or an extension, None if it is neither."""
-    if isinstance(type_, pa.ExtensionType):  # say, a tensor
+    if isinstance(type_, pa.BaseExtensionType):  # say, a tensor
         return type_.storage_type
     is_list = pa.types.is_list(type_) or pa.types.is_large_list(type_)
     return type_.value_type if is_list or pa.types.is_fixed_size_list(type_) else None
@@ -135,7 +138,7 @@ def _all_alike(column: Array, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _storage(array: Array) -> Array:
-    return array.storage if isinstance(array.type, pa.ExtensionType) else array
+    return array.storage if isinstance(array.type, pa.BaseExtensionType) else array
 
 
 def _one_by_one(
