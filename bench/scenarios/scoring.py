@@ -127,8 +127,9 @@ def _run(source: Path, output: Path, is_enough: Callable[[], bool]) -> Run:
     before, began = _rows(output), time.monotonic()
     command = [sys.executable, "-m", "deploy.ray", "score", str(source), str(output)]
     limits = ("--object-store-mb", str(OBJECT_STORE_MEBIBYTES))
-    with psutil.Popen([*command, *limits], stdout=subprocess.DEVNULL) as process:
-        usage, family = Usage(psutil.Process(process.pid)), {}
+    with subprocess.Popen([*command, *limits], stdout=subprocess.DEVNULL) as process:
+        usage = Usage(psutil.Process(process.pid))
+        family: dict[int, psutil.Process] = {}
         try:
             while process.poll() is None and not is_enough():
                 family |= {one.pid: one for one in usage.sample()}
