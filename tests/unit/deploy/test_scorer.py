@@ -50,7 +50,7 @@ class CountingRunner:
 def test_images_are_scored_in_batches_of_the_setting(tiny: Bundle) -> None:
     scorer = Scorer(scoring_of(tiny, batch_images=4))
     counting = CountingRunner(scorer._model.runner)
-    scorer._model = replace(scorer._model, runner=counting)  # type: ignore[arg-type] # it stands for one
+    scorer._model = replace(scorer._model, runner=counting)
     part = scorer.score(chunk_of(random_images(10, (3, 5))))
     assert counting.runs == [4, 4, 2]
     assert part.rows is not None
