@@ -40,6 +40,7 @@ def cluster(settings: ScoreSettings) -> Iterator[int]:
             data.
     """
     here = {
+        "address": "local",  # by default it would join one that somebody runs on this machine
         "num_cpus": settings.cpus or available_cpus(),
         "object_store_memory": settings.object_store_mb << 20,
         "include_dashboard": False,

@@ -4,7 +4,10 @@ import gzip
 import io
 import struct
 import uuid
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import hypothesis.strategies as st
@@ -159,6 +162,7 @@ def test_a_file_cut_anywhere_accounts_for_each_row(
     if read_rows:
         np.testing.assert_array_equal(images_of(chunks), images[:read_rows])
     if bad[0].row is not None:
+        assert read_rows == whole_images(form, cut)
         missing = max(1, len(images) - read_rows)
         assert [(one.row, one.rows) for one in bad] == [(read_rows, missing)]
 
@@ -190,6 +194,26 @@ def test_what_is_done_is_left_out(form: str, images: np.ndarray, data: st.DataOb
     for part, chunk in left.items():
         np.testing.assert_array_equal(chunk.images, every[part].images)
         assert list(chunk.rows) == list(every[part].rows)
+
+
+def whole_images(form: str, cut: bytes) -> int:
+    """Return how many images are whole in a file that is cut; of Parquet none can be read."""
+    data = zlib.decompressobj(wbits=31).decompress(cut) if form.endswith(".gz") else cut
+    return max(0, len(data) - (128 if form == "a.npy" else 16)) // 784
+
+
+def test_batches_of_any_length_make_the_same_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (17, 28, 28), np.uint8)
+    iterate = pq.ParquetFile.iter_batches
+
+    def shorter(file: pq.ParquetFile, size: int, *rest: Any) -> Iterator[pa.RecordBatch]:  # noqa: ANN401 (Arrow's own)
+        for batch in iterate(file, size, *rest):
+            yield from (batch.slice(0, 2), batch.slice(2, 1), batch.slice(3))
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", shorter)
+    chunks = chunks_of(memory(**parquet_file(images)))
+    assert_same(chunks, images)
+    assert [len(chunk.rows) for chunk in chunks] == [5, 5, 5, 2]
 
 
 VALUES = st.floats(width=32, allow_subnormal=False) | st.sampled_from(
