@@ -99,6 +99,8 @@ def _options() -> argparse.Namespace:
     several.add_argument("--seconds", type=float, default=3, help="of each cost (%(default)s)")
     many = commands.add_parser("scoring", parents=[shared], help="batch scoring, killed midway")
     many.add_argument("--images", type=int, default=1_000_000, help="in all (%(default)s)")
+    cluster = commands.add_parser("ray", parents=[shared], help="a Ray cluster of three nodes")
+    cluster.add_argument("--seconds", type=float, default=8, help="of each figure (%(default)s)")
     for command in (again, ends):
         command.add_argument("--close-log", action="store_true", help="once the server is ready")
     return parser.parse_args()
@@ -113,6 +115,9 @@ def _sections(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], s
     if options.command == "scoring":
         images = 100_000 if options.quick else options.images
         yield "Batch scoring", partial(scoring, transports[0], images)
+        return
+    if options.command == "ray":
+        yield "Ray, three nodes on one machine", partial(_ray, options)
         return
     for transport in transports:
         say(f"{options.command}: gRPC is carried by the {transport} transport")
@@ -152,6 +157,12 @@ def _rounds(options: argparse.Namespace, transport: Transport) -> str:
         return proxy(transport, rounds, seconds)
     rounds, seconds = (1, 0.5) if options.quick else (options.rounds, options.seconds)
     return observability(transport, rounds, seconds, options.before)
+
+
+def _ray(options: argparse.Namespace) -> str:
+    from bench.scenarios.ray import ray  # noqa: PLC0415 (an extra, and it takes long)
+
+    return ray(1.0 if options.quick else options.seconds)
 
 
 def _chosen(name: str | None) -> list[Case]:

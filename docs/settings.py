@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from deploy.ray.score.config import ScoreSettings
+from deploy.ray.serve.config import RayServeSettings
 from export.settings import CommandSettings
 from server.config import ServerSettings
 from training.config import TrainingSettings
@@ -17,6 +18,11 @@ This page is generated from `{source}` by `make docs`.
 """
 PAGES: dict[str, tuple[type[CommandSettings], str, str]] = {
     "server-settings.md": (ServerSettings, "Settings of the server", "server/config.py"),
+    "ray-settings.md": (
+        RayServeSettings,
+        "Settings of the application on Ray",
+        "deploy/ray/serve/config.py",
+    ),
     "training-settings.md": (TrainingSettings, "Settings of training", "training/config.py"),
     "score-settings.md": (
         ScoreSettings,

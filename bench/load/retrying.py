@@ -14,6 +14,7 @@ from forward.v1 import forward_pb2 as pb
 
 TIMEOUT_SECONDS = 20
 CALLERS_PER_CHANNEL = 4
+PREDICT = "/forward.v1.ForwardService/Predict"
 PAUSE_SECONDS = 0.01  # after a failure
 # What the documents of gRPC have as the example, for UNAVAILABLE alone.
 RETRY_POLICY = {
@@ -66,7 +67,7 @@ class Callers:
         callers: int,
         *,
         retries: bool,
-        method: str = "/forward.v1.ForwardService/Predict",
+        method: str = PREDICT,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._metadata = tuple(metadata)
@@ -118,4 +119,7 @@ class Callers:
                 continue
             outcomes.answered_at.append(time.monotonic())
             outcomes.seconds.append(outcomes.answered_at[-1] - started)
-            outcomes.versions[pb.PredictResponse.FromString(data).model.version] += 1
+            version = 0  # of an echo
+            if self._method == PREDICT:
+                version = pb.PredictResponse.FromString(data).model.version
+            outcomes.versions[version] += 1

@@ -25,6 +25,9 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",  # else Ray would write a token into the home folder
     "RAY_DEDUP_LOGS": "0",
+    # Workers that nobody has asked for yet, one for each processor.
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_worker_prestart": "0",
     "CUDA_VISIBLE_DEVICES": "",
 }
 
@@ -133,14 +136,24 @@ class RayServer:
     ready: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def port(self) -> int:
+        """Return the port of gRPC."""
+        return int(self.ready["grpc_port"])
+
+    @property
+    def http_port(self) -> int:
+        """Return the port of HTTP."""
+        return int(self.ready["http_port"])
+
+    @property
     def address(self) -> str:
         """Return where gRPC listens."""
-        return f"127.0.0.1:{self.ready['grpc_port']}"
+        return f"127.0.0.1:{self.port}"
 
     @property
     def http_address(self) -> str:
         """Return where HTTP listens."""
-        return f"127.0.0.1:{self.ready['http_port']}"
+        return f"127.0.0.1:{self.http_port}"
 
     def stop(self) -> int:
         """End it by SIGTERM; return its exit status."""

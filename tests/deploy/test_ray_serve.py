@@ -64,7 +64,7 @@ OTHER_HEADERS = {
     *("content-length", "last-modified"),
 }
 UPDATE_CLIENT = (sys.executable, "-m", "forward_client")
-TIMES = ("queue_seconds", "run_seconds", "loaded_time")  # of the moment
+TIMES = ("queue_seconds", "run_seconds", "reload")  # of the moment
 REQUEST_ID = re.compile(rb"[0-9a-f]{32}")
 LARGE = bytes(8_000_000)  # above what a request may have
 
@@ -109,8 +109,22 @@ def deployed(models: Path) -> Iterator[Deployed]:
         ray_cluster(NODES, CPUS) as cluster,
         ray_server(cluster.environment, cluster.address, (*options, *first)) as ray,
     ):
+        # Each node has a proxy of its own; on one machine they share the port.
+        wait_until(lambda: all(is_serving(ray.address) for _ in range(4 * NODES)), 60)
         yield Deployed(cluster, ray, server, options, ray.log_path)
     assert marked_processes(cluster.environment[MARK]) == []
+
+
+def is_serving(address: str) -> bool:
+    """Tell if the proxy that takes a new connection can reach replicas."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(address, options) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import forward_client
 from deploy.ray.score.config import ScoreSettings
+from deploy.ray.serve.config import RayServeSettings
 from docs import api, python_client, settings
 from export.bundle.manifest import Manifest
 from forward.v1 import forward_pb2 as pb
@@ -214,7 +215,7 @@ def help_texts() -> str:
     """Return the help of the commands, and the flags of the settings."""
     flags = [
         f"{settings_type.flag(name)} --no-{settings_type.flag(name).removeprefix('--')}"
-        for settings_type in (ServerSettings, TrainingSettings, ScoreSettings)
+        for settings_type in (ServerSettings, TrainingSettings, RayServeSettings, ScoreSettings)
         for name in settings_type.model_fields
     ]
     commands = (

@@ -5,7 +5,7 @@ from typing import Any
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, HTTPOptions, ProxyLocation
 from ray.serve.config import gRPCOptions as GrpcOptions
-from ray.serve.schema import LoggingConfig
+from ray.serve.schema import LoggingConfig, ProxyStatus
 
 from deploy.ray.serve.config import RayServeSettings
 from deploy.ray.serve.replica import ForwardReplica
@@ -25,19 +25,23 @@ HEALTH_TIMEOUT_SECONDS = 10.0
 
 def start_proxies(settings: RayServeSettings) -> None:
     """Start Ray's proxies, or keep them if they run: their ports can't change."""
+    serve.start(**proxy_options(settings), logging_config=_logging(settings))
+
+
+def proxy_options(settings: RayServeSettings) -> dict[str, Any]:
+    """Return how Ray's proxies listen, and where."""
     location = ProxyLocation.EveryNode
     if settings.ray_proxies == "head":
         location = ProxyLocation.HeadOnly
-    serve.start(
-        proxy_location=location,
-        http_options=HTTPOptions(host=settings.host, port=int(settings.http_port)),
-        grpc_options=GrpcOptions(
+    return {
+        "proxy_location": location,
+        "http_options": HTTPOptions(host=settings.host, port=int(settings.http_port)),
+        "grpc_options": GrpcOptions(
             port=settings.grpc_port,
             grpc_servicer_functions=[SERVICER_FUNCTION],
             enable_reflection=False,  # replicas answer it
         ),
-        logging_config=_logging(settings),
-    )
+    }
 
 
 def deploy(settings: RayServeSettings) -> None:
@@ -47,19 +51,37 @@ def deploy(settings: RayServeSettings) -> None:
         RuntimeError: it does not start.
     """
     deployment: Any = serve.deployment(ForwardReplica)
-    updated = deployment.options(
-        name=DEPLOYMENT,
-        max_ongoing_requests=MAX_ONGOING_REQUESTS,
-        max_surge_percent=MAX_SURGE_PERCENT,
-        graceful_shutdown_wait_loop_s=DRAIN_POLL_SECONDS,
-        graceful_shutdown_timeout_s=settings.drain_timeout,
-        health_check_period_s=HEALTH_SECONDS,
-        health_check_timeout_s=HEALTH_TIMEOUT_SECONDS,
-        ray_actor_options={"num_cpus": settings.ray_cpus, "num_gpus": settings.ray_gpus},
-        logging_config=_logging(settings),
-        **_replicas(settings),
-    )
+    updated = deployment.options(**deployment_options(settings))
     serve.run(updated.bind(settings), name=settings.ray_name, route_prefix="/")
+
+
+def deployment_options(settings: RayServeSettings) -> dict[str, Any]:
+    """Return how many replicas there are, what each has, and how they start and stop."""
+    return {
+        "name": DEPLOYMENT,
+        "max_ongoing_requests": MAX_ONGOING_REQUESTS,
+        "max_surge_percent": MAX_SURGE_PERCENT,
+        "graceful_shutdown_wait_loop_s": DRAIN_POLL_SECONDS,
+        "graceful_shutdown_timeout_s": settings.drain_timeout,
+        "health_check_period_s": HEALTH_SECONDS,
+        "health_check_timeout_s": HEALTH_TIMEOUT_SECONDS,
+        "ray_actor_options": {"num_cpus": settings.ray_cpus, "num_gpus": settings.ray_gpus},
+        "logging_config": _logging(settings),
+        **_replicas(settings),
+    }
+
+
+def proxies_are_healthy() -> bool:
+    """Tell if every proxy that Ray has started can be used."""
+    proxies = serve.status().proxies
+    return bool(proxies) and all(each == ProxyStatus.HEALTHY for each in proxies.values())
+
+
+def failure_of(application: str) -> str:
+    """Return why an application does not run, as far as Ray knows; "" if it does not."""
+    status = serve.status().applications.get(application)
+    deployments = status.deployments.values() if status else ()
+    return "; ".join(each.message for each in deployments if each.message)
 
 
 def _replicas(settings: RayServeSettings) -> dict[str, Any]:

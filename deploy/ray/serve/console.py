@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +15,16 @@ import ray
 from ray import serve
 from ray.exceptions import RayError
 
-from deploy.ray.serve.application import deploy, start_proxies
+from deploy.ray.serve.application import deploy, failure_of, proxies_are_healthy, start_proxies
 from deploy.ray.serve.config import PROGRAM, RayServeSettings
 from deploy.ray.serve.discovery import close_registry, open_registry
 from export.settings import read_settings
 from server.errors import StartError
+from server.lifecycle.signals import stop_signal
 from server.observability.logging import configure_logs
+
+POLL_SECONDS = 0.2
+PROXIES_SECONDS = 60.0
 
 log = structlog.get_logger()
 
@@ -30,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     """Serve until a signal, or return at once if detached; return the exit status."""
     settings = read_settings(RayServeSettings, arguments)
     configure_logs(settings.log_level, settings.log_format)
+    logging.getLogger("ray.serve").setLevel(max(logging.WARNING, logging.root.level))
     try:
         _connect(settings)
         try:
@@ -53,12 +57,17 @@ def _connect(settings: RayServeSettings) -> None:
 
 
 async def _serve(settings: RayServeSettings) -> int:
-    stop = _stop_signal()
+    stop = stop_signal()
     registry = open_registry(settings.ray_name)
     host = settings.host_of_metrics
     discovery_port = await registry.listen.remote(host, settings.ray_discovery_port)
     await asyncio.to_thread(start_proxies, settings)
-    await asyncio.to_thread(deploy, settings)
+    try:
+        await asyncio.to_thread(deploy, settings)
+    except RuntimeError as error:
+        reason = await asyncio.to_thread(failure_of, settings.ray_name)
+        raise StartError(f"{error} {reason}".strip()) from error
+    await _wait_for_proxies()
     log.info(
         "ready",
         model=settings.model,
@@ -73,21 +82,23 @@ async def _serve(settings: RayServeSettings) -> int:
     if settings.ray_detach:
         return 0
     log.info("draining", signal=await stop, timeout_seconds=settings.drain_timeout)
-    await asyncio.to_thread(serve.delete, settings.ray_name)
-    await asyncio.to_thread(serve.shutdown)
-    close_registry(settings.ray_name)
+    await asyncio.to_thread(_remove, settings.ray_name)
     log.info("stopped")
     return 0
 
 
-def _stop_signal() -> "asyncio.Future[str]":
-    loop = asyncio.get_running_loop()
-    received: asyncio.Future[str] = loop.create_future()
+async def _wait_for_proxies() -> None:
+    """Wait until all proxies can be used, but not for ever: a node may be lost meanwhile."""
+    for _ in range(round(PROXIES_SECONDS / POLL_SECONDS)):
+        if await asyncio.to_thread(proxies_are_healthy):
+            return
+        await asyncio.sleep(POLL_SECONDS)
+    log.warning("not every proxy can be used", seconds=PROXIES_SECONDS)
 
-    def receive(number: signal.Signals) -> None:
-        if not received.done():
-            received.set_result(number.name)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, receive, number)
-    return received
+def _remove(application: str) -> None:
+    """Remove the application when its calls have ended, and Serve if it has no other."""
+    serve.delete(application)
+    if not serve.status().applications:
+        serve.shutdown()  # type: ignore[no-untyped-call] # Ray's own
+    close_registry(application)
