@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import psutil
 
-START_SECONDS = 150
+START_SECONDS = 240
 STOP_SECONDS = 60
 # Every process of a cluster has it in its environment, so that those that stay are found.
 MARK = "RAY_CLUSTER_MARK"
@@ -25,6 +25,9 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",  # else Ray would write a token into the home folder
     "RAY_DEDUP_LOGS": "0",
+    # A machine with much else to do is slower than Ray expects: it would start proxies again.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     # Workers that nobody has asked for yet, one for each processor.
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_worker_prestart": "0",

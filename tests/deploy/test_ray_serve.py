@@ -53,7 +53,8 @@ from tests.support.counting import (
 from tests.support.http import Answer, request
 from tests.support.servers import RunningServer, start_server, wait_until
 
-pytestmark = pytest.mark.one_transport
+# The cluster starts in the first test, with twenty processes of Ray.
+pytestmark = [pytest.mark.one_transport, pytest.mark.timeout(900)]
 
 NODES, CPUS = 3, 2.0
 CALL_SECONDS = 60

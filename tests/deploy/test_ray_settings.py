@@ -13,6 +13,11 @@ from deploy.ray.serve.config import OF_OWN_PORTS, RayServeSettings
 from export.settings import read_settings
 from tests.support.bundles import REPOSITORY
 
+# Ray 2.60 declares fields of its own settings so, and says so when it is imported.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Using extra keyword arguments on `Field`:pydantic.warnings.PydanticDeprecatedSince20"
+)
+
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command until it ends."""

@@ -18,7 +18,7 @@ MAX_ONGOING_REQUESTS = 100_000
 # Replicas of a new version that start before old ones stop, of a hundred; one at least.
 MAX_SURGE_PERCENT = 25
 DRAIN_POLL_SECONDS = 0.5
-LOOK_BACK_SECONDS = 10.0  # of the queue's mean, which autoscaling goes by
+LOOK_BACK_SECONDS = 20.0  # replicas report every 10; of the queue's mean, which autoscaling goes by
 HEALTH_SECONDS = 2.0  # between Ray's health checks, and as long for the answer
 HEALTH_TIMEOUT_SECONDS = 10.0
 
