@@ -56,7 +56,7 @@ from tests.support.servers import RunningServer, start_server, wait_until
 # The cluster starts in the first test, with twenty processes of Ray.
 pytestmark = [pytest.mark.one_transport, pytest.mark.timeout(900)]
 
-NODES, CPUS = 3, 2.0
+NODES, REPLICAS, CPUS = 3, 2, 2.0
 CALL_SECONDS = 60
 CALLERS = 8
 # Of Ray's HTTP server, or of the moment.
@@ -101,9 +101,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def deployed(models: Path) -> Iterator[Deployed]:
-    """Run the application on three nodes, a replica on each."""
+    """Run the application on three nodes, with replicas on two of them."""
     common = ("--models-dir", str(models))
-    options = (*common, "--ray-min-replicas", str(NODES), "--ray-discovery-port", "0")
+    options = (*common, "--ray-min-replicas", str(REPLICAS), "--ray-discovery-port", "0")
     first = ("--model-version", "1")
     with (
         start_server(*common, *first, "--http-port", "0") as server,
@@ -333,7 +333,7 @@ def scraped(deployed: Deployed) -> tuple[Counter[tuple[str, str, str]], set[str]
 
 def test_the_metrics_of_all_replicas_are_what_clients_counted(deployed: Deployed) -> None:
     before, names, replicas = scraped(deployed)
-    assert len(replicas) == NODES
+    assert len(replicas) == REPLICAS
     counted: Counter[tuple[str, str, str]] = Counter()
     for call in 3 * grpc_calls():
         counted[call.service, call.method, end_of(deployed.ray.address, call).status] += 1
@@ -424,7 +424,7 @@ def test_a_lost_node_fails_no_call_of_clients_that_retry(deployed: Deployed) -> 
     outcomes = load_while(deployed, kill, retries=True)
     assert outcomes.failed == {}
     assert outcomes.answered > 0
-    wait_until(lambda: len(targets(deployed)) == NODES, 90)  # one started on another node
+    wait_until(lambda: len(targets(deployed)) == REPLICAS, 90)  # one started on another node
 
 
 def test_a_signal_stops_the_application(deployed: Deployed) -> None:

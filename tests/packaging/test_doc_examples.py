@@ -26,6 +26,7 @@ SKIPPED = {
     "docs/guides/native-transport.md": 1,
     "docs/guides/observability.md": 2,
     "docs/guides/proxy.md": 2,
+    "docs/guides/ray.md": 2,
     "docs/guides/training.md": 1,
 }
 

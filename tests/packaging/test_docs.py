@@ -47,6 +47,7 @@ OTHERS_FLAGS = {
     *("--pid", "--duration", "--native", "--gil", "--method"),  # of py-spy and memray
     *("--config", "--enable-feature"),
     "--namespace",  # of kubectl
+    *("--head", "--port", "--disable-usage-stats"),  # of ray start
 }
 CODE = re.compile(r"^```.*?^```$", re.M | re.S)
 
