@@ -44,16 +44,16 @@ def ray(seconds: float) -> str:
         with ray_server(cluster.environment, cluster.address, (*options, *_version(1))) as server:
             deployed = _Deployed(cluster, server, options)
             for replicas in REPLICAS:
-                deployed.update(replicas, 1)
+                if replicas > 1:  # else it is what it began with
+                    deployed.update(replicas, 1)
                 for callers in CALLERS:
                     name = f"Forward, {replicas} replicas"
                     rows.append(_row(name, callers, _load(server.port, callers, seconds)))
-            deployed.update(NODES, 1)
+            count = REPLICAS[-1]
             changes = [
-                _change("an update of 3 replicas", deployed, lambda: deployed.update(NODES, 2)),
-                _change("an update back, no retries", deployed, lambda: deployed.update(NODES, 1)),
-                _change("a killed node", deployed, cluster.kill_node),
-                _change("another one, no retries", deployed, cluster.kill_node),
+                _change(f"update of {count} replicas", deployed, lambda: deployed.update(count, 2)),
+                _change("killed node", deployed, cluster.kill_node),
+                _change("killed node, no retries", deployed, cluster.kill_node),
             ]
     head = ("what", "callers", "requests a second", "p50, ms", "p99, ms", "failed")
     change_head = (
@@ -149,7 +149,7 @@ def _change(name: str, deployed: _Deployed, change: Callable[[], object]) -> tup
         running = asyncio.create_task(callers.run())
         await asyncio.sleep(2)
         took = await _timed(lambda: asyncio.to_thread(change))
-        await asyncio.sleep(12 if "node" in name or "another" in name else 3)
+        await asyncio.sleep(12 if "node" in name else 3)
         callers.end()
         await running
         return callers.outcomes, took

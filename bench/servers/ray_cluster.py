@@ -24,6 +24,7 @@ def main() -> None:
             "object_store_memory": OBJECT_STORE_BYTES,
             "node_ip_address": LOOPBACK,
             "include_dashboard": False,
+            "include_log_monitor": False,  # it sends the workers' lines to the driver
             "temp_dir": folder,
         }
         cluster = Cluster(initialize_head=True, head_node_args=each)
