@@ -110,11 +110,12 @@ def _wait(process: subprocess.Popen[str]) -> None:
 
 
 def marked_processes(mark: str) -> list[psutil.Process]:
-    """Return the processes of a cluster that run."""
+    """Return the processes of a cluster that run, but for this one."""
     found = []
     for each in psutil.process_iter():
         try:
-            if each.environ().get(MARK) == mark and each.status() != psutil.STATUS_ZOMBIE:
+            is_one = each.pid != os.getpid() and each.environ().get(MARK) == mark
+            if is_one and each.status() != psutil.STATUS_ZOMBIE:
                 found.append(each)
         except psutil.Error:
             continue

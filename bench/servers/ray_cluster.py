@@ -1,14 +1,18 @@
 """A Ray cluster of several nodes on this machine: `python -m bench.servers.ray_cluster NODES CPUS`.
 
 Prints its address. Each line on standard input kills the newest node that is not the head, at
-once, and is answered by a line; the end of the input ends the cluster.
+once, and is answered by a line; the end of the input ends the cluster, and what was deployed to
+it: so all of it ends, too, when whoever started it is killed.
 """
 
+import os
 import sys
 import tempfile
 from typing import Any
 
 from ray.cluster_utils import Cluster
+
+from bench.servers.ray import MARK, end_marked
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # the least that Ray takes is 75 MiB
 LOOPBACK = "127.0.0.2"  # in the place of .1 Ray puts the address of the network
@@ -36,6 +40,7 @@ def main() -> None:
                 print("killed", flush=True)
         finally:
             cluster.shutdown()  # type: ignore[no-untyped-call] # Ray's own
+            end_marked(os.environ[MARK])
 
 
 if __name__ == "__main__":
