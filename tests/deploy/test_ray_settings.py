@@ -135,3 +135,20 @@ def test_as_many_replicas_are_wanted_as_the_queues_fill(
         target_num_replicas=5,
     )
     assert wanted_replicas(context)[0] == wanted
+
+
+def test_without_the_extra_one_line_names_it() -> None:
+    script = (
+        "import sys; sys.modules['ray'] = None; "
+        "from deploy.ray.__main__ import main; sys.exit(main(['serve']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "python -m deploy.ray: needs 'ray'; install forward-server[ray]\n"
