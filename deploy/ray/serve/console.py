@@ -58,9 +58,9 @@ def _connect(settings: RayServeSettings) -> None:
 
 async def _serve(settings: RayServeSettings) -> int:
     stop = stop_signal()
-    registry = open_registry(settings.ray_name)
     host = settings.host_of_metrics
-    discovery_port = await registry.listen.remote(host, settings.ray_discovery_port)
+    registry = open_registry(settings.ray_name, host, settings.ray_discovery_port)
+    discovery_port = await registry.listen.remote()
     await asyncio.to_thread(start_proxies, settings)
     try:
         await asyncio.to_thread(deploy, settings)

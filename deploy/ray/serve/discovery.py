@@ -41,15 +41,19 @@ class Target:
 
 
 class Registry:
-    """Keeps what replicas report, and answers Prometheus. Ray runs it as an actor."""
+    """Keeps what replicas report, and answers Prometheus.
 
-    def __init__(self) -> None:
+    Ray runs it as an actor, and starts it again if it fails: then it listens at the next report.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._wanted_port = host, port
         self._seen: dict[Target, float] = {}
         self._server: HttpServer | None = None
         self._port = 0
 
-    async def listen(self, host: str, port: int) -> int:
-        """Answer on a port; return it, which for 0 is one that was free.
+    async def listen(self) -> int:
+        """Answer on the port, if it does not yet; return it, which for 0 is one that was free.
 
         Raises:
             StartError: the port cannot be bound.
@@ -57,13 +61,14 @@ class Registry:
         if self._server is None:
             app = Starlette(routes=[Route("/", self._answer)])
             server = HttpServer(app, MAX_CONNECTIONS)
-            self._port = await server.listen(host, port)
+            self._port = await server.listen(self._host, self._wanted_port)
             self._server = server
         return self._port
 
     async def report(self, target: Target) -> None:
         """Take note that a replica is there."""
         self._seen[target] = time.monotonic()
+        await self.listen()
 
     async def targets(self) -> list[Target]:
         """Return the replicas that are there."""
@@ -84,12 +89,12 @@ class Registry:
         return JSONResponse(groups)
 
 
-def open_registry(application: str) -> Any:  # noqa: ANN401 (an actor of Ray's, which has no types)
+def open_registry(application: str, host: str, port: int) -> Any:  # noqa: ANN401 (an actor of Ray's, which has no types)
     """Return the registry of an application; start it on this node if there is none.
 
     Ray starts it again if it fails, and keeps it until `close_registry`.
     """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: dict[str, Any] = {
         "name": _name(application),
         "namespace": NAMESPACE,
@@ -99,7 +104,7 @@ def open_registry(application: str) -> Any:  # noqa: ANN401 (an actor of Ray's, 
         "max_restarts": -1,
         "scheduling_strategy": here,
     }
-    return ray.remote(Registry).options(**options).remote()
+    return ray.remote(Registry).options(**options).remote(host, port)
 
 
 def close_registry(application: str) -> None:
