@@ -66,7 +66,7 @@ class ReadLosses(Collector):
         self,
         name: str,
         text: str,
-        counts: Mapping[str, Callable[[], int]],
+        counts: Mapping[SpanLoss, Callable[[], int]],
         registry: CollectorRegistry,
     ) -> None:
         self._name, self._text, self._counts = name, text, counts

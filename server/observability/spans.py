@@ -14,7 +14,7 @@ from google.rpc import code_pb2
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
@@ -30,6 +30,7 @@ from opentelemetry.trace import (
 from opentelemetry.util.types import AttributeValue
 
 from server.observability.access_log import SERVER_FAILURES
+from server.observability.exporting import CountingExporter
 from server.observability.metrics import SpanLoss
 from server.observability.records import CallRecord
 from server.observability.runs import Run
@@ -45,50 +46,6 @@ UNSET, FAILED = Status(), Status(StatusCode.ERROR)
 
 Attributes = dict[str, AttributeValue]
 Times = tuple[int, int]  # begin and end, in nanoseconds since 1970
-
-
-def open_exporter(protocol: str) -> SpanExporter:
-    """Return what sends spans by a protocol, as OpenTelemetry's variables say.
-
-    Raises:
-        ValueError: the protocol is unknown.
-    """
-    # Either needs a library that the other does not.
-    if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc_exporter  # noqa: PLC0415 (needs a library that HTTP does not)
-
-        return grpc_exporter.OTLPSpanExporter()
-    if protocol == "http/protobuf":
-        from opentelemetry.exporter.otlp.proto.http import trace_exporter as http_exporter  # noqa: PLC0415 (needs a library that gRPC does not)
-
-        return http_exporter.OTLPSpanExporter()
-    raise ValueError(f"expected the protocol grpc or http/protobuf, got {protocol!r}")
-
-
-class CountingExporter(SpanExporter):
-    """Counts what the processor, in a thread of its own, gives to an exporter, and what that lost.
-
-    The SDK does not tell how many spans it has dropped.
-    """
-
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._exporter = exporter
-        self.taken = self.failed = 0
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send spans."""
-        self.taken += len(spans)
-        result = SpanExportResult.FAILURE
-        try:
-            result = self._exporter.export(spans)
-        finally:
-            if result is not SpanExportResult.SUCCESS:
-                self.failed += len(spans)
-        return result
-
-    def shutdown(self) -> None:
-        """Send no more."""
-        self._exporter.shutdown()
 
 
 class Tracer:

@@ -63,7 +63,8 @@ def open_tracing(environment: Mapping[str, str]) -> CallTracer | None:
         raise StartError(f"{EXPORTER}: expected {OTLP} or {NONE}, got {exporter!r}")
     protocol = _first(environment, PROTOCOLS) or "grpc"
     try:
-        from server.observability.spans import Tracer, open_exporter  # noqa: PLC0415 (an extra)
+        from server.observability.exporting import open_exporter  # noqa: PLC0415 (an extra)
+        from server.observability.spans import Tracer  # noqa: PLC0415 (an extra)
 
         max_waiting = int(_first(environment, (QUEUE_SIZE,)) or DEFAULT_QUEUE_SIZE)
         tracer = Tracer(open_exporter(protocol), _root_share(environment), max_waiting)

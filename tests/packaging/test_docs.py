@@ -160,7 +160,11 @@ def test_the_reference_of_metrics_has_every_family(tmp_path: Path) -> None:
     tokens.write_text("a-token\n")
     tokens.chmod(0o600)
     options = (*Authority(tmp_path / "ca").issue().arguments(), "--token-file", str(tokens))
-    with start_server("--http-port", "0", *options) as server:
+    traced = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        "OTEL_TRACES_SAMPLER": "always_off",
+    }
+    with start_server("--http-port", "0", *options, **traced) as server:
         families = {family.name: family for family in scrape_families(server)}
     page = (REPOSITORY / METRICS).read_text()
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*)\|", page, re.M)
