@@ -111,7 +111,8 @@ def proxied(*arguments: str) -> Iterator[Proxied]:
             thread = threading.Thread(target=replica.run)
             thread.start()
             stack.callback(_end, replica, thread)
-        stack.callback(lambda: [replica.stop() for replica in replicas])  # all at once
+        for replica in replicas:
+            stack.callback(replica.stop)  # before the first is waited for
         for replica in replicas:
             _wait_until_ready(replica)
         ports, admin_socket = _free_ports(), folder / "admin.sock"
