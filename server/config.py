@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from export.bundle.folders import first_that_exists
 from export.bundle.manifest import MAX_VERSION
 from export.program import program_name
 from export.settings import CommandSettings
@@ -30,8 +31,10 @@ class ServerSettings(CommandSettings):
         *("FORWARD_RAY_", "FORWARD_SCORE_"),
     )
 
-    models_dir: Path = Field(
-        Path("models"), description="Model repository, a folder: its bundles are in MODEL/VERSION/"
+    models_dir: Annotated[Path, AfterValidator(first_that_exists)] = Field(
+        Path("models"),
+        description="Model repository, a folder: its bundles are in MODEL/VERSION/, or in VERSION/ "
+        "if it is one model's. Of several, separated by colons, the first that exists.",
     )
     model: str = Field("mnist", description="Name of the model to serve.")
     model_version: int | None = Field(

@@ -16,7 +16,17 @@ def prepare_process() -> None:
     end_at_once_on(signal.SIGTERM, signal.SIGINT)
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    reap_orphans()
     reserve_standard_descriptors()
+
+
+def reap_orphans() -> None:
+    """Let the kernel reap, if this is a container's first process, to which it gives orphans.
+
+    They are left by what was run in the container beside it: health checks, shells.
+    """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
 def reserve_standard_descriptors() -> None:

@@ -3,6 +3,7 @@
 from export.bundle.folders import (
     EXPECTED_VERSION,
     find_bundle,
+    folder_of,
     is_version,
     model_folders,
     versions,
@@ -13,6 +14,7 @@ __all__ = [
     "EXPECTED_VERSION",
     "Bundle",
     "find_bundle",
+    "folder_of",
     "is_version",
     "model_folders",
     "open_bundle",

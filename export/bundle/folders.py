@@ -1,6 +1,7 @@
 """Folders of bundles: `models/<name>/<version>/`."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,13 +21,32 @@ class Folders(NamedTuple):
     unusable: list[str]  # names that look like a version but are not valid, ascending
 
 
+def first_that_exists(folders: Path) -> Path:
+    """Return the first folder that exists of several, separated by colons; else the last."""
+    listed = [Path(each) for each in str(folders).split(":") if each] or [folders]
+    return next((each for each in listed if each.exists()), listed[-1])
+
+
+def folder_of(models_dir: Path, name: str) -> Path:
+    """Return the folder of a model's versions: that of its name in a model repository.
+
+    Or what was given as the repository, if it has versions and no such folder: KServe mounts a
+    model so. Its manifests tell whether it is the model of this name.
+    """
+    folder = models_dir / name
+    with suppress(OSError):
+        if not folder.is_dir() and any(is_version(each.name) for each in models_dir.iterdir()):
+            return models_dir
+    return folder
+
+
 def model_folders(models_dir: Path, name: str) -> Folders:
     """Return the versions of a model in a model repository, and the invalid ones.
 
     Raises:
         BundleError: the folder can't be read.
     """
-    folder = models_dir / name
+    folder = folder_of(models_dir, name)
     try:
         found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     except (FileNotFoundError, NotADirectoryError):
@@ -75,7 +95,7 @@ def find_bundle(models_dir: Path, name: str, version: int | None) -> Bundle:
             f"{', '.join(map(str, found))})"
         )
     wanted = version or found[-1]
-    bundle = open_bundle(models_dir / name / str(wanted))
+    bundle = open_bundle(folder_of(models_dir, name) / str(wanted))
     if (bundle.manifest.name, bundle.manifest.version) != (name, wanted):
         raise BundleError(
             f"{bundle.path / MANIFEST_NAME}: is of {bundle.manifest.name!r} version "

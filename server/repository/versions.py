@@ -27,7 +27,7 @@ from typing import Generic, Literal, TypeVar
 
 import structlog
 
-from export.bundle import EXPECTED_VERSION, Bundle, find_bundle, model_folders
+from export.bundle import EXPECTED_VERSION, Bundle, find_bundle, folder_of, model_folders
 from export.bundle.manifest import Manifest
 from export.errors import BundleError, ExportError, ParityError
 from server.errors import NeedsRestartError
@@ -264,7 +264,7 @@ class ModelRepository(Generic[Loaded]):
         return next((failure for failure in failures if failure is not None), None)
 
     def _folder(self, version: int) -> Path:
-        return self._models_dir / self._name / str(version)
+        return folder_of(self._models_dir, self._name) / str(version)
 
 
 def _state(folder: Path) -> object:
