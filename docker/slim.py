@@ -49,6 +49,11 @@ REMOVED = {
     "pygments/lexers/[!_p]*": "languages other than Python",
     "pygments/lexers/_[!_m]*": "words of those languages",
     "pygments/lexers/p[!y]*": "languages other than Python",
+    "anyio/_backends/_trio.*": "another event loop",
+    "hypercorn/trio": "another event loop",
+    "anyio/pytest_plugin.*": "for tests",
+    "grpc/beta": "what came before grpc's API of today",
+    "protobuf/plugin": "for compilers of .proto",
     "pydantic/mypy.*": "a plug-in of mypy",
     "rich/_unicode_data/unicode[4-9]-*": "widths of characters in older terminals",
     "rich/_unicode_data/unicode1[0-6]-*": "widths of characters in older terminals",
@@ -63,6 +68,9 @@ STRIPPED = (
     "uvloop/loop.*.so",
     "cryptography/hazmat/bindings/_rust.abi3.so",
     "safetensors/_safetensors_rust.abi3.so",
+    "google/_upb/_message.abi3.so",
+    "charset_normalizer/*.so",
+    "_cffi_backend.*.so",
 )
 ROOTS = "grpc/_cython/_credentials/roots.pem"  # Mozilla's
 # The packages of this repository keep their sources, for tracebacks.
