@@ -19,6 +19,7 @@ MAX_ONGOING_REQUESTS = 100_000
 MAX_SURGE_PERCENT = 25
 DRAIN_POLL_SECONDS = 0.5
 LOOK_BACK_SECONDS = 20.0  # replicas report every 10; of the queue's mean, which autoscaling goes by
+UNUSABLE = {ProxyStatus.STARTING, ProxyStatus.UNHEALTHY}
 HEALTH_SECONDS = 2.0  # between Ray's health checks, and as long for the answer
 HEALTH_TIMEOUT_SECONDS = 10.0
 
@@ -72,9 +73,9 @@ def deployment_options(settings: RayServeSettings) -> dict[str, Any]:
 
 
 def proxies_are_healthy() -> bool:
-    """Tell if every proxy that Ray has started can be used."""
-    proxies = serve.status().proxies
-    return bool(proxies) and all(each == ProxyStatus.HEALTHY for each in proxies.values())
+    """Tell if every proxy can be used but those that Ray ends, of nodes without a replica."""
+    states = set(serve.status().proxies.values())
+    return ProxyStatus.HEALTHY in states and not states & UNUSABLE
 
 
 def failure_of(application: str) -> str:
