@@ -15,8 +15,9 @@ import psutil
 START = """
 import logging, sys, ray
 ray.init(
-    "local", num_cpus=2, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False,
-    logging_level=logging.ERROR, _node_ip_address="127.0.0.2", _temp_dir=sys.argv[1],
+    "local", num_cpus=2, object_store_memory=100 << 20, include_dashboard=False,
+    log_to_driver=False, logging_level=logging.ERROR,
+    _node_ip_address="127.0.0.2", _temp_dir=sys.argv[1],
 )
 print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
