@@ -17,7 +17,8 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from export.bundle import find_bundle
+from export.bundle import find_bundle, open_bundle
+from export.bundle.publishing import write_bundle
 from export.runtimes import open_runner
 from forward_client import ForwardClient
 from tests.support.bundles import MODELS_DIR, random_images
@@ -83,10 +84,10 @@ def readable(folder: Path) -> None:
 
 def next_version(folder: Path, number: int) -> Path:
     """Make of version 1 a copy with another number, beside its place; return it."""
-    made = folder.parent / f".{number}"
-    shutil.copytree(folder, made)
-    text = (made / "manifest.json").read_text()
-    (made / "manifest.json").write_text(text.replace('"version": 1,', f'"version": {number},', 1))
+    bundle, made = open_bundle(folder), folder.parent / f".{number}"
+    made.mkdir()
+    contents = {file.name: bundle.read(file.name) for file in bundle.manifest.files}
+    write_bundle(made, bundle.manifest.model_copy(update={"version": number}), contents)
     readable(made)
     return made
 

@@ -37,3 +37,19 @@ def test_the_smallest_quota_on_the_way_up_decides(
 
 def test_without_cgroups_the_affinity_decides(tmp_path: Path) -> None:
     assert available_cpus(tmp_path / "none", tmp_path / "none") == 8
+
+
+@pytest.mark.parametrize(
+    ("place", "quota", "expected"),
+    [("cpu/pod/box", 300_000, 3), ("cpu/pod", 50_000, 1), ("cpu", 200_000, 2), ("cpu", -1, 8)],
+)
+def test_cgroups_of_version_1_count_as_well(
+    tmp_path: Path, place: str, quota: int, expected: int
+) -> None:
+    """A container sees its own as the top one: the path of its line leads nowhere."""
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (tmp_path / place / "cpu.cfs_period_us").write_text("100000\n")
+    lines = "5:memory:/pod/box\n4:cpu,cpuacct:/pod/box\n1:name=systemd:/pod/box\n0::/pod/box\n"
+    (tmp_path / "cgroup").write_text(lines)
+    assert available_cpus(tmp_path, tmp_path / "cgroup") == expected
