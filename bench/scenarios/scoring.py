@@ -1,5 +1,6 @@
 """Batch scoring of more than its memory may hold, killed midway: `python -m bench scoring`."""
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ class Usage:
     mebibytes: list[float] = field(default_factory=list)
     own_mebibytes: list[float] = field(default_factory=list)  # of the command itself
     cpu_seconds: dict[int, float] = field(default_factory=dict)  # by process
+    peak: list[tuple[float, str]] = field(default_factory=list)  # MiB and name of each process
 
     def sample(self) -> list[psutil.Process]:
         """Note what is used now; return the processes. Shared memory counts once."""
@@ -44,18 +46,30 @@ class Usage:
             family = [self.process, *self.process.children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
-        total = 0.0
+        each = []
         for one in family:
             try:
                 used, times = one.memory_full_info().pss / 2**20, one.cpu_times()
+                each.append((used, _name(one)))
             except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
                 continue
-            total += used
             self.cpu_seconds[one.pid] = times.user + times.system
             if one.pid == self.process.pid:
                 self.own_mebibytes.append(used)
+        total = sum(used for used, _ in each)
+        if total > max(self.mebibytes, default=0.0):
+            self.peak = sorted(each, reverse=True)
         self.mebibytes.append(total)
         return family
+
+
+def _name(process: psutil.Process) -> str:
+    """Return what a process is for, as far as its command tells."""
+    words = process.cmdline()
+    if words and words[0].startswith("ray::"):
+        return re.sub(r"[^\w:]", " ", words[0]).split()[0]
+    script = next((word for word in words if word.endswith(".py")), "")
+    return Path(script).stem if script else "command" if "score" in words else process.name()
 
 
 @dataclass(frozen=True)
@@ -138,6 +152,8 @@ def _run(source: Path, output: Path, is_enough: Callable[[], bool]) -> Run:
             process.kill()
         status = process.wait()
     seconds = time.monotonic() - began
+    if _rows(output) == before:
+        raise RuntimeError(f"nothing was scored; the command ended with status {status}")
     _, left = psutil.wait_procs(list(family.values()), timeout=STUCK_SECONDS)
     return Run(usage, seconds, _rows(output) - before, status, len(left))
 
@@ -216,6 +232,8 @@ def _report(
             limits_table(limits),
             "### Figures of scoring",
             table(("figure", "until the kill", "continued"), _figures(both, checked)),
+            "### Memory of scoring, by process, at the peak",
+            table(("process", "MiB (PSS)"), _peak(both)),
         )
     )
 
@@ -236,3 +254,8 @@ def _figures(runs: Sequence[Run], checked: Checked) -> list[tuple[str, ...]]:
         row("memory of the command itself, peak, MiB", lambda run: max(run.usage.own_mebibytes)),
         ("decisions certified", "", f"{checked.certified:,}"),
     ]
+
+
+def _peak(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    highest = max(runs, key=lambda run: max(run.usage.mebibytes))
+    return [(name, number(used)) for used, name in highest.usage.peak]

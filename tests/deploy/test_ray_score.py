@@ -128,7 +128,7 @@ def scored(
 ) -> tuple[Path, Done]:
     """The output of that folder, and how the command ended."""
     output = tmp_path_factory.mktemp("scores") / "out"
-    done = score(source, output, *USUAL, FORWARD_SCORE_ADDRESS=address)
+    done = score(source, output, *USUAL, "--workers", "1", FORWARD_SCORE_ADDRESS=address)
     assert done.status == 3, done
     return output, done
 
