@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import subprocess
 import sys
@@ -322,6 +323,23 @@ def test_more_workers_than_ray_has_room_for_are_refused(
     refused = score(source, tmp_path / "out", "--workers", "4", FORWARD_SCORE_ADDRESS=address)
     assert refused.status == 1
     assert "--workers: 4 leave no CPU to read and write with; Ray has 2 CPUs" in refused.errors
+
+
+def test_a_ray_that_does_not_start_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises an Exception of no other type if it takes too long, as on a busy machine."""
+    from deploy.ray.score import pipeline  # noqa: PLC0415 (ray takes a second)
+
+    def fail(*_: object, **__: object) -> None:
+        os.write(2, b"what its core says\n")
+        raise Exception("it timed out")  # noqa: TRY002 (as Ray does)
+
+    monkeypatch.setattr("ray.init", fail)
+    settings = read_settings(ScoreSettings, ["in", "out"])
+    with (
+        pytest.raises(ScoreError, match="Ray can't be started: it timed out\nwhat its core says"),
+        pipeline.cluster(settings),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

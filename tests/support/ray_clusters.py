@@ -15,9 +15,9 @@ import psutil
 START = """
 import logging, sys, ray
 ray.init(
-    "local", num_cpus=2, object_store_memory=100 << 20, include_dashboard=False,
-    log_to_driver=False, logging_level=logging.ERROR,
-    _node_ip_address="127.0.0.2", _temp_dir=sys.argv[1],
+    "local",
+    num_cpus=2, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False,
+    logging_level=logging.ERROR, _node_ip_address="127.0.0.2", _temp_dir=sys.argv[1],
 )
 print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
@@ -26,6 +26,7 @@ sys.stdin.read()
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("FORWARD_")},
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "120",
     "RAY_AUTH_MODE": "token",  # or Ray writes one into the home folder
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "CUDA_VISIBLE_DEVICES": "",

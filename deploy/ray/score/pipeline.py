@@ -50,7 +50,7 @@ def cluster(settings: ScoreSettings) -> Iterator[int]:
     with _stderr_kept() as said:
         try:
             ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
-        except Exception as error:  # noqa: BLE001 (Ray raises Exception itself, say on a timeout)
+        except Exception as error:  # Ray raises Exception itself, say on a timeout
             verb = "joined" if settings.address else "started"
             raise ScoreError(f"Ray can't be {verb}: {error}\n{said()}".strip()) from error
         try:

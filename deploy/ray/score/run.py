@@ -99,6 +99,8 @@ def _follow(parts: Iterable[Written], progress: ScoringProgress, summary: Summar
 def _prepare_ray(settings: ScoreSettings) -> None:
     """Set what ray reads when it is imported."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is reported to its makers
+    # Seconds; 30 are too few on a machine with much else to do.
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     if settings.address is None and "RAY_AUTH_MODE" not in os.environ:
         # Only this command speaks to the Ray that it runs; by default Ray would write a token of
         # its own into the home folder, which a container may not have.
