@@ -34,7 +34,6 @@ REMOVED = {
     "numpy/_core/*_tests.*": "for NumPy's tests",
     "numpy/testing": "for tests",
     "numpy/polynomial": "a part that is imported by name alone",
-    "numpy/ma": "a part that is imported by name alone",
     "numpy/fft": "a part that is imported by name alone",
     "packaging*": "compares versions, for onnxruntime's tools",
     "flatbuffers*": "for onnxruntime's tools",
@@ -57,7 +56,8 @@ REMOVED = {
     "pydantic/mypy.*": "a plug-in of mypy",
     "rich/_unicode_data/unicode[4-9]-*": "widths of characters in older terminals",
     "rich/_unicode_data/unicode1[0-6]-*": "widths of characters in older terminals",
-    "opentelemetry/semconv/_incubating": "names that are not in use",
+    "opentelemetry/semconv/_incubating/attributes/[!_or]*": "names of others' attributes",
+    "opentelemetry/semconv/_incubating/metrics/[!_o]*": "names of others' metrics",
     "google/api": "messages of Google's services",
     "google/type": "messages of Google's services",
     "google/cloud": "messages of Google's services",
@@ -84,6 +84,8 @@ def main() -> int:
     before = weight(environment)
     rows = [(weight_removed(packages, pattern), pattern, why) for pattern, why in REMOVED.items()]
     rows += [(strip(packages, pattern), pattern, "symbols of the linker") for pattern in STRIPPED]
+    rows.append((shorten_metadata(packages), "*.dist-info/METADATA", "the packages' read-me"))
+    rows.append((link_roots(packages), ROOTS, "certifi has the same certificates"))
     rows.append(
         (compile_packages(packages), "*.py", "third parties': byte code alone; ours has both")
     )

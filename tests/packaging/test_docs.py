@@ -48,6 +48,7 @@ OTHERS_FLAGS = {
     *("--config", "--enable-feature"),
     "--namespace",  # of kubectl
     *("--head", "--port", "--disable-usage-stats"),  # of ray start
+    *("--user", "--tmpfs", "--memory", "--cpus", "--build", "--timestamp", "--service"),
 }
 CODE = re.compile(r"^```.*?^```$", re.M | re.S)
 

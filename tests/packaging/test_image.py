@@ -9,8 +9,9 @@ import shutil
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -25,12 +26,17 @@ from tests.support.bundles import MODELS_DIR, random_images
 from tests.support.certificates import Authority
 from tests.support.containers import PYTHON, Container, Image, built_image
 from tests.support.http import post, request
+from tests.support.otlp import Protocol, receive_spans
 from tests.support.ports import free_port
 
 # The first test waits for the build, and on a bare machine for the base.
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900)]
 
 MIB = 1 << 20
+PREDICT = {"images": {"dtype": "DATA_TYPE_UINT8", "shape": [28, 28], "data": "A" * 1045 + "A=="}}
+INFER = {
+    "inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 28, 28], "data": [0] * 784}]
+}
 LIMITS = ("--memory", "256m", "--cpus", "1")
 MAX_BYTES = 150_000_000  # over the base
 
@@ -51,14 +57,7 @@ def ports() -> tuple[int, int, int]:
 @pytest.fixture(scope="module")
 def container(image: Image, ports: tuple[int, int, int]) -> Iterator[Container]:
     """A server that this machine reaches, and no other."""
-    grpc_port, http_port, metrics_port = map(str, ports)
-    with image.start(
-        "host",
-        FORWARD_HOST="127.0.0.1",
-        FORWARD_GRPC_PORT=grpc_port,
-        FORWARD_HTTP_PORT=http_port,
-        FORWARD_METRICS_PORT=metrics_port,
-    ) as started:
+    with image.start("host", **here(ports)) as started:
         yield started
 
 
@@ -66,6 +65,24 @@ def container(image: Image, ports: tuple[int, int, int]) -> Iterator[Container]:
 def address(container: Container, ports: tuple[int, int, int]) -> str:  # noqa: ARG001 (it shall run)
     """Where that server answers."""
     return f"127.0.0.1:{ports[0]}"
+
+
+def here(ports: Sequence[int]) -> dict[str, str]:
+    """Return the settings of a server that this machine reaches at ports of gRPC, HTTP, metrics."""
+    names = ("FORWARD_GRPC_PORT", "FORWARD_HTTP_PORT", "FORWARD_METRICS_PORT")
+    return {"FORWARD_HOST": "127.0.0.1", **dict(zip(names, map(str, ports), strict=True))}
+
+
+@pytest.mark.parametrize("protocol", get_args(Protocol))
+def test_it_sends_spans(image: Image, protocol: Protocol) -> None:
+    ports = free_port(), free_port(), free_port()
+    with (
+        receive_spans(protocol) as receiver,
+        image.start("host", **here(ports), **receiver.environment),
+        ForwardClient(f"127.0.0.1:{ports[0]}", timeout_seconds=60) as client,
+    ):
+        client.trace(random_images(1, (28, 28)))
+        receiver.wait_for("forward.v1.ForwardService/Trace")
 
 
 @pytest.fixture
@@ -146,8 +163,6 @@ def test_with_256_mib_and_one_cpu_it_serves_a_crowd(
 ) -> None:
     """Predict, Trace, page, Connect, Open Inference, metrics: right, in the limits, to the end."""
     ports = free_port(), free_port(), free_port()
-    names = ("FORWARD_GRPC_PORT", "FORWARD_HTTP_PORT", "FORWARD_METRICS_PORT")
-    settings = dict(zip(names, map(str, ports), strict=True))
     images = random_images(64, (28, 28))
     expected = open_runner(find_bundle(MODELS_DIR, "mnist", None), "onnx", "cpu").predict(images)
     wrong: list[str] = []
@@ -160,11 +175,14 @@ def test_with_256_mib_and_one_cpu_it_serves_a_crowd(
                     wrong.append(f"call {number}")
 
     started_at = time.monotonic()
-    options = {"FORWARD_HOST": "127.0.0.1", "FORWARD_THREADS": "0", **settings}
-    with image.start("host", *LIMITS, **options) as it:
+    with image.start("host", *LIMITS, **here(ports), FORWARD_THREADS="0") as it:
         assert [event["threads"] for event in it.events("ready")] == [1]  # of the limit, not of 2
         with ForwardClient(f"127.0.0.1:{ports[0]}", timeout_seconds=60) as client:
             np.testing.assert_array_equal(client.predict(images).logits, expected)
+            client.attribute(images[:1])
+            client.compare(images[:1])
+            client.training_history()
+            client.parameters()
         first = time.monotonic() - started_at
         threads = [threading.Thread(target=call) for _ in range(16)]
         for thread in threads:
@@ -173,8 +191,10 @@ def test_with_256_mib_and_one_cpu_it_serves_a_crowd(
             thread.join()
         at = f"127.0.0.1:{ports[1]}"
         assert request(at, "/").status == request(at, "/v2/models/mnist").status == 200
-        answer = post(at, "GetModel", {})
-        assert answer.status == 200, answer.body
+        answer = post(at, "Predict", PREDICT)
+        assert answer.json()["logits"]["shape"] == ["1", "10"], answer.body
+        answer = request(at, "/v2/models/mnist/infer", json.dumps(INFER).encode())
+        assert answer.json()["outputs"][0]["shape"] == [1, 10], answer.body
         metrics = request(f"127.0.0.1:{ports[2]}", "/metrics").body.decode()
         assert re.search(
             r'grpc_method="Predict".*grpc_code="OK"|grpc_code="OK".*"Predict"', metrics
@@ -231,7 +251,9 @@ def test_its_health_check_costs_less_than_100_ms_of_cpu(image: Image, container:
     assert statistics.median(figures) < 0.1
 
 
-def test_its_health_check_uses_tls_and_the_token(image: Image, tmp_path: Path) -> None:
+def test_its_health_check_uses_tls_of_both_sides_and_the_token(
+    image: Image, tmp_path: Path
+) -> None:
     """It trusts the server's own certificate, whatever name that is for, and another by its CA."""
     name = "forward.example"
     authority = Authority(tmp_path / "ca")
@@ -245,6 +267,9 @@ def test_its_health_check_uses_tls_and_the_token(image: Image, tmp_path: Path) -
     settings = {
         "FORWARD_TLS_CERT": f"/secrets/{pair.certificate.name}",
         "FORWARD_TLS_KEY": f"/secrets/{pair.key.name}",
+        "FORWARD_TLS_CLIENT_CA": "/secrets/authority.pem",
+        "FORWARD_CLIENT_TLS_CERT": f"/secrets/{pair.certificate.name}",
+        "FORWARD_CLIENT_TLS_KEY": f"/secrets/{pair.key.name}",
         "FORWARD_TOKEN_FILE": "/secrets/tokens",
         "FORWARD_HEALTH_NEEDS_TOKEN": "true",
     }
@@ -257,7 +282,8 @@ def test_its_health_check_uses_tls_and_the_token(image: Image, tmp_path: Path) -
             assert (done.returncode, done.stdout) == (0, "SERVING\n"), done.stderr
         without = {"FORWARD_CLIENT_TOKEN_FILE": "/dev/null"}
         wrong = {"FORWARD_CLIENT_TLS_CA": "/secrets/other.pem"}
-        for more in (ca, without, wrong):  # a CA's certificate has to be for the name
+        unknown = {"FORWARD_CLIENT_TLS_CERT": "", "FORWARD_CLIENT_TLS_KEY": ""}
+        for more in (ca, without, wrong, unknown):  # what a CA signed has to be for the name
             assert started.execute(*image.health_check(), **more).returncode == 1, more
 
 

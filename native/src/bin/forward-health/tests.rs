@@ -1,4 +1,4 @@
-//! Settings, and calls to a server of h2 in the same thread. With real servers: tests/integration/test_forward_health.py.
+//! Settings, and calls to a server of h2 in the same thread. With real servers: tests/packaging/test_image.py.
 
 use std::collections::HashMap;
 use std::net::TcpListener;
