@@ -70,8 +70,10 @@ def misspelt(folder: str, right: str, wrong: str, _error: str) -> str:
 
 
 def image_environment() -> dict[str, str]:
-    """Return the settings that the image has."""
-    instructions = IMAGE.replace("\\\n", " ").splitlines()
+    """Return the settings that the image has, by its target cpu and what all targets have."""
+    stages = re.split(r"^FROM .* AS (\w[\w-]*)$", IMAGE.replace("\\\n", " "), flags=re.M)
+    by_name = dict(zip(stages[1::2], stages[2::2], strict=True))
+    instructions = (by_name["base"] + by_name["cpu"]).splitlines()
     pairs = [pair for line in instructions if line.startswith("ENV ") for pair in line.split()[1:]]
     return dict(pair.split("=", 1) for pair in pairs if pair.startswith("FORWARD_"))
 
