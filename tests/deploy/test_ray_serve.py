@@ -52,6 +52,7 @@ from tests.support.counting import (
 )
 from tests.support.http import Answer, request
 from tests.support.servers import RunningServer, start_server, wait_until
+from tests.support.transports import use_transport
 
 # The cluster starts in the first test, with twenty processes of Ray.
 pytestmark = [pytest.mark.one_transport, pytest.mark.timeout(900)]
@@ -106,6 +107,7 @@ def deployed(models: Path) -> Iterator[Deployed]:
     options = (*common, "--ray-min-replicas", str(REPLICAS), "--ray-discovery-port", "0")
     first = ("--model-version", "1")
     with (
+        use_transport("python"),  # as replicas have it
         start_server(*common, *first, "--http-port", "0") as server,
         ray_cluster(NODES, CPUS) as cluster,
         ray_server(cluster.environment, cluster.address, (*options, *first)) as ray,
@@ -411,7 +413,7 @@ def test_an_update_fails_no_call_and_moves_every_replica(
     assert set(outcomes.versions) == {1, 2}
     refused = [replace(grpc_calls()[n], metadata={}) for n in (0, 4, -1)]
     common = ("--models-dir", str(models), *options)
-    with start_server(*common) as server:
+    with use_transport("python"), start_server(*common) as server:
         for call in [*grpc_calls(), *refused]:
             assert end_of(deployed.ray.address, call) == end_of(server.address, call)
 

@@ -145,16 +145,6 @@ class Image:
         )
         return described[0]
 
-    def layers(self) -> list[tuple[int, str]]:
-        """Return the bytes of each layer, and what made it; the last one first."""
-        if self.engine.command[0] == "docker":
-            options = ("--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}")
-            lines = self.engine("history", *options, self.tag).stdout.splitlines()
-            rows = (line.partition("\t") for line in lines)
-            return [(int(size), made_by) for size, _, made_by in rows]
-        listed = json.loads(self.engine("history", "--format", "json", self.tag).stdout)
-        return [(each["size"], each["CreatedBy"]) for each in listed]
-
     def health_check(self) -> list[str]:
         """Return the command of the health check, as an engine would execute it."""
         described = self.inspect()

@@ -1,6 +1,6 @@
 //! `forward-health`: asks a Forward server for its health, as container engines do every few seconds.
 //!
-//! Python takes 300 ms of CPU for that, most of it to start. This takes a few, in one thread. It reads the
+//! Python takes 250 ms of CPU for that, most of it to start. This takes a few, in one thread. It reads the
 //! server's own variables, so that in the server's container it needs no argument. It prints the status
 //! and ends with 0 if that is SERVING, else 1.
 
