@@ -7,6 +7,7 @@ import pytest
 from export.bundle import find_bundle, folder_of, model_folders
 from export.bundle.folders import first_that_exists
 from export.errors import BundleError
+from export.settings import read_settings
 from server.config import ServerSettings
 from tests.support.bundles import publish_random_bundle
 
@@ -19,7 +20,8 @@ def test_the_first_folder_that_exists_counts(tmp_path: Path) -> None:
     assert first_that_exists(listed) == third
     second.mkdir()
     assert first_that_exists(listed) == second
-    assert ServerSettings(models_dir=listed).models_dir == second
+    settings = read_settings(ServerSettings, ["--models-dir", str(listed)])
+    assert settings.models_dir == second
 
 
 def test_a_model_is_served_from_its_own_folder(tmp_path: Path) -> None:
