@@ -46,7 +46,7 @@ class RayCluster:
     def kill_node(self) -> None:
         """Kill the newest node that is not the head: all of its processes, at once."""
         assert self.process.stdin  # noqa: S101 (a pipe)
-        assert self.process.stdout  # noqa: S101 (likewise)
+        assert self.process.stdout  # noqa: S101 (a pipe)
         self.process.stdin.write("kill\n")
         self.process.stdin.flush()
         self.process.stdout.readline()
