@@ -47,7 +47,7 @@ def ray(seconds: float) -> str:
                 if replicas > 1:  # else it is what it began with
                     deployed.update(replicas, 1)
                 for callers in CALLERS:
-                    name = f"Forward, {replicas} replicas"
+                    name = f"Forward, {replicas} replica{'s' if replicas > 1 else ''}"
                     rows.append(_row(name, callers, _load(server.port, callers, seconds)))
             count = REPLICAS[-1]
             changes = [
