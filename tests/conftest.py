@@ -1,7 +1,5 @@
 """Fixtures: the bundled model, real MNIST, a tiny bundle, a real server."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -17,7 +15,8 @@ from export.bundle.weights import read_weights
 from export.runtimes import Runner, open_runner
 from export.settings import read_settings
 from forward_client import ForwardClient
-from tests.support.bundles import MODELS_DIR, REPOSITORY, publish_random_bundle
+from tests.support.bundles import MODELS_DIR, publish_random_bundle
+from tests.support.environments import python_of
 from tests.support.servers import RunningServer, start_server
 from tests.support.transports import TRANSPORTS, USUAL, extension, use_transport
 from training.config import TrainingSettings
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from training.data import Data
 
 TESTS_DIR = Path(__file__).parent
-INSTALL_SECONDS = 280
 # They start first, the longest before the others, so that no worker ends alone for minutes.
 LONG_FILES = (
     "integration/test_training.py",
@@ -210,15 +208,4 @@ def client(served: RunningServer) -> Iterator[ForwardClient]:
 @pytest.fixture(scope="session")
 def triton_python() -> str:
     """The Python of an environment with tritonclient: it wants another protobuf than the server."""
-    target = ".venv-tritonclient/.done"
-    done = subprocess.run(
-        ["make", "--silent", target, f"PYTHON={sys.executable}"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"needs tritonclient, which could not be installed: {done.stderr[-500:]}")
-    return str((REPOSITORY / target).parent / "bin/python")
+    return python_of(".venv-tritonclient", "tritonclient")

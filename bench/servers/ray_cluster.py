@@ -39,7 +39,7 @@ def main() -> None:
                 cluster.remove_node(workers.pop(), allow_graceful=False)
                 print("killed", flush=True)
         finally:
-            cluster.shutdown()  # type: ignore[no-untyped-call] # Ray's own
+            cluster.shutdown()  # type: ignore[no-untyped-call] # Ray gives it no types
             end_marked(os.environ[MARK])
 
 

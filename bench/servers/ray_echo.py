@@ -50,7 +50,7 @@ def main() -> None:
     serve.run(deployment.options(max_ongoing_requests=1000).bind(), name="echo")
     print("ready", flush=True)
     sys.stdin.read()
-    serve.shutdown()  # type: ignore[no-untyped-call] # Ray's own
+    serve.shutdown()  # type: ignore[no-untyped-call] # Ray gives it no types
     ray.shutdown()
 
 

@@ -95,7 +95,7 @@ def _replicas(settings: RayServeSettings) -> dict[str, Any]:
         upscale_delay_s=settings.ray_upscale_delay,
         downscale_delay_s=settings.ray_downscale_delay,
         look_back_period_s=LOOK_BACK_SECONDS,
-        policy=AutoscalingPolicy(policy_function=wanted_replicas),  # type: ignore[no-untyped-call] # Ray's own
+        policy=AutoscalingPolicy(policy_function=wanted_replicas),  # type: ignore[no-untyped-call] # Ray gives it no types
     )
     return {"autoscaling_config": autoscaling}
 

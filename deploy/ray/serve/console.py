@@ -100,5 +100,5 @@ def _remove(application: str) -> None:
     """Remove the application when its calls have ended, and Serve if it has no other."""
     serve.delete(application)
     if not serve.status().applications:
-        serve.shutdown()  # type: ignore[no-untyped-call] # Ray's own
+        serve.shutdown()  # type: ignore[no-untyped-call] # Ray gives it no types
     close_registry(application)

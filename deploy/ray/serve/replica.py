@@ -125,7 +125,7 @@ async def _without_id(send: Send, message: Message) -> None:
 
 
 def _serve_metrics(serving: Serving, settings: RayServeSettings) -> Target:
-    node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call] # Ray's own
+    node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call] # Ray gives it no types
     host = settings.host_of_metrics
     port = serve_metrics(serving.metrics, host, settings.metrics_port)
     reached = node if is_wildcard(host) else host
